@@ -1,0 +1,86 @@
+"""GradientGuard: a GradientMonitor that also treats what it finds."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from grad_callbacks.alerts import Alert
+from grad_callbacks.callbacks.monitor import GradientMonitor
+from grad_callbacks.engine import Engine
+from grad_callbacks.prescription import DEFAULT_PLAN, Prescription
+from grad_callbacks.remedies import ClipNorm, ClipValue
+
+log = logging.getLogger("grad_callbacks")
+
+
+class GradientGuard(GradientMonitor):
+    """Watches the gradients like :class:`GradientMonitor`, and applies remedies when an alert comes.
+
+    A remedy acts in the very step that raised the alert. By default a non-finite gradient is skipped, an
+    exploding one is clipped by norm and, if it comes again, the learning rate is lowered to a tenth. No
+    remedy here brings back a vanishing gradient: its alert advises what to change in the model. A run
+    without alerts is not touched.
+
+    If the Trainer clips by itself (``gradient_clip_val``), clipping remedies are left out.
+
+    Args:
+        prescription: For each kind of alert the remedies to apply, in order (see
+            :class:`~grad_callbacks.prescription.Prescription`), as objects or plain values:
+            ``{"exploding": [ClipNorm(1.0), ReduceLR(0.5)]}`` and
+            ``{"exploding": [{"ClipNorm": 1.0}, {"ReduceLR": {"factor": 0.5}}]}`` say the same.
+        every_n_steps: Measure every so many optimizer steps; what happens between is not seen and not
+            treated, except by remedies that are already switched on.
+        rules: As for :class:`GradientMonitor`.
+        on_alert: As for :class:`GradientMonitor`.
+
+    Raises:
+        ValueError: If an argument is wrong; the message names it.
+
+    Example::
+
+        from lightning.pytorch import Trainer
+        from grad_callbacks import GradientGuard
+
+        trainer = Trainer(callbacks=[GradientGuard()])
+
+    Attributes:
+        interventions: All interventions so far, in order.
+    """
+
+    def __init__(
+        self,
+        prescription: Mapping[str, Sequence[Any]] | None = None,
+        every_n_steps: int = 1,
+        rules: Sequence[Any] | None = None,
+        on_alert: Callable[[Alert], object] | None = None,
+    ) -> None:
+        super().__init__(every_n_steps=every_n_steps, rules=rules, on_alert=on_alert)
+        self.prescription = Prescription(DEFAULT_PLAN if prescription is None else prescription)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave clipping to a Trainer that clips."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.gradient_clip_val:
+            self._leave_out_clipping(trainer)
+
+    def _prescription(self) -> Prescription:
+        return copy.deepcopy(self.prescription)  # each optimizer has its own
+
+    def _must_act(self, engine: Engine) -> bool:
+        return any(intervention.optimizer == engine.index for intervention in self.interventions)
+
+    def _leave_out_clipping(self, trainer: Trainer) -> None:
+        for kind, remedies in self.prescription.remedies.items():
+            kept = [remedy for remedy in remedies if not isinstance(remedy, ClipNorm | ClipValue)]
+            if len(kept) < len(remedies) and trainer.is_global_zero:
+                log.warning(
+                    "the Trainer already clips (gradient_clip_val=%s): clipping is left out of the remedies for %s gradients",
+                    trainer.gradient_clip_val,
+                    kind,
+                )
+            self.prescription.remedies[kind] = kept

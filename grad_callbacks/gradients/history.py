@@ -1,0 +1,129 @@
+"""The history: every reading's layers, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from grad_callbacks.gradients.layers import Layers
+from grad_callbacks.gradients.reading import FloatArray, Reading
+
+MAX_ROWS = 400_000  # of one step and layer each: about 15 MB
+_VALUES = ("norm", "rms", "weight_norm", "update_ratio")
+
+
+class _Step(NamedTuple):
+    number: int  # how many readings came before
+    step: int
+    layers: NDArray[np.int32]  # indices of the layers' names
+    values: FloatArray  # one row per layer, columns as in _VALUES
+
+
+class History:
+    """One row per step and layer, thinned out evenly when they become too many.
+
+    Beyond ``max_rows`` rows every second step is dropped and only every second one is kept from then on, and
+    so forth. Steps that were marked, those of alerts, are always kept, and so is the latest one.
+    """
+
+    def __init__(self, max_rows: int = MAX_ROWS) -> None:
+        self.max_rows = max_rows
+        self._names: dict[str, int] = {}  # every layer seen so far, and its index
+        self._depths: list[int] = []
+        self._steps: list[_Step] = []
+        self._marked: set[int] = set()
+        self._seen = 0
+        self._rows = 0
+        self._stride = 1
+        self._last_layers: tuple[Layers, NDArray[np.int32]] | None = None
+
+    def append(self, reading: Reading) -> None:
+        """Add a row for each layer that had a gradient."""
+        if self._steps and not self._is_kept(self._steps[-1]):
+            self._rows -= len(self._steps.pop().layers)
+        unknown = np.full(len(reading.layers.names), math.nan)
+        weight_norms = unknown if reading.weight_norms is None else reading.weight_norms
+        values = np.stack([reading.layer_norms, reading.layer_rms, weight_norms, unknown], axis=1)
+        there = reading.layer_present
+        self._steps.append(_Step(self._seen, reading.step, self._indices(reading.layers)[there], values[there]))
+        self._seen += 1
+        self._rows += int(there.sum())
+        if self._rows > self.max_rows and len(self._steps) > 2:
+            self._thin_out()
+
+    def set_update_ratios(self, reading: Reading, ratios: FloatArray) -> None:
+        """Fill in the update ratios of the step just taken, shape ``(layers,)``, if its rows are still there."""
+        if self._steps and self._steps[-1].step == reading.step:
+            self._steps[-1].values[:, 3] = ratios[reading.layer_present]
+
+    def mark(self, step: int) -> None:
+        """Keep the rows of ``step`` for good."""
+        self._marked.add(step)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows with the columns step, layer, depth, norm, rms, weight_norm and update_ratio."""
+        if not self._steps:
+            return pd.DataFrame(columns=["step", "layer", "depth", *_VALUES])
+        layers = np.concatenate([entry.layers for entry in self._steps])
+        values = np.concatenate([entry.values for entry in self._steps])
+        steps = np.repeat([entry.step for entry in self._steps], [len(entry.layers) for entry in self._steps])
+        frame = pd.DataFrame({"step": steps, "layer": np.array(list(self._names), dtype=object)[layers]})
+        frame["depth"] = np.array(self._depths, dtype=np.int64)[layers]
+        frame[list(_VALUES)] = values
+        return frame
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain lists and tensors, which a checkpoint loads with ``weights_only=True``."""
+        return {
+            "names": list(self._names),
+            "depths": list(self._depths),
+            "numbers": [entry.number for entry in self._steps],
+            "steps": [entry.step for entry in self._steps],
+            "counts": [len(entry.layers) for entry in self._steps],
+            "layers": torch.from_numpy(_concatenate([entry.layers for entry in self._steps], np.zeros(0, np.int32))),
+            "values": torch.from_numpy(_concatenate([entry.values for entry in self._steps], np.zeros((0, 4)))),
+            "marked": sorted(self._marked),
+            "seen": self._seen,
+            "stride": self._stride,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._names = {name: i for i, name in enumerate(state["names"])}
+        self._depths = list(state["depths"])
+        ends = np.cumsum(state["counts"])[:-1].astype(int)
+        layers = np.split(state["layers"].numpy().copy(), ends)
+        values = np.split(state["values"].numpy().copy(), ends)
+        entries = zip(state["numbers"], state["steps"], layers, values, strict=True) if state["steps"] else ()
+        self._steps = [_Step(*entry) for entry in entries]
+        self._marked, self._seen, self._stride = set(state["marked"]), state["seen"], state["stride"]
+        self._rows = sum(state["counts"])
+        self._last_layers = None
+
+    def _is_kept(self, entry: _Step) -> bool:
+        return entry.number % self._stride == 0 or entry.step in self._marked
+
+    def _thin_out(self) -> None:
+        self._stride *= 2
+        latest = self._steps[-1]
+        self._steps = [entry for entry in self._steps if entry is latest or self._is_kept(entry)]
+        self._rows = sum(len(entry.layers) for entry in self._steps)
+
+    def _indices(self, layers: Layers) -> NDArray[np.int32]:
+        if self._last_layers is None or self._last_layers[0] is not layers:
+            for name, depth in zip(layers.names, layers.depths, strict=True):
+                if name not in self._names:
+                    self._names[name] = len(self._names)
+                    self._depths.append(int(depth))
+            self._last_layers = (layers, np.array([self._names[name] for name in layers.names], dtype=np.int32))
+        return self._last_layers[1]
+
+
+def _concatenate(arrays: list[NDArray[Any]], empty: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate(arrays) if arrays else empty

@@ -1,0 +1,156 @@
+"""Layers: the modules that own an optimizer's parameters, in the order the forward pass runs them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+# What wrappers put into module names: torch.compile, FSDP, parametrizations.
+_WRAPPING = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(\.|$)|\.?parametrizations\..*$")
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """The parameters of one optimizer, grouped into layers.
+
+    A layer is a module that owns parameters directly. A shared (tied) parameter belongs to the first
+    layer that registers it. Frozen parameters are listed too: they may be unfrozen later.
+
+    Attributes:
+        names: Layer names by depth, ``names[0]`` is run first.
+        depths: The place of each layer among all layers of the model, shape ``(layers,)``.
+        parameters: The optimizer's parameters, layer by layer.
+        owner: For each parameter the index of its layer in ``names``, shape ``(parameters,)``.
+        group: For each parameter the index of its parameter group in the optimizer, shape ``(parameters,)``.
+        activations: How often each activation module occurs in the model, by class name.
+    """
+
+    names: tuple[str, ...]
+    depths: NDArray[np.int64]
+    parameters: tuple[Tensor, ...]
+    owner: NDArray[np.int64]
+    group: NDArray[np.int64]
+    activations: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def numel(self) -> NDArray[np.float64]:
+        """Number of entries of each parameter."""
+        return np.array([parameter.numel() for parameter in self.parameters], dtype=np.float64)
+
+    @cached_property
+    def is_weight(self) -> NDArray[np.bool_]:
+        """True for each parameter with two or more dimensions: weights, not biases or norm scales."""
+        return np.array([parameter.ndim >= 2 for parameter in self.parameters], dtype=np.bool_)
+
+    @cached_property
+    def has_weight(self) -> NDArray[np.bool_]:
+        """True for each layer that owns a weight."""
+        return self.sum_over_parameters(self.is_weight.astype(np.float64)) > 0
+
+    def sum_over_parameters(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum a value per parameter, shape ``(parameters,)``, into one per layer, shape ``(layers,)``."""
+        return np.bincount(self.owner, weights=values, minlength=len(self.names))
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer, model: nn.Module, order: Sequence[str] = ()) -> Layers:
+        """Group the parameters of ``optimizer``.
+
+        Args:
+            optimizer: Its ``param_groups`` say which parameters count.
+            model: Gives the names and, where ``order`` is silent, the order.
+            order: Layer names in the order the forward pass runs them (:attr:`ForwardOrder.names`).
+        """
+        owner_of = {
+            id(parameter): clean_name(name) or type(module).__name__
+            for name, module in reversed(list(model.named_modules()))
+            for parameter in module.parameters(recurse=False)
+        }
+        depth = {name: index for index, name in enumerate(_by_depth(model, order))}
+        mine = [(p, i) for i, group in enumerate(optimizer.param_groups) for p in group["params"]]
+        layer_of = [owner_of.get(id(p), f"(parameter {i} outside the model)") for i, (p, _) in enumerate(mine)]
+        for name in layer_of:
+            depth.setdefault(name, len(depth))
+        names = sorted(set(layer_of), key=depth.__getitem__)
+        index = {name: i for i, name in enumerate(names)}
+        by_layer = sorted(range(len(mine)), key=lambda i: index[layer_of[i]])
+        return cls(
+            names=tuple(names),
+            depths=np.array([depth[name] for name in names], dtype=np.int64),
+            parameters=tuple(mine[i][0] for i in by_layer),
+            owner=np.array([index[layer_of[i]] for i in by_layer], dtype=np.int64),
+            group=np.array([mine[i][1] for i in by_layer], dtype=np.int64),
+            activations=dict(_activations(model)),
+        )
+
+
+class ForwardOrder:
+    """Finds the order in which the forward pass runs the layers, by hooks that live for one step.
+
+    Under ``torch.compile`` no hook is set, since hooks would break the graph; the order of registration
+    is used instead.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.names: list[str] = []
+        self._handles: list[RemovableHandle] = []
+        if _is_compiled(model):
+            return
+        for name, module in model.named_modules():
+            if next(module.parameters(recurse=False), None) is not None:
+                layer = clean_name(name) or type(module).__name__
+                self._handles.append(module.register_forward_pre_hook(self._note(layer)))
+
+    def remove(self) -> None:
+        """Take the hooks away; the names found so far stay."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _note(self, layer: str) -> Any:
+        def hook(module: nn.Module, inputs: object) -> None:
+            if layer not in self.names:
+                self.names.append(layer)
+
+        return hook
+
+
+def clean_name(name: str) -> str:
+    """Return a module's name as its author wrote it, without the marks of wrappers."""
+    return _WRAPPING.sub("", name).rstrip(".")
+
+
+def _by_depth(model: nn.Module, order: Sequence[str]) -> list[str]:
+    """All layer names by depth; one that the forward pass did not call stays behind its registered predecessor."""
+    rank = {name: place for place, name in enumerate(order)}
+    placed: list[tuple[int, str]] = []
+    last = -1
+    for name, module in model.named_modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            layer = clean_name(name) or type(module).__name__
+            last = rank.get(layer, last)
+            placed.append((last, layer))
+    return list(dict.fromkeys(layer for _, layer in sorted(placed, key=lambda pair: pair[0])))
+
+
+def _activations(model: nn.Module) -> Iterable[tuple[str, int]]:
+    kinds = Counter(
+        type(module).__name__ for module in model.modules() if type(module).__module__ == "torch.nn.modules.activation"
+    )
+    return kinds.items()
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    return any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )

@@ -1,0 +1,51 @@
+"""The profile over depth: how gradients shrink or grow from the last layer back to the first.
+
+By the chain rule the error at layer l is the error at layer l+1 times one Jacobian, so over many layers its
+size changes by a factor per layer (Schoenholz et al. 2017, "Deep Information Propagation", sec. 3: the factor
+of the squared error is chi_1). All functions take arrays with one value per layer, the first layer first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Profile = NDArray[np.float64]
+
+
+def decay_per_layer(rms: Profile) -> float:
+    """Return the factor by which the gradient changes per layer, going backward.
+
+    Below 1 it vanishes toward the first layer, above 1 it explodes. The fit is the median of all pairwise
+    slopes of log(rms) (Theil 1950; Sen 1968), so that up to 29% of the layers may be outliers.
+
+    Args:
+        rms: Root mean square of each layer's gradient, shape ``(layers,)``. Zeros and non-finite values are
+            left out.
+
+    Returns:
+        The factor, or NaN where fewer than two layers are left.
+    """
+    usable = np.isfinite(rms) & (rms > 0)
+    depth, log_rms = np.nonzero(usable)[0], np.log(rms[usable])
+    if len(depth) < 2:
+        return float("nan")
+    first, second = np.triu_indices(len(depth), k=1)
+    slopes = (log_rms[second] - log_rms[first]) / (depth[second] - depth[first])
+    return float(np.exp(-np.median(slopes)))
+
+
+def early_to_late(rms: Profile) -> float:
+    """Return the size of the early layers' gradients relative to the late ones'.
+
+    The early level is the median over the first third of the layers, the late level the maximum over the
+    last third: one dead or frozen-looking layer changes neither.
+
+    Returns:
+        The ratio; NaN for fewer than three layers or without any gradient in the last third.
+    """
+    third = len(rms) // 3
+    if third == 0:
+        return float("nan")
+    late = float(np.max(rms[-third:]))
+    return float(np.median(rms[:third])) / late if late > 0 else float("nan")

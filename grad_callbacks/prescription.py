@@ -1,0 +1,83 @@
+"""Deciding: which remedies answer which alert, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grad_callbacks.alerts import KINDS, Alert, Kind
+from grad_callbacks.interventions import Intervention
+from grad_callbacks.remedies import REMEDIES, OptimizerStep, Remedy
+from grad_callbacks.spec import build
+
+Plan = Mapping[str, Sequence[Any]]
+
+# A single spike needs no more than the clip that acts in the same step; a second one is mostly a learning
+# rate too high, which clipping alone does not cure. No remedy that acts on gradients brings back a vanishing
+# one: the alert advises the structural cures.
+DEFAULT_PLAN: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", "ReduceLR"], "vanishing": []}
+
+
+class Prescription:
+    """Answers each alert with the first remedy of its list that still has something to give.
+
+    A remedy that was switched on stays on.
+
+    Args:
+        plan: For each kind of alert its remedies in order: objects, names or plain values (see
+            :func:`grad_callbacks.spec.build`). Kinds that are left out get no remedy.
+
+    Raises:
+        ValueError: If a kind or a remedy is unknown, or an argument is wrong.
+    """
+
+    def __init__(self, plan: Plan = DEFAULT_PLAN) -> None:
+        if not isinstance(plan, Mapping):
+            raise ValueError(f"prescription must map kinds of alert to lists of remedies, got {plan!r}")
+        unknown = [kind for kind in plan if kind not in KINDS]
+        if unknown:
+            raise ValueError(f"prescription names the unknown alert kind {unknown[0]!r}; known are {', '.join(KINDS)}")
+        self.remedies: dict[Kind, list[Remedy]] = {}
+        for kind in KINDS:
+            specs = plan.get(kind) or []
+            if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence):
+                raise ValueError(f"prescription[{kind!r}] must be a list of remedies, got {specs!r}")
+            self.remedies[kind] = [build(spec, REMEDIES, "remedy") for spec in specs]
+
+    def answer(self, alert: Alert, step: OptimizerStep) -> Intervention | None:
+        """Switch on the next remedy for ``alert``; None if there is none left."""
+        for remedy in self.remedies[alert.kind]:
+            detail = remedy.engage(step, alert.evidence)
+            if detail is not None:
+                detail["steps"] = 0
+                name = type(remedy).__name__
+                return Intervention(alert.step, name, alert.kind, detail, alert.optimizer)
+        return None
+
+    def act(self, step: OptimizerStep) -> list[tuple[Kind, str]]:
+        """Let every remedy that is on act on ``step``; return kind and name of those that changed something."""
+        acted = []
+        for kind, remedies in self.remedies.items():
+            for remedy in remedies:
+                if not step.skipped and remedy.act(step):
+                    acted.append((kind, type(remedy).__name__))
+        return acted
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of every remedy, in the plan's order."""
+        return {kind: [remedy.state_dict() for remedy in remedies] for kind, remedies in self.remedies.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`.
+
+        Raises:
+            ValueError: If the state was saved under another plan.
+        """
+        for kind, remedies in self.remedies.items():
+            if len(state[kind]) != len(remedies):
+                raise ValueError(
+                    f"the checkpoint was saved with {len(state[kind])} remedies for {kind!r} and this prescription has "
+                    f"{len(remedies)}: resume with the prescription it was saved with"
+                )
+            for remedy, saved in zip(remedies, state[kind], strict=True):
+                remedy.load_state_dict(saved)

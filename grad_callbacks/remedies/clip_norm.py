@@ -1,0 +1,52 @@
+"""Clip gradients by their global norm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from grad_callbacks.checks import positive
+from grad_callbacks.remedies.base import OptimizerStep
+
+
+class ClipNorm:
+    """Rescales all gradients together so that their global norm is at most ``max_norm``.
+
+    Uses the norm that was already measured: clipping costs one multiplication, and only where it is due.
+    Reference: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks",
+    algorithm 1.
+
+    Args:
+        max_norm: The threshold, in the gradients' own scale. By default half of the run's usual norm as the
+            alert reports it, the lower end of what Pascanu et al. (sec. 3.2) advise: half to ten times the
+            average norm.
+
+    Raises:
+        ValueError: If ``max_norm`` is not above 0.
+    """
+
+    def __init__(self, max_norm: float | None = None) -> None:
+        self.max_norm = None if max_norm is None else positive("max_norm", max_norm)
+        self._threshold: float | None = None
+
+    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+        """Fix the threshold; clip from this step on. Can be switched on once."""
+        if self._threshold is not None:
+            return None
+        self._threshold = self.max_norm or 0.5 * evidence.get("reference", step.reading.norm)
+        return {"max_norm": self._threshold, "norm": step.reading.norm}
+
+    def act(self, step: OptimizerStep) -> bool:
+        """Clip if the norm exceeds the threshold."""
+        if self._threshold is None or not step.reading.is_finite or step.norm <= self._threshold:
+            return False
+        step.multiply(self._threshold / step.norm)
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the threshold."""
+        return {"threshold": self._threshold}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._threshold = state["threshold"]

@@ -1,0 +1,51 @@
+"""Clip gradients entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from grad_callbacks.checks import positive
+from grad_callbacks.remedies.base import OptimizerStep
+
+
+class ClipValue:
+    """Clamps every gradient entry to ``[-max_value, max_value]``.
+
+    It turns the gradient's direction, and it keeps large entries down only: small ones stay as small as they
+    were. Clipping by norm is the better remedy for most explosions.
+    Reference: Mikolov 2012, "Statistical Language Models Based on Neural Networks", sec. 3.2.2.
+
+    Args:
+        max_value: The limit of an entry's absolute value, in the gradients' own scale.
+
+    Raises:
+        ValueError: If ``max_value`` is not above 0.
+    """
+
+    def __init__(self, max_value: float = 1.0) -> None:
+        self.max_value = positive("max_value", max_value)
+        self._engaged = False
+
+    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+        """Clamp from this step on. Can be switched on once."""
+        if self._engaged:
+            return None
+        self._engaged = True
+        return {"max_value": self.max_value, "norm": step.reading.norm}
+
+    def act(self, step: OptimizerStep) -> bool:
+        """Clamp; a norm below the limit has no entry beyond it."""
+        if not self._engaged or not step.reading.is_finite or step.norm <= self.max_value:
+            return False
+        before = step.norm
+        step.clamp(self.max_value)
+        return step.norm < before
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether it is switched on."""
+        return {"engaged": self._engaged}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._engaged = state["engaged"]

@@ -1,0 +1,78 @@
+"""A factor on the learning rate that survives every scheduler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class LearningRate:
+    """Scales an optimizer's learning rates during its steps only.
+
+    Between steps the parameter groups hold the rates that the user's scheduler set, so every scheduler goes on
+    undisturbed and checkpoints stay clean; only :attr:`scale` is state. Changing the groups for good would be
+    overwritten by LambdaLR, CyclicLR, OneCycleLR and others, or compound with them.
+
+    Attributes:
+        scale: The factor, 1 until a remedy lowers it.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.scale = 1.0
+        self._optimizer = optimizer
+        self._clean: list[float | Tensor] | None = None  # the user's rates, while a step is under way
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
+
+    def reduce(self, factor: float) -> None:
+        """Multiply the scale with ``factor``, also for the step under way."""
+        self.scale *= factor
+        if self._clean is not None:
+            self._set(self._clean, self.scale)
+
+    def clean(self) -> list[float]:
+        """The rates of the parameter groups as the user's scheduler set them."""
+        rates = self._clean if self._clean is not None else [group["lr"] for group in self._optimizer.param_groups]
+        return [float(rate) for rate in rates]
+
+    def effective(self) -> list[float]:
+        """The rates that steps are taken with."""
+        return [rate * self.scale for rate in self.clean()]
+
+    def restore(self) -> None:
+        """Give the user's rates back after a step that an exception cut short."""
+        if self._clean is not None:
+            self._set(self._clean, 1.0)
+            self._clean = None
+
+    def remove(self) -> None:
+        """Give the user's rates back and stop scaling."""
+        self.restore()
+        for handle in self._handles:
+            handle.remove()
+
+    def _before_step(self, *_: Any) -> None:
+        self.restore()
+        self._clean = [_copy(group["lr"]) for group in self._optimizer.param_groups]
+        if self.scale != 1.0:
+            self._set(self._clean, self.scale)
+
+    def _after_step(self, *_: Any) -> None:
+        if self.scale != 1.0:
+            self.restore()
+        self._clean = None
+
+    def _set(self, rates: list[float | Tensor], factor: float) -> None:
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=False):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].copy_(torch.as_tensor(rate * factor))  # in place: captured graphs hold this tensor
+            else:
+                group["lr"] = rate * factor
+
+
+def _copy(rate: float | Tensor) -> float | Tensor:
+    return rate.clone() if isinstance(rate, Tensor) else rate

@@ -1,0 +1,124 @@
+"""The report: what happened to a run, in markdown that a person reads in a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
+from grad_callbacks.interventions import Intervention
+
+MAX_ENTRIES = 8  # alerts and interventions that are written out; the rest is counted
+MAX_LAYERS = 24  # rows of the profile
+
+
+def write_report(
+    verdict: Verdict,
+    outcome: Outcome,
+    alerts: Sequence[Alert],
+    interventions: Sequence[Intervention],
+    history: pd.DataFrame,
+    still_wrong: Sequence[Kind],
+) -> str:
+    """Return the report.
+
+    Args:
+        verdict: What was wrong with the run.
+        outcome: How it ended.
+        alerts: In the order they were raised.
+        interventions: In the order they were made.
+        history: One row per step and layer.
+        still_wrong: Kinds of trouble that were there at the last reading.
+    """
+    steps = history["step"]
+    span = (
+        f"{steps.max() - steps.min() + 1} steps, {history['layer'].nunique()} layers" if len(steps) else "no readings"
+    )
+    lines = [f"# Gradients: {verdict}, {outcome}", "", f"{span}. {_summary(alerts, interventions, still_wrong)}", ""]
+    if alerts:
+        lines += ["## Alerts", "", *_limited([_alert(alert) for alert in alerts]), ""]
+    if interventions:
+        lines += ["## Interventions", "", *_limited([_intervention(i) for i in interventions]), ""]
+    if len(steps):
+        lines += ["## Profile over depth", "", *_profile(history), ""]
+    return "\n".join(lines)
+
+
+def _summary(alerts: Sequence[Alert], interventions: Sequence[Intervention], still_wrong: Sequence[Kind]) -> str:
+    if not alerts:
+        return "No alert was raised and nothing was changed."
+    first = alerts[0]
+    told = [f"First alert at step {first.step}. Likely cause: {first.cause}."]
+    if interventions:
+        told.append("Done: " + ", ".join(dict.fromkeys(f"{i.remedy}" for i in interventions)) + ".")
+    else:
+        told.append(f"Nothing was changed. What helps: {first.advice}.")
+    if still_wrong:
+        told.append(f"At the end the gradients are still {' and '.join(still_wrong)}.")
+        if interventions:
+            told.append(f"What else helps: {first.advice}.")
+    else:
+        told.append("At the end the gradients are calm.")
+    return " ".join(told)
+
+
+def _alert(alert: Alert) -> str:
+    layers = f" Layers: {_shortened(alert.layers)}." if alert.layers else ""
+    return (
+        f"- **step {alert.step}, {alert.kind} ({alert.severity})**: {alert.message}.{layers} "
+        f"Likely cause: {alert.cause}. Advice: {alert.advice}."
+    )
+
+
+def _intervention(intervention: Intervention) -> str:
+    detail = ", ".join(f"{name} {_number(value)}" for name, value in intervention.detail.items() if name != "steps")
+    return (
+        f"- **step {intervention.step}, {intervention.remedy}** against {intervention.alert_kind}: {detail}; "
+        f"it has acted in {intervention.detail['steps']} steps."
+    )
+
+
+def _profile(history: pd.DataFrame) -> Iterable[str]:
+    steps = np.unique(history["step"].to_numpy())
+    first, last = (history[history["step"] == step].set_index("layer") for step in (steps[0], steps[-1]))
+    layers = history[["layer", "depth"]].drop_duplicates().sort_values("depth")["layer"]
+    shown = list(
+        layers if len(layers) <= MAX_LAYERS else layers.iloc[np.linspace(0, len(layers) - 1, MAX_LAYERS).astype(int)]
+    )
+    yield f"Gradient RMS at the first and the last reading{'' if len(shown) == len(layers) else f' ({len(shown)} of {len(layers)} layers)'}:"
+    yield ""
+    yield f"| layer | step {steps[0]} | step {steps[-1]} | weight norm | update ratio |"
+    yield "|---|---|---|---|---|"
+    for layer in shown:
+        values = [
+            first["rms"].get(layer),
+            last["rms"].get(layer),
+            _latest(history, layer, "weight_norm"),
+            _latest(history, layer, "update_ratio"),
+        ]
+        yield f"| {layer} | " + " | ".join(_number(value) for value in values) + " |"
+
+
+def _latest(history: pd.DataFrame, layer: str, column: str) -> float | None:
+    known = history.loc[history["layer"] == layer, column].dropna()
+    return float(known.iloc[-1]) if len(known) else None
+
+
+def _limited(entries: list[str]) -> list[str]:
+    rest = len(entries) - MAX_ENTRIES
+    return entries if rest <= 0 else [*entries[:MAX_ENTRIES], f"- and {rest} more"]
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_number(entry) for entry in value)
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

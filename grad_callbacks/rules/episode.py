@@ -1,0 +1,45 @@
+"""An episode: alarms that belong together, so that one trouble gives one alert and not hundreds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+CALM = 20  # readings without an alarm after which an episode is over
+
+
+class Episode:
+    """Counts alarms and the calm readings between them.
+
+    Attributes:
+        alarms: Alarms in the present episode; 0 when it is over.
+    """
+
+    def __init__(self) -> None:
+        self.alarms = 0
+        self._since = 0
+
+    @property
+    def active(self) -> bool:
+        """True from the first alarm until 20 calm readings have passed."""
+        return self.alarms > 0
+
+    def alarm(self) -> int:
+        """Note an alarm and return its number in the episode, from 1."""
+        self.alarms += 1
+        self._since = 0
+        return self.alarms
+
+    def calm(self) -> None:
+        """Note a reading without an alarm."""
+        self._since += 1
+        if self._since >= CALM:
+            self.alarms = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers."""
+        return {"alarms": self.alarms, "since": self._since}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.alarms, self._since = state["alarms"], state["since"]

@@ -1,0 +1,79 @@
+"""Non-finite gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from grad_callbacks.alerts import Alert, Kind
+from grad_callbacks.checks import at_least
+from grad_callbacks.gradients import Reading
+from grad_callbacks.rules.episode import Episode
+
+
+class NonFinite:
+    """Alerts at the first gradient with a NaN or infinite entry.
+
+    A loss scaler provokes overflows to find its scale, and skips those steps itself. They are alarming only
+    when they do not stop.
+
+    Args:
+        max_overflows: Overflows in a row that are the loss scaler at work. A scaler that starts at 65536 and
+            halves its scale at each overflow is at 2 after 15 of them.
+    """
+
+    kind: Kind = "nonfinite"
+
+    def __init__(self, max_overflows: int = 15) -> None:
+        self.max_overflows = at_least("max_overflows", max_overflows, 1)
+        self._episode = Episode()
+        self._overflows = 0
+
+    @property
+    def active(self) -> bool:
+        """True until 20 finite readings have passed since the last alarm."""
+        return self._episode.active
+
+    def judge(self, reading: Reading) -> Alert | None:
+        """Raise a critical alert at the first bad reading of an episode."""
+        self._overflows = self._overflows + 1 if reading.overflow else 0
+        if reading.overflow and self._overflows <= self.max_overflows:
+            return None
+        if reading.is_finite and not reading.overflow:
+            self._episode.calm()
+            return None
+        return self._alert(reading) if self._episode.alarm() == 1 else None
+
+    def _alert(self, reading: Reading) -> Alert:
+        bad = ~np.isfinite(reading.layer_norms)
+        evidence = {"nonfinite_entries": float(reading.nonfinite), "layers": float(bad.sum())}
+        if reading.overflow:
+            evidence["overflows_in_a_row"] = float(self._overflows)
+            message = f"the loss scaler met {self._overflows} overflows in a row; no step was taken since the first"
+            cause = (
+                "16-bit overflow that no loss scale cures: activations or loss beyond 65504, or NaN in the forward pass"
+            )
+            advice = "train in bf16-mixed; or keep the loss and normalisations in float32"
+        elif reading.weight_norms is not None and not np.isfinite(reading.weight_norms).all():
+            message = (
+                f"{reading.nonfinite} gradient entries in {bad.sum()} layers are NaN or infinite, and so are weights"
+            )
+            cause = "an earlier step has already made weights non-finite"
+            advice = "go back to the last checkpoint with finite weights; then lower the learning rate or clip by norm"
+        else:
+            message = f"{reading.nonfinite} gradient entries in {bad.sum()} layers are NaN or infinite"
+            cause = "a batch with non-finite values, or an undefined operation in the loss (log of 0, division by 0)"
+            advice = "skip such steps (SkipStep); check the batch for NaN; clamp what goes into log, sqrt and division"
+        layers = tuple(name for name, is_bad in zip(reading.layers.names, bad, strict=True) if is_bad)
+        return Alert(self.kind, "critical", reading.step, layers, message, evidence, cause, advice, reading.optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers."""
+        return {"episode": self._episode.state_dict(), "overflows": self._overflows}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._episode.load_state_dict(state["episode"])
+        self._overflows = state["overflows"]

@@ -1,0 +1,128 @@
+"""Runs side by side, read back from MLflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from rich.table import Table
+
+EXPERIMENT = "grad-callbacks"
+COLUMNS = (
+    "scenario",
+    "variant",
+    "guard",
+    "seed",
+    "status",
+    "verdict",
+    "outcome",
+    "first_alert_step",
+    "remedies",
+    "accuracy",
+    "difference",
+    "run_id",
+)
+_UNGUARDED = ("none", "monitor")  # guards that never change training, in order of preference as a baseline
+
+
+def compare(client: MlflowClient, experiment: str = EXPERIMENT) -> pd.DataFrame:
+    """Return one row per run, the latest of each scenario, variant, guard and seed.
+
+    Args:
+        client: Where the runs are kept.
+        experiment: The name of the MLflow experiment.
+
+    Returns:
+        Columns as in :data:`COLUMNS`. ``accuracy`` is the last ``val/accuracy``, ``difference`` that minus the
+        accuracy of the unguarded, unchanged run of the same scenario and seed (NaN without one).
+
+    Raises:
+        ValueError: If there is no such experiment; the message names those that there are.
+    """
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        names = ", ".join(repr(e.name) for e in client.search_experiments()) or "none"
+        raise ValueError(f"there is no experiment {experiment!r} in this store; there are: {names}")
+    rows = [_row(run) for run in _runs(client, found.experiment_id)]
+    table = pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(["scenario", "variant", "guard", "seed"])  # newest first
+    return _with_difference(table.iloc[::-1].reset_index(drop=True))
+
+
+def comparison_table(table: pd.DataFrame) -> Table:
+    """Return the comparison for a terminal."""
+    view = Table(title="Final validation accuracy, and what was done", title_justify="left")
+    for name, justify in (
+        ("scenario", "left"),
+        ("model", "left"),
+        ("guard", "left"),
+        ("seed", "right"),
+        ("verdict", "left"),
+        ("alert at", "right"),
+        ("remedies", "left"),
+        ("outcome", "left"),
+        ("accuracy", "right"),
+        ("difference", "right"),
+    ):
+        view.add_column(name, justify=justify, no_wrap=name in ("scenario", "accuracy"))  # type: ignore[arg-type]
+    scenario = None
+    for _, row in table.iterrows():
+        if scenario not in (None, row["scenario"]):
+            view.add_section()
+        first = row["scenario"] != scenario
+        scenario = row["scenario"]
+        view.add_row(
+            scenario if first else "",
+            row["variant"],
+            row["guard"],
+            str(row["seed"]),
+            row["verdict"] or "–",
+            row["first_alert_step"] or "–",
+            "–" if row["remedies"] in ("", "none") else row["remedies"],
+            row["outcome"] or "–",
+            _accuracy(row),
+            "" if pd.isna(row["difference"]) else f"{row['difference']:+.3f}",
+        )
+    return view
+
+
+def _accuracy(row: Any) -> str:
+    told = "–" if pd.isna(row["accuracy"]) else f"{row['accuracy']:.3f}"
+    return told if row["status"] == "FINISHED" else f"{told} ({row['status'].lower()})"
+
+
+def _runs(client: MlflowClient, experiment_id: str) -> list[Run]:
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], order_by=["attributes.start_time DESC"], page_token=token)
+        runs.extend(page)
+        token = page.token
+        if not token:
+            return runs
+
+
+def _row(run: Run) -> dict[str, Any]:
+    params, tags = run.data.params, run.data.tags
+    return {
+        "scenario": params.get("scenario", run.info.run_name),
+        "variant": params.get("variant", "plain"),
+        "guard": params.get("guard.name", ""),
+        "seed": params.get("seed", ""),
+        "status": run.info.status,
+        "verdict": tags.get("grad.verdict", ""),
+        "outcome": tags.get("grad.outcome", ""),
+        "first_alert_step": tags.get("grad.first_alert_step", ""),
+        "remedies": tags.get("grad.remedies", ""),
+        "accuracy": run.data.metrics.get("val/accuracy", float("nan")),
+        "run_id": run.info.run_id,
+    }
+
+
+def _with_difference(table: pd.DataFrame) -> pd.DataFrame:
+    plain = table[(table["variant"] == "plain") & table["guard"].isin(_UNGUARDED)]
+    best_first = plain.assign(rank=plain["guard"].map(_UNGUARDED.index)).sort_values("rank")
+    baseline = best_first.drop_duplicates(["scenario", "seed"]).set_index(["scenario", "seed"])["accuracy"]
+    keys = pd.MultiIndex.from_frame(table[["scenario", "seed"]])
+    return table.assign(difference=table["accuracy"].to_numpy() - baseline.reindex(keys).to_numpy())

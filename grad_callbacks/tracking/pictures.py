@@ -1,0 +1,98 @@
+"""Pictures of a run, and of runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from grad_callbacks.alerts import Alert
+from grad_callbacks.interventions import Intervention
+
+MAX_COLUMNS = 600  # steps are joined into this many columns at most
+MAX_LABELS = 40
+COLOURS = {"healthy": "#4c9f70", "vanishing": "#5b7db1", "exploding": "#d1603d", "nonfinite": "#7b4b94", "": "#9a9a9a"}
+
+
+def heatmap(history: pd.DataFrame, alerts: Sequence[Alert], interventions: Sequence[Intervention]) -> Figure:
+    """Draw log10 of each layer's gradient norm, layer by step, the first layer on top.
+
+    Args:
+        history: One row per step and layer, at least one.
+        alerts: Marked by a dashed line at their step.
+        interventions: Marked by a solid line at their step.
+    """
+    order = history.drop_duplicates("layer").sort_values("depth")["layer"].tolist()
+    with np.errstate(divide="ignore"):
+        log_norm = np.log10(history["norm"].to_numpy())
+    log_norm[~np.isfinite(log_norm)] = np.nan  # no gradient, or a non-finite one: left blank
+    steps = history["step"].to_numpy()
+    first, last = int(steps.min()), int(steps.max())
+    width = max(1, -(-(last - first + 1) // MAX_COLUMNS))
+    table = (
+        pd.DataFrame({"layer": history["layer"], "column": (steps - first) // width, "log_norm": log_norm})
+        .pivot_table(index="layer", columns="column", values="log_norm", aggfunc="mean", dropna=False)
+        .reindex(order)
+    )
+    figure = Figure(figsize=(10, 1.6 + 0.28 * min(len(order), MAX_LABELS)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_facecolor("#dddddd")
+    x = first + np.append(table.columns.to_numpy(), table.columns.max() + 1) * width - 0.5
+    mesh = axes.pcolormesh(x, np.arange(len(order) + 1) - 0.5, table.to_numpy(), cmap="viridis", shading="flat")
+    figure.colorbar(mesh, ax=axes, label="log10 of the gradient norm")
+    for marks, style, name in ((alerts, "--", "alert"), (interventions, "-", "intervention")):
+        for i, step in enumerate(sorted({mark.step for mark in marks})):
+            axes.axvline(step, color="#ff5a36", linestyle=style, linewidth=1.3, label=name if i == 0 else None)
+    if alerts or interventions:
+        axes.legend(loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2, frameon=False, fontsize=8)
+    shown = np.unique(np.linspace(0, len(order) - 1, min(len(order), MAX_LABELS)).astype(int))
+    axes.set_yticks(shown, [order[i] for i in shown], fontsize=8)
+    axes.set(ylim=(len(order) - 0.5, -0.5), xlim=(x[0], x[-1]), xlabel="step")
+    return figure
+
+
+def comparison(table: pd.DataFrame) -> Figure:
+    """Draw the final accuracy of every run as a bar, scenario by scenario, coloured by verdict.
+
+    Args:
+        table: From :func:`grad_callbacks.tracking.compare`, at least one row.
+    """
+    scenarios = list(dict.fromkeys(table["scenario"]))
+    heights = [len(table[table["scenario"] == scenario]) for scenario in scenarios]
+    figure = Figure(figsize=(9, 1.2 + 0.32 * len(table) + 0.35 * len(scenarios)), layout="constrained")
+    axes = figure.subplots(len(scenarios), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for ax, scenario in zip(axes, scenarios, strict=True):
+        rows = table[table["scenario"] == scenario]
+        labels = [run_label(row) for _, row in rows.iterrows()]
+        y = np.arange(len(rows))
+        colours = [COLOURS.get(verdict, COLOURS[""]) for verdict in rows["verdict"]]
+        ax.barh(y, rows["accuracy"].fillna(0), color=colours, height=0.7)
+        for i, (accuracy, remedies) in enumerate(zip(rows["accuracy"], rows["remedies"], strict=True)):
+            told = f" {accuracy:.3f}" + (f"  {remedies}" if remedies not in ("", "none") else "")
+            inside = accuracy > 0.7
+            ax.text(
+                accuracy if not inside else accuracy - 0.01,
+                i,
+                told,
+                va="center",
+                ha="right" if inside else "left",
+                color="white" if inside else "black",
+                fontsize=8,
+            )
+        ax.set_yticks(y, labels, fontsize=8)
+        ax.invert_yaxis()
+        ax.set_title(scenario, loc="left", fontsize=9, fontweight="bold")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[-1].set(xlim=(0, 1), xlabel="final validation accuracy")
+    used = [verdict for verdict in COLOURS if verdict in set(table["verdict"])]
+    handles = [axes[0].barh([0], [0], color=COLOURS[verdict]) for verdict in used]
+    figure.legend(handles, [v or "not watched" for v in used], loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    return figure
+
+
+def run_label(row: pd.Series) -> str:
+    """Name a run of the comparison: what was changed in the model, and its guard."""
+    name = row["guard"] if row["variant"] == "plain" else f"{row['variant']}, {row['guard']}"
+    return f"{name} (seed {row['seed']})"
