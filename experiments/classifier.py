@@ -17,9 +17,7 @@ class Classifier(LightningModule):
         optimizer: Makes the optimizer from the parameters.
     """
 
-    def __init__(
-        self, model: nn.Module, optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-    ) -> None:
+    def __init__(self, model: nn.Module, optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]) -> None:
         super().__init__()
         self.model = model
         self._make_optimizer = optimizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ class MLP(nn.Module):
         self.blocks = nn.Sequential(
             *(
                 Block(nn.Linear(fan_in, fan_out), norm(fan_out), activation(), residual)
-                for fan_in, fan_out in zip(sizes, sizes[1:], strict=False)
+                for fan_in, fan_out in pairwise(sizes)
             )
         )
         self.head = nn.Linear(width, out_features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
 from grad_callbacks.interventions import Intervention
+from grad_callbacks.loss import LossTrack
 
 MAX_ENTRIES = 8  # alerts and interventions that are written out; the rest is counted
 MAX_LAYERS = 24  # rows of the profile
@@ -22,6 +24,7 @@ def write_report(
     interventions: Sequence[Intervention],
     history: pd.DataFrame,
     still_wrong: Sequence[Kind],
+    loss: LossTrack,
 ) -> str:
     """Return the report.
 
@@ -32,12 +35,14 @@ def write_report(
         interventions: In the order they were made.
         history: One row per step and layer.
         still_wrong: Kinds of trouble that were there at the last reading.
+        loss: The training loss before the first alert and now.
     """
     steps = history["step"]
-    span = (
-        f"{steps.max() - steps.min() + 1} steps, {history['layer'].nunique()} layers" if len(steps) else "no readings"
-    )
-    lines = [f"# Gradients: {verdict}, {outcome}", "", f"{span}. {_summary(alerts, interventions, still_wrong)}", ""]
+    span = "no readings"
+    if len(steps):
+        span = f"{steps.max() - steps.min() + 1} steps, {history['layer'].nunique()} layers"
+    summary = _summary(alerts, interventions, still_wrong, loss)
+    lines = [f"# Gradients: {verdict}, {outcome}", "", f"{span}. {summary}", ""]
     if alerts:
         lines += ["## Alerts", "", *_limited([_alert(alert) for alert in alerts]), ""]
     if interventions:
@@ -47,21 +52,23 @@ def write_report(
     return "\n".join(lines)
 
 
-def _summary(alerts: Sequence[Alert], interventions: Sequence[Intervention], still_wrong: Sequence[Kind]) -> str:
+def _summary(
+    alerts: Sequence[Alert], interventions: Sequence[Intervention], still_wrong: Sequence[Kind], loss: LossTrack
+) -> str:
     if not alerts:
         return "No alert was raised and nothing was changed."
     first = alerts[0]
     told = [f"First alert at step {first.step}. Likely cause: {first.cause}."]
-    if interventions:
-        told.append("Done: " + ", ".join(dict.fromkeys(f"{i.remedy}" for i in interventions)) + ".")
-    else:
-        told.append(f"Nothing was changed. What helps: {first.advice}.")
+    remedies = ", ".join(dict.fromkeys(intervention.remedy for intervention in interventions))
+    told.append(f"Done: {remedies}." if remedies else "Nothing was changed.")
     if still_wrong:
-        told.append(f"At the end the gradients are still {' and '.join(still_wrong)}.")
-        if interventions:
-            told.append(f"What else helps: {first.advice}.")
+        told.append(f"At the end gradients are still {' and '.join(still_wrong)}.")
     else:
-        told.append("At the end the gradients are calm.")
+        told.append("At the end gradients are calm.")
+    if math.isfinite(loss.before):
+        told.append(f"Training loss before the first alert {loss.before:.3g}, at the end {loss.now:.3g}.")
+    if still_wrong or not loss.has_returned or not interventions:
+        told.append(f"What helps: {first.advice}.")
     return " ".join(told)
 
 
@@ -85,10 +92,10 @@ def _profile(history: pd.DataFrame) -> Iterable[str]:
     steps = np.unique(history["step"].to_numpy())
     first, last = (history[history["step"] == step].set_index("layer") for step in (steps[0], steps[-1]))
     layers = history[["layer", "depth"]].drop_duplicates().sort_values("depth")["layer"]
-    shown = list(
-        layers if len(layers) <= MAX_LAYERS else layers.iloc[np.linspace(0, len(layers) - 1, MAX_LAYERS).astype(int)]
-    )
-    yield f"Gradient RMS at the first and the last reading{'' if len(shown) == len(layers) else f' ({len(shown)} of {len(layers)} layers)'}:"
+    places = np.unique(np.linspace(0, len(layers) - 1, min(len(layers), MAX_LAYERS)).astype(int))
+    shown = [layers.iloc[place] for place in places]
+    some = f" ({len(shown)} of {len(layers)} layers)" if len(shown) < len(layers) else ""
+    yield f"Root mean square of the gradient at the first and the last reading, in forward order{some}:"
     yield ""
     yield f"| layer | step {steps[0]} | step {steps[-1]} | weight norm | update ratio |"
     yield "|---|---|---|---|---|"

@@ -22,7 +22,7 @@ class GradientGuard(GradientMonitor):
     """Watches the gradients like :class:`GradientMonitor`, and applies remedies when an alert comes.
 
     A remedy acts in the very step that raised the alert. By default a non-finite gradient is skipped, an
-    exploding one is clipped by norm and, if it comes again, the learning rate is lowered to a tenth. No
+    exploding one is clipped by norm and, if it comes again, the learning rate is lowered to 0.3 times. No
     remedy here brings back a vanishing gradient: its alert advises what to change in the model. A run
     without alerts is not touched.
 
@@ -79,7 +79,7 @@ class GradientGuard(GradientMonitor):
             kept = [remedy for remedy in remedies if not isinstance(remedy, ClipNorm | ClipValue)]
             if len(kept) < len(remedies) and trainer.is_global_zero:
                 log.warning(
-                    "the Trainer already clips (gradient_clip_val=%s): clipping is left out of the remedies for %s gradients",
+                    "the Trainer clips already (gradient_clip_val=%s): no clipping among the remedies for %s gradients",
                     trainer.gradient_clip_val,
                     kind,
                 )

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
 from grad_callbacks.callbacks.metrics import metrics
@@ -20,6 +20,7 @@ from grad_callbacks.checks import at_least
 from grad_callbacks.engine import Engine, Outlook
 from grad_callbacks.gradients import ForwardOrder, History
 from grad_callbacks.interventions import Intervention
+from grad_callbacks.loss import LossTrack
 from grad_callbacks.prescription import Prescription
 from grad_callbacks.report import write_report
 from grad_callbacks.rules import RULES, Rule
@@ -92,6 +93,7 @@ class GradientMonitor(Callback):
         self.alerts: list[Alert] = []
         self.interventions: list[Intervention] = []
         self._history = History()
+        self._loss = LossTrack()
         self._engines: dict[int, Engine] = {}
         self._saved: dict[int, dict[str, Any]] = {}  # states that wait for their engine
         self._calls: dict[int, int] = {}
@@ -110,10 +112,15 @@ class GradientMonitor(Callback):
 
     @property
     def outcome(self) -> Outcome:
-        """How the run ended: ``"repaired"`` if remedies were applied and nothing is wrong any more."""
+        """How the run ended.
+
+        ``"repaired"`` if remedies were applied, no rule finds anything wrong any more, and the training loss is
+        not above where it was before the first alert.
+        """
         if not self.alerts:
             return "healthy"
-        return "repaired" if self.interventions and not self.still_wrong else "unrepaired"
+        calm = not self.still_wrong and self._loss.has_returned
+        return "repaired" if self.interventions and calm else "unrepaired"
 
     @property
     def still_wrong(self) -> list[Kind]:
@@ -135,7 +142,7 @@ class GradientMonitor(Callback):
     def report(self) -> str:
         """Return verdict, alerts, interventions and the layers' profile as markdown."""
         return write_report(
-            self.verdict, self.outcome, self.alerts, self.interventions, self.history(), self.still_wrong
+            self.verdict, self.outcome, self.alerts, self.interventions, self.history(), self.still_wrong, self._loss
         )
 
     # Lightning's hooks
@@ -181,11 +188,12 @@ class GradientMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Send the metrics to the Trainer's loggers when it is time."""
+        """Note the loss, and send the metrics to the Trainer's loggers when it is time."""
+        self._loss.feed(outputs)
         if self._order is not None and len(self._engines) == len(trainer.optimizers):
             self._order.remove()
             self._order = None
-        every = trainer.log_every_n_steps
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
         if self._unlogged or (every and self._calls and max(self._calls.values()) % every == every - 1):
             self._log_metrics(trainer)
 
@@ -205,6 +213,7 @@ class GradientMonitor(Callback):
             "alerts": [alert.to_dict() for alert in self.alerts],
             "interventions": [intervention.to_dict() for intervention in self.interventions],
             "history": self._history.state_dict(),
+            "loss": self._loss.state_dict(),
             "engines": engines,
             "calls": dict(self._calls),
         }
@@ -214,6 +223,7 @@ class GradientMonitor(Callback):
         self.alerts = [Alert.from_dict(alert) for alert in state_dict["alerts"]]
         self.interventions = [Intervention.from_dict(i) for i in state_dict["interventions"]]
         self._history.load_state_dict(state_dict["history"])
+        self._loss.load_state_dict(state_dict["loss"])
         self._saved = dict(state_dict["engines"])
         self._calls = dict(state_dict["calls"])
 
@@ -243,6 +253,8 @@ class GradientMonitor(Callback):
         return engine
 
     def _raise(self, trainer: Trainer, alert: Alert) -> None:
+        if not self.alerts:
+            self._loss.mark()
         self.alerts.append(alert)
         layers = f" Layers: {', '.join(alert.layers)}." if alert.layers else ""
         self._tell(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import MLFlowLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 if TYPE_CHECKING:
     from grad_callbacks.callbacks.monitor import GradientMonitor

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from grad_callbacks.engine import Surroundings
 
@@ -17,12 +17,12 @@ def surroundings(
     """Describe the step that ``optimizer`` is about to take, as of ``on_before_optimizer_step``."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     # A fused optimizer unscales by itself, so at this hook its gradients still carry the loss scale.
-    fused = scaler is not None and bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+    fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
     window = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
     return Surroundings(
-        loss_scale=scaler.get_scale() if fused else 1.0,
+        loss_scale=scaler.get_scale() if scaler is not None and fused else 1.0,
         under_scaler=scaler is not None,
-        scaled_in_step=fused,
+        scaled_in_step=scaler is not None and fused,
         # Lightning divides the loss by the whole window even when the epoch ends within it.
         partial=(batch_idx + 1) % window != 0,
         clip_at=clips_by_norm_at(trainer),
@@ -44,6 +44,6 @@ def refuse_sharding(trainer: Trainer, name: str) -> None:
     strategy = trainer.strategy
     if any(cls.__name__ in _SHARDED for cls in type(strategy).__mro__):
         raise MisconfigurationException(
-            f"{name} does not work under {type(strategy).__name__}: each process holds a part of the gradients only, so "
-            "norms would be wrong. Train with strategy='ddp' or on one device, or remove the callback."
+            f"{name} does not work under {type(strategy).__name__}: each process holds a part of the gradients, "
+            "so norms would be wrong. Train with strategy='ddp' or on one device, or remove the callback."
         )

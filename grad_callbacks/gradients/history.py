@@ -19,10 +19,10 @@ _VALUES = ("norm", "rms", "weight_norm", "update_ratio")
 
 
 class _Step(NamedTuple):
-    number: int  # how many readings came before
+    place: int  # how many readings came before
     step: int
     layers: NDArray[np.int32]  # indices of the layers' names
-    values: FloatArray  # one row per layer, columns as in _VALUES
+    numbers: FloatArray  # one row per layer, columns as in _VALUES
 
 
 class History:
@@ -60,7 +60,7 @@ class History:
     def set_update_ratios(self, reading: Reading, ratios: FloatArray) -> None:
         """Fill in the update ratios of the step just taken, shape ``(layers,)``, if its rows are still there."""
         if self._steps and self._steps[-1].step == reading.step:
-            self._steps[-1].values[:, 3] = ratios[reading.layer_present]
+            self._steps[-1].numbers[:, 3] = ratios[reading.layer_present]
 
     def mark(self, step: int) -> None:
         """Keep the rows of ``step`` for good."""
@@ -71,7 +71,7 @@ class History:
         if not self._steps:
             return pd.DataFrame(columns=["step", "layer", "depth", *_VALUES])
         layers = np.concatenate([entry.layers for entry in self._steps])
-        values = np.concatenate([entry.values for entry in self._steps])
+        values = np.concatenate([entry.numbers for entry in self._steps])
         steps = np.repeat([entry.step for entry in self._steps], [len(entry.layers) for entry in self._steps])
         frame = pd.DataFrame({"step": steps, "layer": np.array(list(self._names), dtype=object)[layers]})
         frame["depth"] = np.array(self._depths, dtype=np.int64)[layers]
@@ -83,11 +83,11 @@ class History:
         return {
             "names": list(self._names),
             "depths": list(self._depths),
-            "numbers": [entry.number for entry in self._steps],
+            "places": [entry.place for entry in self._steps],
             "steps": [entry.step for entry in self._steps],
             "counts": [len(entry.layers) for entry in self._steps],
             "layers": torch.from_numpy(_concatenate([entry.layers for entry in self._steps], np.zeros(0, np.int32))),
-            "values": torch.from_numpy(_concatenate([entry.values for entry in self._steps], np.zeros((0, 4)))),
+            "values": torch.from_numpy(_concatenate([entry.numbers for entry in self._steps], np.zeros((0, 4)))),
             "marked": sorted(self._marked),
             "seen": self._seen,
             "stride": self._stride,
@@ -100,14 +100,14 @@ class History:
         ends = np.cumsum(state["counts"])[:-1].astype(int)
         layers = np.split(state["layers"].numpy().copy(), ends)
         values = np.split(state["values"].numpy().copy(), ends)
-        entries = zip(state["numbers"], state["steps"], layers, values, strict=True) if state["steps"] else ()
+        entries = zip(state["places"], state["steps"], layers, values, strict=True) if state["steps"] else ()
         self._steps = [_Step(*entry) for entry in entries]
         self._marked, self._seen, self._stride = set(state["marked"]), state["seen"], state["stride"]
         self._rows = sum(state["counts"])
         self._last_layers = None
 
     def _is_kept(self, entry: _Step) -> bool:
-        return entry.number % self._stride == 0 or entry.step in self._marked
+        return entry.place % self._stride == 0 or entry.step in self._marked
 
     def _thin_out(self) -> None:
         self._stride *= 2

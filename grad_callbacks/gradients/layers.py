@@ -59,7 +59,7 @@ class Layers:
 
     def sum_over_parameters(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum a value per parameter, shape ``(parameters,)``, into one per layer, shape ``(layers,)``."""
-        return np.bincount(self.owner, weights=values, minlength=len(self.names))
+        return np.bincount(self.owner, weights=values, minlength=len(self.names)).astype(np.float64)
 
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer, model: nn.Module, order: Sequence[str] = ()) -> Layers:

@@ -18,11 +18,13 @@ class Rule(Protocol):
 
     Attributes:
         kind: The kind of alert that it raises.
-        active: True while what it looks for is still there.
     """
 
     kind: Kind
-    active: bool
+
+    @property
+    def active(self) -> bool:
+        """True while what it looks for is still there."""
 
     def judge(self, reading: Reading) -> Alert | None:
         """Take in one reading and return an alert if there is something new to say."""

@@ -24,8 +24,8 @@ class Exploding:
     * the norm is ``factor`` times the run's own :class:`~grad_callbacks.rules.baseline.Baseline`, and
     * the gradient would displace all weights together by ``displacement`` of their norm.
 
-    Whatever the baseline, a gradient that would displace the weights by ten times ``displacement`` is an
-    explosion: after such a step nothing of the weights is left. Where the displacement cannot be foretold
+    Whatever the baseline, a gradient that would displace the weights by 20 times ``displacement`` is an
+    explosion: nothing of the weights would be left. Where the displacement cannot be foretold
     (adaptive optimizers bound their own steps), only a sudden jump to ``jump`` times the baseline counts:
     it inflates Adam's second moment, which shrinks the steps for hundreds of steps to come.
 
@@ -68,9 +68,12 @@ class Exploding:
     def _is_alarming(self, reading: Reading) -> bool:
         if math.isnan(reading.displacement):
             return reading.norm > self.jump * max(self._baseline.level, self._baseline.highest)
-        if reading.displacement > 10 * self.displacement:
+        if self._sweeps_away(reading):
             return True
         return reading.norm > self.factor * self._baseline.level and reading.displacement > self.displacement
+
+    def _sweeps_away(self, reading: Reading) -> bool:
+        return reading.displacement > 20 * self.displacement  # never so where it is NaN
 
     def _alert(self, reading: Reading, alarms: int) -> Alert:
         level = self._baseline.level
@@ -84,9 +87,7 @@ class Exploding:
             # The norm at which a gradient would move the weights by a tenth: a reference without a baseline.
             evidence.setdefault("reference", reading.norm * 0.1 / reading.displacement)
             seen += f" and would displace the weights by {reading.displacement:.0%} of their norm"
-        severity: Severity = "warning" if alarms == 1 else "critical"
-        if severity == "warning" and reading.displacement > 10 * self.displacement:
-            severity = "critical"
+        severity: Severity = "critical" if alarms > 1 or self._sweeps_away(reading) else "warning"
         cause, advice = self._diagnosis(alarms, level)
         share = reading.layer_norms**2 / reading.norm**2
         largest = np.argsort(share)[::-1]
@@ -98,7 +99,8 @@ class Exploding:
     def _diagnosis(alarms: int, level: float) -> tuple[str, str]:
         if math.isnan(level):
             return (
-                "weights too large for their fan-in, unscaled residual branches or targets, or a learning rate too high from the start",
+                "weights too large for their fan-in, unscaled residual branches or targets, or a learning rate too "
+                "high from the start",
                 "initialise with He or Xavier; scale targets and residual branches; lower the learning rate",
             )
         if alarms == 1:

@@ -49,6 +49,7 @@ class NonFinite:
     def _alert(self, reading: Reading) -> Alert:
         bad = ~np.isfinite(reading.layer_norms)
         evidence = {"nonfinite_entries": float(reading.nonfinite), "layers": float(bad.sum())}
+        seen = f"{reading.nonfinite} gradient entries in {bad.sum()} layers are NaN or infinite"
         if reading.overflow:
             evidence["overflows_in_a_row"] = float(self._overflows)
             message = f"the loss scaler met {self._overflows} overflows in a row; no step was taken since the first"
@@ -63,7 +64,7 @@ class NonFinite:
             cause = "an earlier step has already made weights non-finite"
             advice = "go back to the last checkpoint with finite weights; then lower the learning rate or clip by norm"
         else:
-            message = f"{reading.nonfinite} gradient entries in {bad.sum()} layers are NaN or infinite"
+            message = seen
             cause = "a batch with non-finite values, or an undefined operation in the loss (log of 0, division by 0)"
             advice = "skip such steps (SkipStep); check the batch for NaN; clamp what goes into log, sqrt and division"
         layers = tuple(name for name, is_bad in zip(reading.layers.names, bad, strict=True) if is_bad)

@@ -86,7 +86,7 @@ class Vanishing:
             message = f"{int((profile == 0).sum())} of {len(profile)} layers receive no gradient at all"
         else:
             message = (
-                f"the gradient shrinks by a factor of {evidence['decay_per_layer']:.2g} per layer going back: the early "
+                f"the gradient shrinks by a factor of {evidence['decay_per_layer']:.2g} per layer going back: early "
                 f"layers get {evidence['early_to_late']:.1e} of the late ones' and move by {early_motion:.1e} a step"
             )
         faint = profile <= self.ratio * profile.max()

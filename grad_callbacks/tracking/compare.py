@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 EXPERIMENT = "grad-callbacks"
@@ -46,45 +47,43 @@ def compare(client: MlflowClient, experiment: str = EXPERIMENT) -> pd.DataFrame:
         names = ", ".join(repr(e.name) for e in client.search_experiments()) or "none"
         raise ValueError(f"there is no experiment {experiment!r} in this store; there are: {names}")
     rows = [_row(run) for run in _runs(client, found.experiment_id)]
-    table = pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(["scenario", "variant", "guard", "seed"])  # newest first
+    table = pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(
+        ["scenario", "variant", "guard", "seed"]
+    )  # newest first
     return _with_difference(table.iloc[::-1].reset_index(drop=True))
 
 
 def comparison_table(table: pd.DataFrame) -> Table:
-    """Return the comparison for a terminal."""
-    view = Table(title="Final validation accuracy, and what was done", title_justify="left")
-    for name, justify in (
-        ("scenario", "left"),
-        ("model", "left"),
-        ("guard", "left"),
-        ("seed", "right"),
-        ("verdict", "left"),
-        ("alert at", "right"),
-        ("remedies", "left"),
-        ("outcome", "left"),
-        ("accuracy", "right"),
-        ("difference", "right"),
-    ):
-        view.add_column(name, justify=justify, no_wrap=name in ("scenario", "accuracy"))  # type: ignore[arg-type]
-    scenario = None
-    for _, row in table.iterrows():
-        if scenario not in (None, row["scenario"]):
-            view.add_section()
-        first = row["scenario"] != scenario
-        scenario = row["scenario"]
-        view.add_row(
-            scenario if first else "",
-            row["variant"],
-            row["guard"],
-            str(row["seed"]),
-            row["verdict"] or "–",
-            row["first_alert_step"] or "–",
-            "–" if row["remedies"] in ("", "none") else row["remedies"],
-            row["outcome"] or "–",
-            _accuracy(row),
-            "" if pd.isna(row["difference"]) else f"{row['difference']:+.3f}",
-        )
+    """Return the comparison for a terminal of 80 columns."""
+    view = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    view.add_column("run", no_wrap=True)
+    view.add_column("verdict", no_wrap=True)
+    view.add_column("alert", justify="right", no_wrap=True)
+    view.add_column("remedies", min_width=10)
+    view.add_column("outcome", no_wrap=True)
+    view.add_column("accuracy", justify="right", no_wrap=True)
+    view.add_column("gain", justify="right", no_wrap=True)
+    several = len(set(table["seed"])) > 1
+    for scenario, runs in table.groupby("scenario", sort=False):
+        view.add_row(f"[bold]{scenario}[/bold]")
+        for _, row in runs.iterrows():
+            view.add_row(
+                f"  {run_label(row, with_seed=several)}",
+                row["verdict"] or "–",
+                row["first_alert_step"] or "–",
+                "–" if row["remedies"] in ("", "none") else row["remedies"],
+                row["outcome"] or "–",
+                _accuracy(row),
+                "" if pd.isna(row["difference"]) else f"{row['difference']:+.3f}",
+            )
+        view.add_section()
     return view
+
+
+def run_label(row: Any, with_seed: bool) -> str:
+    """Name a run within its scenario: what was changed in the model, its guard and, among several, its seed."""
+    name = f"guard {row['guard']}" if row["variant"] == "plain" else f"{row['variant']}, {row['guard']}"
+    return f"{name}, seed {row['seed']}" if with_seed else name
 
 
 def _accuracy(row: Any) -> str:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from grad_callbacks.alerts import Alert
 from grad_callbacks.interventions import Intervention
+from grad_callbacks.tracking.compare import run_label
 
 MAX_COLUMNS = 600  # steps are joined into this many columns at most
 MAX_LABELS = 40
@@ -39,7 +40,8 @@ def heatmap(history: pd.DataFrame, alerts: Sequence[Alert], interventions: Seque
     figure = Figure(figsize=(10, 1.6 + 0.28 * min(len(order), MAX_LABELS)), layout="constrained")
     axes = figure.add_subplot()
     axes.set_facecolor("#dddddd")
-    x = first + np.append(table.columns.to_numpy(), table.columns.max() + 1) * width - 0.5
+    columns = table.columns.to_numpy(dtype=np.int64)
+    x = first + np.append(columns, columns[-1] + 1) * width - 0.5
     mesh = axes.pcolormesh(x, np.arange(len(order) + 1) - 0.5, table.to_numpy(), cmap="viridis", shading="flat")
     figure.colorbar(mesh, ax=axes, label="log10 of the gradient norm")
     for marks, style, name in ((alerts, "--", "alert"), (interventions, "-", "intervention")):
@@ -65,7 +67,7 @@ def comparison(table: pd.DataFrame) -> Figure:
     axes = figure.subplots(len(scenarios), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for ax, scenario in zip(axes, scenarios, strict=True):
         rows = table[table["scenario"] == scenario]
-        labels = [run_label(row) for _, row in rows.iterrows()]
+        labels = [run_label(row, with_seed=len(set(table["seed"])) > 1) for _, row in rows.iterrows()]
         y = np.arange(len(rows))
         colours = [COLOURS.get(verdict, COLOURS[""]) for verdict in rows["verdict"]]
         ax.barh(y, rows["accuracy"].fillna(0), color=colours, height=0.7)
@@ -88,11 +90,7 @@ def comparison(table: pd.DataFrame) -> Figure:
     axes[-1].set(xlim=(0, 1), xlabel="final validation accuracy")
     used = [verdict for verdict in COLOURS if verdict in set(table["verdict"])]
     handles = [axes[0].barh([0], [0], color=COLOURS[verdict]) for verdict in used]
-    figure.legend(handles, [v or "not watched" for v in used], loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    figure.legend(
+        handles, [v or "not watched" for v in used], loc="outside lower center", ncols=5, frameon=False, fontsize=8
+    )
     return figure
-
-
-def run_label(row: pd.Series) -> str:
-    """Name a run of the comparison: what was changed in the model, and its guard."""
-    name = row["guard"] if row["variant"] == "plain" else f"{row['variant']}, {row['guard']}"
-    return f"{name} (seed {row['seed']})"

@@ -90,4 +90,6 @@ def _interventions(interventions: Sequence[Intervention]) -> pd.DataFrame:
 
 
 def _pairs(values: dict[str, float]) -> str:
-    return ", ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
+    return ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
+    )
