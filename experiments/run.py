@@ -1,4 +1,4 @@
-"""One training run from a composed config: ``python -m experiments.run experiment=relu_lr_too_high guard=full``."""
+"""One training run from a composed config: ``python -m experiments.run experiment=high_lr guard=full``."""
 
 from __future__ import annotations
 
@@ -21,8 +21,21 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.classifier import Classifier
 from grad_callbacks import GradientMonitor
-from grad_callbacks.tracking import StoreError, default_artifacts, default_store, prepare_store, true_status
+from grad_callbacks.tracking import (
+    StoreError,
+    default_artifacts,
+    default_store,
+    prepare_store,
+    true_status,
+)
 
+
+def run_name(scenario: str, variant: str, guard: str, seed: int) -> str:
+    """Name a run, the telling parts first: MLflow's list of runs shows some 18 characters."""
+    return "/".join([scenario, *([] if variant == "plain" else [variant]), guard, f"seed{seed}"])
+
+
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("mlflow_store", default_store, replace=True)
 OmegaConf.register_new_resolver("mlflow_artifacts", default_artifacts, replace=True)
 

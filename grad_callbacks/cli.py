@@ -45,20 +45,23 @@ def _parser() -> argparse.ArgumentParser:
 def _ui(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from grad_callbacks.tracking.server import HOST, free_port, start_server
+    from grad_callbacks.tracking.server import free_port, start_server, wait_until_ready
     from grad_callbacks.tracking.store import default_store, prepare_store
 
     store = options.store or default_store()
     prepare_store(store)
+    console = Console(soft_wrap=True)
+    console.print(f"Starting MLflow on {store} …")
     port = free_port(options.port)
     server = start_server(store, port)
-    Console().print(f"MLflow on {store}: [bold]http://{HOST}:{port}[/bold] (ready in some seconds; Ctrl-C stops it)")
     try:
+        console.print(f"MLflow is ready: [bold]{wait_until_ready(server, port)}[/bold] (Ctrl-C stops it)")
         return server.wait()
     except KeyboardInterrupt:
+        return 0
+    finally:
         server.terminate()
         server.wait()
-        return 0
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -2,7 +2,12 @@
 
 from grad_callbacks.tracking.compare import compare, comparison_table
 from grad_callbacks.tracking.status import true_status
-from grad_callbacks.tracking.store import StoreError, default_artifacts, default_store, prepare_store
+from grad_callbacks.tracking.store import (
+    StoreError,
+    default_artifacts,
+    default_store,
+    prepare_store,
+)
 from grad_callbacks.tracking.story import Story, record_story
 
 __all__ = [

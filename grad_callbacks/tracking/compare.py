@@ -55,13 +55,13 @@ def compare(client: MlflowClient, experiment: str = EXPERIMENT) -> pd.DataFrame:
 
 def comparison_table(table: pd.DataFrame) -> Table:
     """Return the comparison for a terminal of 80 columns."""
-    view = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    view = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     view.add_column("run", no_wrap=True)
     view.add_column("verdict", no_wrap=True)
     view.add_column("alert", justify="right", no_wrap=True)
-    view.add_column("remedies", min_width=10)
+    view.add_column("remedies", min_width=9)
     view.add_column("outcome", no_wrap=True)
-    view.add_column("accuracy", justify="right", no_wrap=True)
+    view.add_column("final", justify="right", no_wrap=True)
     view.add_column("gain", justify="right", no_wrap=True)
     several = len(set(table["seed"])) > 1
     for scenario, runs in table.groupby("scenario", sort=False):

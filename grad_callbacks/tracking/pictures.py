@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from grad_callbacks.alerts import Alert
 from grad_callbacks.interventions import Intervention
@@ -14,7 +16,7 @@ from grad_callbacks.tracking.compare import run_label
 
 MAX_COLUMNS = 600  # steps are joined into this many columns at most
 MAX_LABELS = 40
-COLOURS = {"healthy": "#4c9f70", "vanishing": "#5b7db1", "exploding": "#d1603d", "nonfinite": "#7b4b94", "": "#9a9a9a"}
+COLOURS = {"healthy": "#4c9f70", "repaired": "#3f7fb5", "unrepaired": "#d1603d", "": "#9a9a9a"}
 
 
 def heatmap(history: pd.DataFrame, alerts: Sequence[Alert], interventions: Sequence[Intervention]) -> Figure:
@@ -56,7 +58,7 @@ def heatmap(history: pd.DataFrame, alerts: Sequence[Alert], interventions: Seque
 
 
 def comparison(table: pd.DataFrame) -> Figure:
-    """Draw the final accuracy of every run as a bar, scenario by scenario, coloured by verdict.
+    """Draw the final accuracy of every run as a bar, scenario by scenario, coloured by outcome.
 
     Args:
         table: From :func:`grad_callbacks.tracking.compare`, at least one row.
@@ -69,28 +71,26 @@ def comparison(table: pd.DataFrame) -> Figure:
         rows = table[table["scenario"] == scenario]
         labels = [run_label(row, with_seed=len(set(table["seed"])) > 1) for _, row in rows.iterrows()]
         y = np.arange(len(rows))
-        colours = [COLOURS.get(verdict, COLOURS[""]) for verdict in rows["verdict"]]
-        ax.barh(y, rows["accuracy"].fillna(0), color=colours, height=0.7)
-        for i, (accuracy, remedies) in enumerate(zip(rows["accuracy"], rows["remedies"], strict=True)):
-            told = f" {accuracy:.3f}" + (f"  {remedies}" if remedies not in ("", "none") else "")
-            inside = accuracy > 0.7
-            ax.text(
-                accuracy if not inside else accuracy - 0.01,
-                i,
-                told,
-                va="center",
-                ha="right" if inside else "left",
-                color="white" if inside else "black",
-                fontsize=8,
-            )
+        ax.barh(y, rows["accuracy"].fillna(0), color=[COLOURS[outcome] for outcome in rows["outcome"]], height=0.7)
+        for i, (_, row) in enumerate(rows.iterrows()):
+            inside = row["accuracy"] > 0.6
+            align, colour = ("right", "white") if inside else ("left", "black")
+            ax.text(row["accuracy"], i, f" {_told(row)} ", va="center", ha=align, color=colour, fontsize=8)
         ax.set_yticks(y, labels, fontsize=8)
         ax.invert_yaxis()
         ax.set_title(scenario, loc="left", fontsize=9, fontweight="bold")
         ax.spines[["top", "right"]].set_visible(False)
     axes[-1].set(xlim=(0, 1), xlabel="final validation accuracy")
-    used = [verdict for verdict in COLOURS if verdict in set(table["verdict"])]
-    handles = [axes[0].barh([0], [0], color=COLOURS[verdict]) for verdict in used]
-    figure.legend(
-        handles, [v or "not watched" for v in used], loc="outside lower center", ncols=5, frameon=False, fontsize=8
-    )
+    used = [outcome for outcome in COLOURS if outcome in set(table["outcome"])]
+    names = [outcome or "not watched" for outcome in used]
+    handles = [Patch(color=COLOURS[outcome]) for outcome in used]
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
+
+
+def _told(row: Any) -> str:
+    accuracy = f"{row['accuracy']:.3f}"
+    if row["verdict"] in ("", "healthy"):
+        return accuracy
+    done = "nothing done" if row["remedies"] == "none" else row["remedies"]
+    return f"{accuracy}  {row['verdict']} at step {row['first_alert_step']}: {done}"

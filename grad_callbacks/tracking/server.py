@@ -6,8 +6,10 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 HOST = "127.0.0.1"
+PATIENCE = 120  # seconds for the server to answer
 
 
 def free_port(wanted: int) -> int:
@@ -29,3 +31,22 @@ def start_server(store: str, port: int) -> subprocess.Popen[bytes]:
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     return subprocess.Popen(command, env=os.environ | quiet)
+
+
+def wait_until_ready(server: subprocess.Popen[bytes], port: int) -> str:
+    """Wait until the server answers, and return the address of the page with the experiments.
+
+    MLflow opens on its pages for chat applications unless the address asks for model training.
+
+    Raises:
+        RuntimeError: If the server ends, or does not answer within two minutes.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise RuntimeError(f"the MLflow server ended with status {server.returncode}; its messages are above")
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, port)) == 0:
+                return f"http://{HOST}:{port}/#/experiments?workflowType=machine_learning"
+        time.sleep(0.2)
+    raise RuntimeError(f"the MLflow server did not answer on port {port} within {PATIENCE} s")

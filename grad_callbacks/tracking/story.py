@@ -76,7 +76,7 @@ def _cut(report: str) -> str:
 
 
 def _alerts(alerts: Sequence[Alert]) -> pd.DataFrame:
-    columns = ["step", "kind", "severity", "layers", "message", "evidence", "cause", "advice", "optimizer"]
+    columns = ["step", "kind", "severity", "message", "cause", "advice", "layers", "evidence", "optimizer"]
     rows = [
         {**alert.to_dict(), "layers": ", ".join(alert.layers), "evidence": _pairs(alert.evidence)} for alert in alerts
     ]
