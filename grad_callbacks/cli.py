@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 def _ui(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from grad_callbacks.tracking.server import free_port, start_server, wait_until_ready
+    from grad_callbacks.tracking.server import free_port, start_server, stop_server, wait_until_ready
     from grad_callbacks.tracking.store import default_store, prepare_store
 
     store = options.store or default_store()
@@ -53,6 +54,7 @@ def _ui(options: argparse.Namespace) -> int:
     console = Console(soft_wrap=True)
     console.print(f"Starting MLflow on {store} …")
     port = free_port(options.port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop like Ctrl-C does
     server = start_server(store, port)
     try:
         console.print(f"MLflow is ready: [bold]{wait_until_ready(server, port)}[/bold] (Ctrl-C stops it)")
@@ -60,8 +62,7 @@ def _ui(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        server.terminate()
-        server.wait()
+        stop_server(server)
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,9 +29,17 @@ def start_server(store: str, port: int) -> subprocess.Popen[bytes]:
     the memory.
     """
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
-    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    return subprocess.Popen(command, env=os.environ | quiet)
+    command += ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
+    # A session of its own: Ctrl-C reaches this process alone, which then stops the server and its workers.
+    return subprocess.Popen(command, env=os.environ | quiet, start_new_session=True)
+
+
+def stop_server(server: subprocess.Popen[bytes]) -> None:
+    """Stop the server and its workers, and wait until they are gone."""
+    if server.poll() is None:
+        os.killpg(server.pid, signal.SIGTERM)
+    server.wait()
 
 
 def wait_until_ready(server: subprocess.Popen[bytes], port: int) -> str:
