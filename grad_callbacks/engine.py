@@ -74,7 +74,7 @@ class Engine:
         rules: Judge the readings, in this order.
         prescription: Answers the alerts; None never changes training.
         history: Receives every reading.
-        order: Names of the layers in forward order, if known.
+        order: Names of the layers in forward order; empty while unknown.
         nonfinite_steps: Readings with a non-finite gradient so far.
     """
 
@@ -135,6 +135,11 @@ class Engine:
             lr_effective=self.learning_rate.effective()[0],
         )
 
+    def learn_order(self, order: Sequence[str]) -> None:
+        """Put the layers in the order of the forward pass."""
+        self.order = list(order)
+        self._regroup()
+
     def detach(self) -> None:
         """Let go of the optimizer: hooks removed, the user's learning rates in place."""
         self.learning_rate.remove()
@@ -182,6 +187,7 @@ class Engine:
     def state_dict(self) -> dict[str, Any]:
         """Return all that later steps depend on, as plain numbers, strings and lists."""
         return {
+            "order": list(self.order),
             "layers": list(self.layers.names),
             "rules": [rule.state_dict() for rule in self.rules],
             "prescription": self.prescription.state_dict() if self.prescription else None,
@@ -211,7 +217,8 @@ class Engine:
         if self.prescription and state["prescription"]:
             self.prescription.load_state_dict(state["prescription"])
             self.learning_rate.scale = state["lr_scale"]
-        if state["layers"] == list(self.layers.names):
+        self.learn_order(state["order"])
+        if state["layers"] == list(self.layers.names):  # a finetuning may have added layers since
             self.motion.load_state_dict(state["motion"])
         self.nonfinite_steps, self._first_cause = state["nonfinite_steps"], state["first_cause"]
         self._latest = {(i.alert_kind, i.remedy): i for i in interventions}

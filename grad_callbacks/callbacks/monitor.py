@@ -114,8 +114,8 @@ class GradientMonitor(Callback):
     def outcome(self) -> Outcome:
         """How the run ended.
 
-        ``"repaired"`` if remedies were applied, no rule finds anything wrong any more, and the training loss is
-        not above where it was before the first alert.
+        ``"repaired"`` if remedies were applied, no rule finds anything wrong any more, and the training loss
+        does not stay above where it was before the first alert.
         """
         if not self.alerts:
             return "healthy"
@@ -156,10 +156,12 @@ class GradientMonitor(Callback):
         """Prepare to learn the order of the layers from the first forward pass."""
         if not any(parameter.requires_grad for parameter in pl_module.parameters()):
             rank_zero_warn(f"{type(self).__name__}: the model has no trainable parameters, there is nothing to watch.")
-        self._order = ForwardOrder(pl_module)
-        # A second fit makes new optimizers: its engines continue from what _finish saved.
-        self._engines = {}
         self._latest = {}
+        # Engines are made before the first step: a learning rate that was lowered before a checkpoint or in an
+        # earlier fit must be low in that step too, whose hooks run before its gradients are there.
+        self._engines = {i: self._engine(pl_module, o, i) for i, o in enumerate(trainer.optimizers)}
+        if not all(engine.order for engine in self._engines.values()):
+            self._order = ForwardOrder(pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note the place in the epoch, which tells a short accumulation window."""
@@ -169,7 +171,9 @@ class GradientMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Measure, judge and, in a guard, treat."""
-        engine = self._engine(trainer, pl_module, optimizer)
+        engine = next(engine for engine in self._engines.values() if engine.optimizer is optimizer)
+        if self._order is not None and not engine.order:
+            engine.learn_order(self._order.names)
         calls = self._calls[engine.index] = self._calls.get(engine.index, -1) + 1
         if calls % self.every_n_steps and not self._must_act(engine):
             return
@@ -190,7 +194,7 @@ class GradientMonitor(Callback):
     ) -> None:
         """Note the loss, and send the metrics to the Trainer's loggers when it is time."""
         self._loss.feed(outputs)
-        if self._order is not None and len(self._engines) == len(trainer.optimizers):
+        if self._order is not None and all(engine.order for engine in self._engines.values()):
             self._order.remove()
             self._order = None
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
@@ -239,17 +243,11 @@ class GradientMonitor(Callback):
 
     # Named calls
 
-    def _engine(self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer) -> Engine:
-        index = next(i for i, candidate in enumerate(trainer.optimizers) if candidate is optimizer)
-        if index in self._engines:
-            return self._engines[index]
-        order = self._order.names if self._order is not None else ()
-        prescription = self._prescription()
-        engine = Engine(pl_module, optimizer, index, copy.deepcopy(self.rules), prescription, self._history, order)
+    def _engine(self, pl_module: LightningModule, optimizer: torch.optim.Optimizer, index: int) -> Engine:
+        engine = Engine(pl_module, optimizer, index, copy.deepcopy(self.rules), self._prescription(), self._history)
         if index in self._saved:
             mine = [intervention for intervention in self.interventions if intervention.optimizer == index]
             engine.load_state_dict(self._saved.pop(index), mine)
-        self._engines[index] = engine
         return engine
 
     def _raise(self, trainer: Trainer, alert: Alert) -> None:

@@ -101,7 +101,8 @@ class ForwardOrder:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.names: list[str] = []
+        self._model = model
+        self._called: list[str] = []
         self._handles: list[RemovableHandle] = []
         if _is_compiled(model):
             return
@@ -110,16 +111,21 @@ class ForwardOrder:
                 layer = clean_name(name) or type(module).__name__
                 self._handles.append(module.register_forward_pre_hook(self._note(layer)))
 
+    @property
+    def names(self) -> list[str]:
+        """All layers of the model by depth, as far as it is known; the rest as registered."""
+        return _by_depth(self._model, self._called)
+
     def remove(self) -> None:
-        """Take the hooks away; the names found so far stay."""
+        """Take the hooks away; what was found so far stays."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
     def _note(self, layer: str) -> Any:
         def hook(module: nn.Module, inputs: object) -> None:
-            if layer not in self.names:
-                self.names.append(layer)
+            if layer not in self._called:
+                self._called.append(layer)
 
         return hook
 

@@ -22,7 +22,9 @@ class SkipStep:
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
         """Skip this step."""
         self._engaged = self._skip_this = True
-        return {"norm": step.reading.norm, "nonfinite_entries": step.reading.nonfinite}
+        if not step.reading.is_finite:
+            return {"nonfinite_entries": step.reading.nonfinite}
+        return {"norm": step.reading.norm}
 
     def act(self, step: OptimizerStep) -> bool:
         """Skip the step if it is the alert's own, or not finite."""

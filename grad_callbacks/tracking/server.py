@@ -30,9 +30,13 @@ def start_server(store: str, port: int) -> subprocess.Popen[bytes]:
     """
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
     command += ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
+    light = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONWARNINGS": "ignore",
+    }
     # A session of its own: Ctrl-C reaches this process alone, which then stops the server and its workers.
-    return subprocess.Popen(command, env=os.environ | quiet, start_new_session=True)
+    return subprocess.Popen(command, env=os.environ | light, start_new_session=True)
 
 
 def stop_server(server: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from grad_callbacks.gradients import History
+from tests.helpers import reading
+
+
+def filled(steps: int, max_rows: int = 1000) -> History:
+    history = History(max_rows)
+    for step in range(steps):
+        history.append(reading([step + 1.0, 2.0, 3.0], step=step))
+    return history
+
+
+def test_one_row_per_step_and_layer() -> None:
+    frame = filled(4).to_frame()
+    assert list(frame.columns) == ["step", "layer", "depth", "norm", "rms", "weight_norm", "update_ratio"]
+    assert len(frame) == 12
+    assert frame["step"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert frame["layer"].tolist()[:3] == ["0", "1", "2"]
+    assert frame["norm"].iloc[-3] == 4.0
+    assert frame["rms"].iloc[1] == pytest.approx(2.0 / 4)  # 4x4 entries
+
+
+def test_an_empty_history_has_its_columns() -> None:
+    frame = History().to_frame()
+    assert len(frame) == 0
+    assert "update_ratio" in frame
+
+
+def test_layers_without_a_gradient_have_no_row() -> None:
+    history = History()
+    one = reading([1.0, 2.0, 3.0])
+    history.append(replace(one, present=np.array([True, False, True])))
+    assert history.to_frame()["layer"].tolist() == ["0", "2"]
+
+
+def test_the_update_ratio_belongs_to_the_step_just_taken() -> None:
+    history = History()
+    for step in (0, 1):
+        taken = reading(step=step)
+        history.append(taken)
+        history.set_update_ratios(taken, np.full(3, 0.1 * (step + 1)))
+    assert history.to_frame()["update_ratio"].tolist() == pytest.approx([0.1] * 3 + [0.2] * 3)
+
+
+def test_a_long_history_is_thinned_out_evenly_and_keeps_alerts() -> None:
+    history = History(max_rows=300)
+    for step in range(5000):
+        history.append(reading([1.0, 1.0, 1.0], step=step))
+        if step in (1234, 4321):
+            history.mark(step)
+    steps = history.to_frame()["step"].unique()
+    assert len(history.to_frame()) <= 300
+    assert {1234, 4321, 4999} <= set(steps)
+    regular = [step for step in steps if step not in (1234, 4321, 4999)]
+    assert len(set(np.diff(regular))) == 1, "every n-th step is kept"
+    assert len(regular) >= 40
+
+
+@pytest.mark.parametrize("steps", [0, 1, 50])
+def test_it_resumes_from_a_checkpoint_file(steps: int) -> None:
+    whole, first, second = filled(steps + 5, 100), filled(steps, 100), History(100)
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    for step in range(steps, steps + 5):
+        second.append(reading([step + 1.0, 2.0, 3.0], step=step))
+    pd.testing.assert_frame_equal(whole.to_frame(), second.to_frame())

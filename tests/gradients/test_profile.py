@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from grad_callbacks.gradients import measure
+from grad_callbacks.gradients.profile import decay_per_layer, early_to_late
+from tests.helpers import layers_of
+
+
+@given(factor=st.floats(0.05, 3.0), depth=st.integers(2, 40), scale=st.floats(1e-8, 1e8))
+def test_a_geometric_profile_gives_its_factor_at_any_scale(factor: float, depth: int, scale: float) -> None:
+    profile = scale * factor ** np.arange(depth)[::-1].astype(float)
+    assert decay_per_layer(profile) == pytest.approx(factor, rel=1e-6)
+
+
+@given(outlier=st.floats(1e-6, 1e6), place=st.integers(0, 9))
+def test_one_outlier_does_not_move_the_fit(outlier: float, place: int) -> None:
+    profile = 0.5 ** np.arange(10)[::-1].astype(float)
+    profile[place] *= outlier
+    assert decay_per_layer(profile) == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("profile", [[], [1.0], [0.0, 1.0], [math.nan, 2.0]])
+def test_too_few_usable_layers_give_nan(profile: list[float]) -> None:
+    assert math.isnan(decay_per_layer(np.array(profile)))
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [([1, 1, 1], 1.0), ([1e-6, 1, 1], 1e-6), ([1e-6, 1, 1, 1, 1, 1], 0.5000005), ([0, 0, 2], 0.0)],
+)
+def test_early_to_late(profile: list[float], expected: float) -> None:
+    assert early_to_late(np.array(profile, dtype=float)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("profile", [[1.0, 1.0], [1.0, 1.0, 0.0]])
+def test_early_to_late_is_nan_where_it_says_nothing(profile: list[float]) -> None:
+    assert math.isnan(early_to_late(np.array(profile)))
+
+
+# Mean-field theory (Schoenholz et al. 2017): the error's RMS changes by sqrt(chi_1) per layer, going back.
+@pytest.mark.parametrize(
+    ("activation", "weight_variance", "expected"),
+    [
+        (nn.Sigmoid, 1 / 3, 0.1414),
+        (nn.Sigmoid, 1.0, 0.2361),
+        (nn.Tanh, 1 / 3, 0.5774),
+        (nn.Tanh, 4.0, 1.167),
+        (nn.ReLU, 1.0, 0.7071),
+        (nn.ReLU, 2.0, 1.0),
+        (nn.ReLU, 4.0, 1.4142),
+    ],
+)
+def test_the_decay_of_the_error_agrees_with_mean_field_theory(
+    activation: type[nn.Module], weight_variance: float, expected: float
+) -> None:
+    torch.manual_seed(0)
+    width, depth = 256, 20
+    blocks = []
+    for _ in range(depth):
+        linear = nn.Linear(width, width, dtype=torch.float64)
+        nn.init.normal_(linear.weight, std=math.sqrt(weight_variance / width))
+        nn.init.zeros_(linear.bias)
+        blocks += [linear, activation()]
+    model = nn.Sequential(*blocks)
+    decays = []
+    for _ in range(8):  # one input at a time: then a bias gradient is the error itself
+        model.zero_grad()
+        output = model(torch.randn(1, width, dtype=torch.float64))
+        output.backward(torch.randn_like(output))
+        reading = measure(layers_of(model), step=0)
+        bias = ~reading.layers.is_weight
+        decays.append(decay_per_layer(reading.norms[bias][4:-4]))
+    assert np.median(decays) == pytest.approx(expected, rel=0.05)

@@ -1,0 +1,112 @@
+"""Small models, readings made by hand, and a Trainer that is quiet and quick."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from grad_callbacks.gradients import Layers, Reading
+
+SGD = torch.optim.SGD
+
+
+def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Linear layers of the given sizes with activations between them."""
+    modules: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes):
+        modules += [nn.Linear(fan_in, fan_out), activation()]
+    return nn.Sequential(*modules[:-1])
+
+
+class Regression(LightningModule):
+    """Mean squared error of any model on batches of ``(inputs, targets)``."""
+
+    def __init__(self, model: nn.Module, optimizer: Callable[[Any], torch.optim.Optimizer] | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.make_optimizer = optimizer or (lambda parameters: SGD(parameters, lr=0.01))
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor | None:
+        inputs, targets = batch
+        return nn.functional.mse_loss(self.model(inputs), targets)
+
+    def configure_optimizers(self) -> Any:
+        return self.make_optimizer(self.parameters())
+
+
+class Poisoned(Regression):
+    """Multiplies the loss of some steps with a factor: 1e4 for a spike, NaN for a non-finite gradient."""
+
+    def __init__(self, *args: Any, factors: dict[int, float], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.factors = factors
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor | None:
+        loss = super().training_step(batch, batch_idx)
+        return loss * self.factors.get(self.global_step, 1.0)
+
+
+def batches(count: int = 32, size: int = 8, features: int = 4, targets: int = 2) -> DataLoader[Any]:
+    """``count`` batches of a learnable regression, always the same, in the same order."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(count * size, features, generator=generator)
+    mixing = torch.randn(features, targets, generator=generator)
+    return DataLoader(TensorDataset(inputs, inputs @ mixing), batch_size=size)
+
+
+def trainer(*callbacks: Any, **options: Any) -> Trainer:
+    """A quiet Trainer of one epoch on the CPU; ``options`` override."""
+    defaults = {
+        "accelerator": "cpu",
+        "max_epochs": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(callbacks=list(callbacks), **(defaults | options))
+
+
+def fit(module: LightningModule, *callbacks: Any, data: Any = None, **options: Any) -> Trainer:
+    """Train ``module`` and return the Trainer."""
+    run = trainer(*callbacks, **options)
+    run.fit(module, batches() if data is None else data)
+    return run
+
+
+def layers_of(model: nn.Module, **options: Any) -> Layers:
+    """The layers of a model under SGD."""
+    return Layers.of(SGD(model.parameters(), lr=0.1), model, **options)
+
+
+def reading(
+    norms: Sequence[float] = (1.0, 1.0, 1.0),
+    step: int = 0,
+    displacement: float = 0.0,
+    motion: Sequence[float] | None = None,
+    nonfinite: int = 0,
+    weight_norms: Sequence[float] | None = None,
+    **options: Any,
+) -> Reading:
+    """A reading of square linear layers without biases, one norm each."""
+    model = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in norms))
+    values = np.array(norms, dtype=np.float64)
+    return Reading(
+        step=step,
+        layers=layers_of(model),
+        norms=values,
+        present=np.ones(len(values), dtype=np.bool_),
+        nonfinite=nonfinite or int(np.sum(~np.isfinite(values))),
+        displacement=displacement,
+        motion=np.full(len(values), math.inf) if motion is None else np.array(motion),
+        weight_norms=np.ones(len(values)) if weight_norms is None else np.array(weight_norms),
+        **options,
+    )

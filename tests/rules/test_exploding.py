@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grad_callbacks import Alert, Exploding
+from tests.helpers import reading
+
+
+def judged(rule: Exploding, *events: dict[str, Any], calm: int = 30) -> list[Alert]:
+    """Alerts after ``calm`` healthy readings of norm 1 and then ``events``."""
+    healthy = [{"norms": [0.6, 0.8], "displacement": 0.01}] * calm
+    alerts = [rule.judge(reading(step=i, **event)) for i, event in enumerate([*healthy, *events])]
+    return [alert for alert in alerts if alert is not None]
+
+
+SPIKE = {"norms": [6.0, 8.0], "displacement": 1.0}
+
+
+def test_a_spike_that_throws_the_weights_about_is_a_warning_in_its_own_step() -> None:
+    [alert] = judged(Exploding(), SPIKE)
+    assert (alert.kind, alert.severity, alert.step) == ("exploding", "warning", 30)
+    assert alert.evidence["norm"] == pytest.approx(10.0)
+    assert alert.evidence["ratio"] == pytest.approx(10.0)
+    assert alert.evidence["reference"] == pytest.approx(1.0)
+    assert alert.layers == ("0", "1")
+    assert alert.cause
+    assert alert.advice
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"norms": [6.0, 8.0], "displacement": 0.1},  # large, but it moves nothing: leaving a plateau
+        {"norms": [0.6, 0.8], "displacement": 0.9},  # a bold step of usual size
+        {"norms": [60.0, 80.0], "displacement": math.nan},  # an adaptive optimizer takes it
+        {"norms": [math.nan, 8.0], "displacement": 1.0},  # another rule's business
+        {**SPIKE, "overflow": True},
+    ],
+)
+def test_what_is_no_explosion(event: dict[str, Any]) -> None:
+    assert judged(Exploding(), event) == []
+
+
+def test_a_second_alarm_makes_it_critical_and_the_rest_of_the_episode_is_silent() -> None:
+    alerts = judged(Exploding(), *[SPIKE] * 21)
+    assert [alert.severity for alert in alerts] == ["warning", "critical"]
+    assert "learning rate" in alerts[1].cause
+
+
+def test_an_explosion_that_goes_on_is_repeated_every_twenty_alarms() -> None:
+    assert len(judged(Exploding(), *[SPIKE] * 62)) == 2 + 3
+
+
+def test_after_a_calm_an_episode_is_over() -> None:
+    rule = Exploding()
+    calm = {"norms": [0.6, 0.8], "displacement": 0.01}
+    alerts = judged(rule, SPIKE, *[calm] * 20, SPIKE)
+    assert [alert.severity for alert in alerts] == ["warning", "warning"]
+    assert rule.active
+    assert judged(rule, *[calm] * 20) == []
+    assert not rule.active
+
+
+def test_a_gradient_that_sweeps_the_weights_away_needs_no_baseline() -> None:
+    [alert] = judged(Exploding(), {"norms": [6.0, 8.0], "displacement": 11.0}, calm=0)
+    assert alert.severity == "critical"
+    assert alert.evidence["reference"] == pytest.approx(10.0 * 0.1 / 11.0)
+
+
+def test_a_jump_a_hundredfold_counts_under_adaptive_optimizers() -> None:
+    [alert] = judged(Exploding(), {"norms": [60.0, 81.0], "displacement": math.nan})
+    assert alert.severity == "warning"
+
+
+def test_alarming_norms_never_enter_the_baseline() -> None:
+    rule = Exploding()
+    alerts = judged(rule, *[SPIKE] * 100, calm=30)
+    assert [alert.evidence["reference"] for alert in alerts] == [pytest.approx(1.0)] * len(alerts)
+
+
+@given(scale=st.floats(1e-5, 1e5))
+def test_it_is_scale_free(scale: float) -> None:
+    healthy = {"norms": [0.6 * scale, 0.8 * scale], "displacement": 0.01}
+    spike = {"norms": [6.0 * scale, 8.0 * scale], "displacement": 1.0}
+    alerts = judged(Exploding(), *[healthy] * 30, spike, calm=0)
+    assert [alert.step for alert in alerts] == [30]
+
+
+def test_a_short_window_does_not_lower_the_baseline() -> None:
+    rule = Exploding()
+    short = {"norms": [0.006, 0.008], "displacement": 0.0, "partial": True}
+    judged(rule, *[short] * 200, calm=30)
+    assert rule._baseline.level == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["factor", "displacement", "jump"])
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "5", True])
+def test_a_wrong_threshold_is_named(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        Exploding(**{name: value})  # type: ignore[arg-type]

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grad_callbacks import Alert, Vanishing
+from tests.helpers import reading
+
+DECAY = [float(x) for x in 0.2 ** np.arange(8)[::-1]]  # 1.3e-5 ... 1
+STILL = [1e-6] * 8
+
+
+def judged(times: int = 30, rule: Vanishing | None = None, **event: Any) -> list[Alert]:
+    rule = rule or Vanishing()
+    alerts = [rule.judge(reading(step=step, **event)) for step in range(times)]
+    return [alert for alert in alerts if alert]
+
+
+def test_a_decaying_profile_over_layers_that_stand_still_is_named_once() -> None:
+    [alert] = judged(norms=DECAY, motion=STILL)
+    assert (alert.kind, alert.severity, alert.step) == ("vanishing", "critical", 9)
+    assert alert.evidence["decay_per_layer"] == pytest.approx(0.2)
+    assert alert.layers == ("0", "1", "2")  # 0.2 ** 4 is above a thousandth
+    assert alert.advice
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"norms": [1.0] * 8, "motion": STILL},  # flat: a small learning rate, or convergence
+        {"norms": [1e-9] * 8, "motion": STILL},  # flat and small: the loss was multiplied
+        {"norms": DECAY, "motion": [1e-2] * 8},  # it decays, but Adam moves the early layers all the same
+        {"norms": DECAY, "motion": [math.nan] * 8},  # not measured yet
+        {"norms": [*[1e-6] * 7, 1.0], "motion": STILL},  # a cliff before a new head, not a decay
+        {"norms": DECAY[::-1], "motion": STILL},  # grows going back
+        {"norms": [1e-9, 1.0], "motion": [1e-9] * 2},  # too few layers to judge
+        {"norms": DECAY, "motion": STILL, "partial": True},
+        {"norms": DECAY, "motion": STILL, "overflow": True},
+        {"norms": [*DECAY[:-1], math.nan], "motion": STILL},
+        {"norms": [0.0] * 8, "motion": STILL},  # all gradients are zero: converged
+    ],
+)
+def test_what_is_no_vanishing_gradient(event: dict[str, Any]) -> None:
+    assert judged(**event) == []
+
+
+@given(scale=st.floats(1e-5, 1e5))
+def test_it_is_scale_free(scale: float) -> None:
+    assert len(judged(norms=[scale * norm for norm in DECAY], motion=STILL)) == 1
+
+
+def test_a_transient_state_is_waited_out() -> None:
+    rule = Vanishing()
+    for _ in range(5):
+        assert judged(9, rule, norms=DECAY, motion=STILL) == []
+        assert judged(1, rule, norms=[1.0] * 8, motion=STILL) == []
+    assert not rule.active
+
+
+def test_it_is_active_while_it_lasts() -> None:
+    rule = Vanishing()
+    judged(12, rule, norms=DECAY, motion=STILL)
+    assert rule.active
+    judged(1, rule, norms=[1.0] * 8, motion=[1e-2] * 8)
+    assert not rule.active
+
+
+def test_dead_layers_are_named_as_such() -> None:
+    [alert] = judged(norms=[0.0] * 6 + [1.0, 1.0], motion=[0.0] * 8)
+    assert "dead" in alert.cause
+    assert alert.layers == tuple(str(i) for i in range(6))
+    assert all(math.isfinite(value) for value in alert.evidence.values())
+
+
+@pytest.mark.parametrize(("name", "value"), [("ratio", 0), ("ratio", 1.5), ("motion", -1e-4), ("patience", 0)])
+def test_a_wrong_limit_is_named(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        Vanishing(**{name: value})  # type: ignore[arg-type]

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from grad_callbacks import Alert, ClipNorm, OptimizerStep, Prescription, ReduceLR
+from grad_callbacks.gradients import Layers, measure
+from grad_callbacks.remedies.learning_rate import LearningRate
+from tests.helpers import mlp
+
+
+def exploding(step: int = 0) -> Alert:
+    return Alert("exploding", "warning", step, (), "", {"reference": 1.0}, "", "")
+
+
+def pending() -> OptimizerStep:
+    model = mlp(2, 2)
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 100.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return OptimizerStep(measure(Layers.of(optimizer, model), 0), LearningRate(optimizer))
+
+
+def test_each_alert_gets_the_next_remedy_that_has_something_to_give() -> None:
+    prescription = Prescription({"exploding": [ClipNorm(1.0), ReduceLR(0.1, floor=0.01)]})
+    step = pending()
+    answers = [prescription.answer(exploding(i), step) for i in range(5)]
+    assert [answer and answer.remedy for answer in answers] == ["ClipNorm", "ReduceLR", "ReduceLR", None, None]
+    assert [answer.step for answer in answers if answer] == [0, 1, 2]
+
+
+def test_kinds_that_are_left_out_get_no_remedy() -> None:
+    assert Prescription({"nonfinite": ["SkipStep"]}).answer(exploding(), pending()) is None
+
+
+def test_by_default_vanishing_gradients_are_left_to_the_advice() -> None:
+    assert Prescription().remedies["vanishing"] == []
+    assert [type(r).__name__ for r in Prescription().remedies["exploding"]] == ["ClipNorm", "ReduceLR"]
+
+
+def test_remedies_act_in_the_step_they_are_switched_on() -> None:
+    prescription, step = Prescription({"exploding": [{"ClipNorm": 1.0}]}), pending()
+    assert prescription.act(step) == []
+    prescription.answer(exploding(), step)
+    assert prescription.act(step) == [("exploding", "ClipNorm")]
+    assert step.norm == pytest.approx(1.0)
+
+
+def test_after_a_skip_nothing_else_acts() -> None:
+    prescription, step = Prescription({"exploding": ["SkipStep", {"ClipNorm": 1.0}]}), pending()
+    prescription.answer(exploding(), step)
+    assert prescription.act(step) == [("exploding", "SkipStep")]
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"explode": []}, "unknown alert kind 'explode'; known are vanishing, exploding, nonfinite"),
+        ({"exploding": "ClipNorm"}, "must be a list of remedies, got 'ClipNorm'"),
+        ({"exploding": {"ClipNorm": 1.0}}, "must be a list of remedies"),
+        ({"exploding": ["ClipNrm"]}, "unknown remedy 'ClipNrm'"),
+        ("full", "prescription must map kinds of alert"),
+    ],
+)
+def test_a_wrong_plan_is_named(plan: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Prescription(plan)
+
+
+def test_a_state_of_another_plan_is_refused() -> None:
+    state = Prescription({"exploding": ["ClipNorm"]}).state_dict()
+    with pytest.raises(ValueError, match="resume with the prescription it was saved with"):
+        Prescription().load_state_dict(state)
