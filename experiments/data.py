@@ -25,13 +25,13 @@ class Digits(LightningDataModule):
 
     def __init__(self, batch_size: int = 64, split_seed: int = 0) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"data.batch_size must be at least 1, got {batch_size}")
-        self.batch_size = batch_size
         pixels, labels = load_digits(return_X_y=True)
         train, val, train_labels, val_labels = train_test_split(
             pixels, labels, test_size=0.2, stratify=labels, random_state=split_seed
         )
+        if not isinstance(batch_size, int) or not 1 <= batch_size <= len(train):
+            raise ValueError(f"batch_size must be a whole number from 1 to {len(train)}, got {batch_size!r}")
+        self.batch_size = batch_size
         scaler = StandardScaler().fit(train)
         self._train = _dataset(scaler.transform(train), train_labels)
         self._val = _dataset(scaler.transform(val), val_labels)

@@ -53,7 +53,9 @@ class MLP(nn.Module):
         super().__init__()
         for name, value in (("depth", depth), ("width", width)):
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"model.{name} must be a whole number of at least 1, got {value!r}")
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if not isinstance(residual, bool):
+            raise ValueError(f"residual must be true or false, got {residual!r}")
         sizes = [in_features] + [width] * depth
         self.blocks = nn.Sequential(
             *(

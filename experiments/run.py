@@ -62,18 +62,50 @@ def run(cfg: DictConfig) -> Result:
         ValueError: If a value of the config is wrong.
         StoreError: If the MLflow store cannot be used.
     """
+    _check(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    data = instantiate(cfg.data)
-    classifier = Classifier(instantiate(cfg.model), instantiate(cfg.optimizer))
-    monitor: GradientMonitor | None = instantiate(cfg.guard.callback)
-    # The settings of the Trainer are checked here, so that a wrong one leaves no half-written run behind.
-    trainer: Trainer = instantiate(cfg.trainer, logger=False, callbacks=[monitor] if monitor else [])
+    # Everything is made before the logger, so that a wrong setting leaves no half-written run behind.
+    data = _make(cfg, "data")
+    model = _make(cfg, "model", in_features=data.in_features, out_features=data.out_features)
+    classifier = Classifier(model, _make(cfg, "optimizer"))
+    with _named("optimizer"):
+        classifier.configure_optimizers()
+    monitor: GradientMonitor | None = _make(cfg, "guard.callback")
+    trainer: Trainer = _make(cfg, "trainer", logger=False, callbacks=[monitor] if monitor else [])
     logger = _logger(cfg)
     trainer.loggers = [logger] if logger else []
     with _logged(logger, cfg):
         trainer.fit(classifier, datamodule=data)
     accuracy = float(trainer.callback_metrics.get("val/accuracy", float("nan")))
     return Result(accuracy, monitor, logger.run_id if isinstance(logger, MLFlowLogger) else None)
+
+
+@contextmanager
+def _named(part: str) -> Iterator[None]:
+    """Say which part of the config an error comes from."""
+    try:
+        yield
+    except Exception as error:  # whatever a library raises at a wrong value: TypeError, AssertionError, its own
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        raise ValueError(f"{part}: {root}") from None
+
+
+def _make(cfg: DictConfig, part: str, **arguments: Any) -> Any:
+    with _named(part):
+        return instantiate(OmegaConf.select(cfg, part), **arguments)
+
+
+WHOLE_NUMBERS = {"seed": 0, "trainer.max_epochs": 1, "trainer.log_every_n_steps": 1}  # and the least of each
+
+
+def _check(cfg: DictConfig) -> None:
+    """Refuse values that Lightning would only stumble over in mid-run."""
+    for name, least in WHOLE_NUMBERS.items():
+        value = OmegaConf.select(cfg, name)
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
 def _logger(cfg: DictConfig) -> Logger | None:
@@ -106,27 +138,22 @@ def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def main(cfg: DictConfig) -> float:
     """Train once and return the final accuracy, which a Hydra sweeper can maximise."""
-    return run(cfg).accuracy
+    with one_line_errors():
+        return run(cfg).accuracy
 
 
-def command_line() -> int:
-    """Run :func:`main`; a wrong option or value gets one line instead of a traceback."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hands the exception through to us
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Tell a wrong option or value in one line that names it, and exit with status 2, instead of a traceback."""
     try:
-        main()
+        yield
     except (HydraException, OmegaConfBaseException, StoreError, ValueError) as error:
-        sys.stderr.write(f"experiments.run: {_one_line(error)}\n")
-        return 2
-    return 0
-
-
-def _one_line(error: BaseException) -> str:
-    root = error
-    while root.__cause__ is not None and not isinstance(root, StoreError):
-        root = root.__cause__
-    lines = [line.strip() for line in str(root).splitlines() if line.strip()]
-    return " ".join(lines) or type(root).__name__
+        told = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        sys.stderr.write(f"experiments.run: {told.split(' Config search path')[0]}\n")
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":
-    sys.exit(command_line())
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its exceptions through to us
+    with one_line_errors():
+        main()

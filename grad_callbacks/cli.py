@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         status: int = options.run(options)
-    except (StoreError, ValueError, RuntimeError) as error:
+    except (StoreError, ValueError, RuntimeError, OSError) as error:
         sys.stderr.write(f"grad-callbacks {options.command}: {error}\n")
         return 2
     return status
@@ -80,3 +80,7 @@ def _compare(options: argparse.Namespace) -> int:
     if options.picture:
         comparison(table).savefig(options.picture, dpi=150)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

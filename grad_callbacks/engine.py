@@ -16,6 +16,7 @@ from grad_callbacks.prescription import Prescription
 from grad_callbacks.remedies import OptimizerStep
 from grad_callbacks.remedies.learning_rate import LearningRate
 from grad_callbacks.rules import Rule
+from grad_callbacks.spec import load_named_states
 
 
 @dataclass(frozen=True)
@@ -150,11 +151,11 @@ class Engine:
         if reading is None:
             return None
         self.motion.before_step()
-        reading = replace(reading, weight_norms=self.motion.weight_norms)
+        reading = replace(reading, weight_norms=self.motion.weight_norms, clip_at=around.clip_at)
         if not reading.is_finite:
             return reading
         rates = self.learning_rate.effective()
-        motion, displacement = self.motion.of(reading, self.optimizer, rates, around.clip_at)
+        motion, displacement = self.motion.of(reading, self.optimizer, rates)
         return replace(reading, motion=motion, displacement=displacement)
 
     def _is_news(self, alert: Alert) -> bool:
@@ -189,7 +190,7 @@ class Engine:
         return {
             "order": list(self.order),
             "layers": list(self.layers.names),
-            "rules": [rule.state_dict() for rule in self.rules],
+            "rules": [[type(rule).__name__, rule.state_dict()] for rule in self.rules],
             "prescription": self.prescription.state_dict() if self.prescription else None,
             "lr_scale": self.learning_rate.scale,
             "motion": self.motion.state_dict(),
@@ -207,13 +208,7 @@ class Engine:
         Raises:
             ValueError: If rules or prescription are not those it was saved with.
         """
-        if len(state["rules"]) != len(self.rules):
-            raise ValueError(
-                f"the checkpoint was saved with {len(state['rules'])} rules and now there are {len(self.rules)}: "
-                "resume with the rules it was saved with"
-            )
-        for rule, saved in zip(self.rules, state["rules"], strict=True):
-            rule.load_state_dict(saved)
+        load_named_states(self.rules, state["rules"], "rules")
         if self.prescription and state["prescription"]:
             self.prescription.load_state_dict(state["prescription"])
             self.learning_rate.scale = state["lr_scale"]

@@ -8,7 +8,7 @@ from typing import Any
 from grad_callbacks.alerts import KINDS, Alert, Kind
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.remedies import REMEDIES, OptimizerStep, Remedy
-from grad_callbacks.spec import build
+from grad_callbacks.spec import build, load_named_states
 
 Plan = Mapping[str, Sequence[Any]]
 
@@ -22,7 +22,8 @@ DEFAULT_PLAN: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", {"Red
 class Prescription:
     """Answers each alert with the first remedy of its list that still has something to give.
 
-    A remedy that was switched on stays on.
+    A critical alert goes on to the next remedy when the first is on already; a warning does not. A remedy that
+    was switched on stays on.
 
     Args:
         plan: For each kind of alert its remedies in order: objects, names or plain values (see
@@ -30,9 +31,14 @@ class Prescription:
 
     Raises:
         ValueError: If a kind or a remedy is unknown, or an argument is wrong.
+
+    Attributes:
+        remedies: For each kind of alert its remedies, in order.
+        left_out: Classes of remedies that are passed over, because somebody else does their work.
     """
 
     def __init__(self, plan: Plan = DEFAULT_PLAN) -> None:
+        self.left_out: tuple[type, ...] = ()
         if not isinstance(plan, Mapping):
             raise ValueError(f"prescription must map kinds of alert to lists of remedies, got {plan!r}")
         unknown = [kind for kind in plan if kind not in KINDS]
@@ -43,11 +49,15 @@ class Prescription:
             specs = plan.get(kind) or []
             if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence):
                 raise ValueError(f"prescription[{kind!r}] must be a list of remedies, got {specs!r}")
-            self.remedies[kind] = [build(spec, REMEDIES, "remedy") for spec in specs]
+            self.remedies[kind] = [build(spec, REMEDIES, "remedy", Remedy) for spec in specs]
 
     def answer(self, alert: Alert, step: OptimizerStep) -> Intervention | None:
-        """Switch on the next remedy for ``alert``; None if there is none left."""
-        for remedy in self.remedies[alert.kind]:
+        """Switch on a remedy for ``alert``; None if there is none to switch on.
+
+        A warning gets the first remedy only: an event that has passed is no reason to escalate.
+        """
+        remedies = [remedy for remedy in self.remedies[alert.kind] if not isinstance(remedy, self.left_out)]
+        for remedy in remedies[:1] if alert.severity == "warning" else remedies:
             detail = remedy.engage(step, alert.evidence)
             if detail is not None:
                 detail["steps"] = 0
@@ -65,8 +75,11 @@ class Prescription:
         return acted
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of every remedy, in the plan's order."""
-        return {kind: [remedy.state_dict() for remedy in remedies] for kind, remedies in self.remedies.items()}
+        """Return name and state of every remedy, in the plan's order."""
+        return {
+            kind: [[type(remedy).__name__, remedy.state_dict()] for remedy in remedies]
+            for kind, remedies in self.remedies.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`.
@@ -75,10 +88,4 @@ class Prescription:
             ValueError: If the state was saved under another plan.
         """
         for kind, remedies in self.remedies.items():
-            if len(state[kind]) != len(remedies):
-                raise ValueError(
-                    f"the checkpoint was saved with {len(state[kind])} remedies for {kind!r} and this prescription has "
-                    f"{len(remedies)}: resume with the prescription it was saved with"
-                )
-            for remedy, saved in zip(remedies, state[kind], strict=True):
-                remedy.load_state_dict(saved)
+            load_named_states(remedies, state[kind], f"remedies for {kind!r}")

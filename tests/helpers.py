@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -32,7 +33,7 @@ class Regression(LightningModule):
     def __init__(self, model: nn.Module, optimizer: Callable[[Any], torch.optim.Optimizer] | None = None) -> None:
         super().__init__()
         self.model = model
-        self.make_optimizer = optimizer or (lambda parameters: SGD(parameters, lr=0.01))
+        self.make_optimizer = optimizer or partial(SGD, lr=0.01)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor | None:
         inputs, targets = batch

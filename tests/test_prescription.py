@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from grad_callbacks import Alert, ClipNorm, OptimizerStep, Prescription, ReduceLR
+from grad_callbacks.alerts import Severity
 from grad_callbacks.gradients import Layers, measure
 from grad_callbacks.remedies.learning_rate import LearningRate
 from tests.helpers import mlp
 
 
-def exploding(step: int = 0) -> Alert:
-    return Alert("exploding", "warning", step, (), "", {"reference": 1.0}, "", "")
+def exploding(step: int = 0, severity: Severity = "critical") -> Alert:
+    return Alert("exploding", severity, step, (), "", {"reference": 1.0}, "", "")
 
 
 def pending() -> OptimizerStep:
@@ -29,6 +30,20 @@ def test_each_alert_gets_the_next_remedy_that_has_something_to_give() -> None:
     answers = [prescription.answer(exploding(i), step) for i in range(5)]
     assert [answer and answer.remedy for answer in answers] == ["ClipNorm", "ReduceLR", "ReduceLR", None, None]
     assert [answer.step for answer in answers if answer] == [0, 1, 2]
+
+
+def test_a_warning_is_no_reason_to_escalate() -> None:
+    prescription, step = Prescription({"exploding": [ClipNorm(1.0), ReduceLR(0.1)]}), pending()
+    answers = [prescription.answer(exploding(i, "warning"), step) for i in range(3)]
+    assert [answer and answer.remedy for answer in answers] == ["ClipNorm", None, None]
+
+
+def test_a_remedy_that_is_left_out_is_passed_over() -> None:
+    prescription = Prescription({"exploding": [ClipNorm(1.0), ReduceLR(0.1)]})
+    prescription.left_out = (ClipNorm,)
+    answer = prescription.answer(exploding(severity="warning"), pending())
+    assert answer is not None
+    assert answer.remedy == "ReduceLR"
 
 
 def test_kinds_that_are_left_out_get_no_remedy() -> None:
@@ -71,5 +86,5 @@ def test_a_wrong_plan_is_named(plan: Any, message: str) -> None:
 
 def test_a_state_of_another_plan_is_refused() -> None:
     state = Prescription({"exploding": ["ClipNorm"]}).state_dict()
-    with pytest.raises(ValueError, match="resume with the prescription it was saved with"):
+    with pytest.raises(ValueError, match=r"different remedies for .*resume with those that were saved"):
         Prescription().load_state_dict(state)

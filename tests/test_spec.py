@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from grad_callbacks import ClipNorm, ReduceLR, SkipStep
+from grad_callbacks import ClipNorm, Exploding, ReduceLR, Remedy, SkipStep
 from grad_callbacks.remedies import REMEDIES
 from grad_callbacks.spec import build
 
@@ -22,14 +22,14 @@ from grad_callbacks.spec import build
     ],
 )
 def test_plain_values_and_paths_make_objects(spec: object, cls: type, attributes: dict[str, object]) -> None:
-    made = build(spec, REMEDIES, "remedy")
+    made = build(spec, REMEDIES, "remedy", Remedy)
     assert type(made) is cls
     assert {name: getattr(made, name) for name in attributes} == attributes
 
 
 def test_an_object_is_taken_as_it_is() -> None:
     remedy = ClipNorm(1.0)
-    assert build(remedy, REMEDIES, "remedy") is remedy
+    assert build(remedy, REMEDIES, "remedy", Remedy) is remedy
 
 
 @pytest.mark.parametrize(
@@ -41,10 +41,12 @@ def test_an_object_is_taken_as_it_is() -> None:
         ({"ClipNorm": 1, "SkipStep": None}, "a remedy is written as {name: arguments}"),
         (ClipNorm, "is not a remedy"),
         (1.0, "1.0 is not a remedy"),
+        (Exploding(), "is not a remedy"),
+        ("torch.nn.ReLU", "'torch.nn.ReLU' is not a remedy"),
         ("no_such_package.Remedy", "cannot import the remedy 'no_such_package.Remedy'"),
         ("grad_callbacks.NoSuch", "cannot import the remedy 'grad_callbacks.NoSuch'"),
     ],
 )
 def test_what_cannot_be_built_is_named(spec: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build(spec, REMEDIES, "remedy")
+        build(spec, REMEDIES, "remedy", Remedy)

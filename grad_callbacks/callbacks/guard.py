@@ -65,22 +65,18 @@ class GradientGuard(GradientMonitor):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave clipping to a Trainer that clips."""
         super().setup(trainer, pl_module, stage)
-        if stage == "fit" and trainer.gradient_clip_val:
-            self._leave_out_clipping(trainer)
+        if stage != "fit":
+            return
+        self.prescription.left_out = (ClipNorm, ClipValue) if trainer.gradient_clip_val else ()
+        remedies = [remedy for remedies in self.prescription.remedies.values() for remedy in remedies]
+        if any(isinstance(remedy, self.prescription.left_out) for remedy in remedies) and trainer.is_global_zero:
+            log.warning(
+                "the Trainer clips already (gradient_clip_val=%s): clipping is left out of the remedies",
+                trainer.gradient_clip_val,
+            )
 
     def _prescription(self) -> Prescription:
         return copy.deepcopy(self.prescription)  # each optimizer has its own
 
     def _must_act(self, engine: Engine) -> bool:
         return any(intervention.optimizer == engine.index for intervention in self.interventions)
-
-    def _leave_out_clipping(self, trainer: Trainer) -> None:
-        for kind, remedies in self.prescription.remedies.items():
-            kept = [remedy for remedy in remedies if not isinstance(remedy, ClipNorm | ClipValue)]
-            if len(kept) < len(remedies) and trainer.is_global_zero:
-                log.warning(
-                    "the Trainer clips already (gradient_clip_val=%s): no clipping among the remedies for %s gradients",
-                    trainer.gradient_clip_val,
-                    kind,
-                )
-            self.prescription.remedies[kind] = kept

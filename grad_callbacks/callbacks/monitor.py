@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
 from grad_callbacks.callbacks.metrics import metrics
 from grad_callbacks.callbacks.recording import record
-from grad_callbacks.callbacks.surroundings import refuse_sharding, surroundings
+from grad_callbacks.callbacks.surroundings import refuse_sharding, surroundings, warn_of_spawning
 from grad_callbacks.checks import at_least
 from grad_callbacks.engine import Engine, Outlook
 from grad_callbacks.gradients import ForwardOrder, History
@@ -88,20 +88,33 @@ class GradientMonitor(Callback):
             raise ValueError(f"rules must be a list of rules, got {rules!r}")
         if on_alert is not None and not callable(on_alert):
             raise ValueError(f"on_alert must be callable, got {on_alert!r}")
-        self.rules: list[Rule] = [build(rule, RULES, "rule") for rule in (list(RULES) if rules is None else rules)]
+        self.rules: list[Rule] = [
+            build(rule, RULES, "rule", Rule) for rule in (list(RULES) if rules is None else rules)
+        ]
         self.on_alert = on_alert
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
         self.alerts: list[Alert] = []
         self.interventions: list[Intervention] = []
         self._history = History()
         self._loss = LossTrack()
-        self._engines: dict[int, Engine] = {}
+        self._engines: dict[int, Engine] = {}  # while training
         self._saved: dict[int, dict[str, Any]] = {}  # states that wait for their engine
+        self._active: list[Kind] = []  # what was wrong when the engines were let go
         self._calls: dict[int, int] = {}
         self._latest: dict[int, Outlook] = {}
         self._unlogged = False
         self._order: ForwardOrder | None = None
         self._batch_idx = 0
         self._warned_without_gradients = False
+
+    @property
+    def state_key(self) -> str:
+        """Distinguishes the states of several monitors in a checkpoint."""
+        return self._generate_state_key(
+            every_n_steps=self.every_n_steps, rules=[type(rule).__name__ for rule in self.rules]
+        )
 
     # What a user reads
 
@@ -125,6 +138,8 @@ class GradientMonitor(Callback):
     @property
     def still_wrong(self) -> list[Kind]:
         """The kinds of trouble that were there at the last reading."""
+        if not self._engines:
+            return list(self._active)
         return list(dict.fromkeys(kind for engine in self._engines.values() for kind in engine.active))
 
     def history(self) -> pd.DataFrame:
@@ -151,12 +166,14 @@ class GradientMonitor(Callback):
         """Refuse what cannot be measured, before anything is spent on it."""
         if stage == "fit":
             refuse_sharding(trainer, type(self).__name__)
+            warn_of_spawning(trainer, type(self).__name__)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare to learn the order of the layers from the first forward pass."""
         if not any(parameter.requires_grad for parameter in pl_module.parameters()):
             rank_zero_warn(f"{type(self).__name__}: the model has no trainable parameters, there is nothing to watch.")
-        self._latest = {}
+        if trainer.global_step == 0 and self._calls:
+            self._start_afresh()  # another run with the same callback
         # Engines are made before the first step: a learning rate that was lowered before a checkpoint or in an
         # earlier fit must be low in that step too, whose hooks run before its gradients are there.
         self._engines = {i: self._engine(pl_module, o, i) for i, o in enumerate(trainer.optimizers)}
@@ -172,6 +189,9 @@ class GradientMonitor(Callback):
     ) -> None:
         """Measure, judge and, in a guard, treat."""
         engine = next(engine for engine in self._engines.values() if engine.optimizer is optimizer)
+        latest = self._latest.get(engine.index)
+        if latest is not None and latest.reading.step == trainer.global_step:
+            return  # the line search of LBFGS comes here several times in a step: the first is the step's reading
         if self._order is not None and not engine.order:
             engine.learn_order(self._order.names)
         calls = self._calls[engine.index] = self._calls.get(engine.index, -1) + 1
@@ -219,6 +239,7 @@ class GradientMonitor(Callback):
             "history": self._history.state_dict(),
             "loss": self._loss.state_dict(),
             "engines": engines,
+            "active": self.still_wrong,
             "calls": dict(self._calls),
         }
 
@@ -229,6 +250,7 @@ class GradientMonitor(Callback):
         self._history.load_state_dict(state_dict["history"])
         self._loss.load_state_dict(state_dict["loss"])
         self._saved = dict(state_dict["engines"])
+        self._active = list(state_dict["active"])
         self._calls = dict(state_dict["calls"])
 
     # The guard's part
@@ -292,7 +314,9 @@ class GradientMonitor(Callback):
             self._order = None
         if self._latest:
             self._log_metrics(trainer)
+        self._active = self.still_wrong
         for index, engine in self._engines.items():
             self._saved[index] = engine.state_dict()
             engine.detach()
+        self._engines, self._latest = {}, {}  # they hold model and optimizer
         record(trainer, self)

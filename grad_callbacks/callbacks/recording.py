@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 def record(trainer: Trainer, monitor: GradientMonitor) -> None:
     """Write tags, tables, picture and report to every MLflow run; a failure is a warning, never an exception."""
     loggers = [logger for logger in trainer.loggers if isinstance(logger, MLFlowLogger)]
-    if not loggers or not trainer.is_global_zero:
-        return
+    history = monitor.history()
+    if not loggers or not trainer.is_global_zero or history.empty:
+        return  # a run that failed before its first step has no verdict
     from grad_callbacks.tracking import Story, record_story  # MLflow takes seconds to import: only where it is used
 
     story = Story(
@@ -24,7 +25,7 @@ def record(trainer: Trainer, monitor: GradientMonitor) -> None:
         outcome=monitor.outcome,
         alerts=tuple(monitor.alerts),
         interventions=tuple(monitor.interventions),
-        history=monitor.history(),
+        history=history,
         report=monitor.report(),
     )
     for logger in loggers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from grad_callbacks.engine import Surroundings
 
@@ -33,6 +34,15 @@ def clips_by_norm_at(trainer: Trainer) -> float | None:
     """The norm at which the Trainer itself clips, or None."""
     by_norm = trainer.gradient_clip_algorithm in (None, "norm")
     return float(trainer.gradient_clip_val) if trainer.gradient_clip_val and by_norm else None
+
+
+def warn_of_spawning(trainer: Trainer, name: str) -> None:
+    """Say that what child processes find does not come back to the script that spawned them."""
+    if type(trainer.strategy.launcher).__name__ == "_MultiProcessingLauncher":
+        rank_zero_warn(
+            f"{name} works in the processes that the strategy spawns: after fit, alerts and history of this object are "
+            "empty in the script. Read them from the logger, or use strategy='ddp'."
+        )
 
 
 def refuse_sharding(trainer: Trainer, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -41,7 +42,9 @@ class History:
         self._seen = 0
         self._rows = 0
         self._stride = 1
-        self._last_layers: tuple[Layers, NDArray[np.int32]] | None = None
+        # Weak: a history that outlives the training must not keep the parameters alive.
+        self._last_layers: weakref.ref[Layers] | None = None
+        self._last_indices = np.zeros(0, dtype=np.int32)
 
     def append(self, reading: Reading) -> None:
         """Add a row for each layer that had a gradient."""
@@ -116,13 +119,17 @@ class History:
         self._rows = sum(len(entry.layers) for entry in self._steps)
 
     def _indices(self, layers: Layers) -> NDArray[np.int32]:
-        if self._last_layers is None or self._last_layers[0] is not layers:
+        if self._last_layers is None or self._last_layers() is not layers:
             for name, depth in zip(layers.names, layers.depths, strict=True):
                 if name not in self._names:
                     self._names[name] = len(self._names)
                     self._depths.append(int(depth))
-            self._last_layers = (layers, np.array([self._names[name] for name in layers.names], dtype=np.int32))
-        return self._last_layers[1]
+            self._last_layers = weakref.ref(layers)
+            self._last_indices = np.array([self._names[name] for name in layers.names], dtype=np.int32)
+        return self._last_indices
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_last_layers": None}
 
 
 def _concatenate(arrays: list[NDArray[Any]], empty: NDArray[Any]) -> NDArray[Any]:

@@ -6,8 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -17,6 +16,8 @@ from torch.utils.hooks import RemovableHandle
 
 # What wrappers put into module names: torch.compile, FSDP, parametrizations.
 _WRAPPING = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(\.|$)|\.?parametrizations\..*$")
+
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Layers:
         parameters: The optimizer's parameters, layer by layer.
         owner: For each parameter the index of its layer in ``names``, shape ``(parameters,)``.
         group: For each parameter the index of its parameter group in the optimizer, shape ``(parameters,)``.
+        is_embedding: True for each layer that looks rows up, shape ``(layers,)``.
         activations: How often each activation module occurs in the model, by class name.
     """
 
@@ -40,6 +42,7 @@ class Layers:
     parameters: tuple[Tensor, ...]
     owner: NDArray[np.int64]
     group: NDArray[np.int64]
+    is_embedding: NDArray[np.bool_]
     activations: dict[str, int] = field(default_factory=dict)
 
     @cached_property
@@ -75,6 +78,7 @@ class Layers:
             for name, module in reversed(list(model.named_modules()))
             for parameter in module.parameters(recurse=False)
         }
+        embeddings = {clean_name(name) for name, m in model.named_modules() if isinstance(m, _EMBEDDINGS)}
         depth = {name: index for index, name in enumerate(_by_depth(model, order))}
         mine = [(p, i) for i, group in enumerate(optimizer.param_groups) for p in group["params"]]
         layer_of = [owner_of.get(id(p), f"(parameter {i} outside the model)") for i, (p, _) in enumerate(mine)]
@@ -89,6 +93,7 @@ class Layers:
             parameters=tuple(mine[i][0] for i in by_layer),
             owner=np.array([index[layer_of[i]] for i in by_layer], dtype=np.int64),
             group=np.array([mine[i][1] for i in by_layer], dtype=np.int64),
+            is_embedding=np.array([name in embeddings for name in names], dtype=np.bool_),
             activations=dict(_activations(model)),
         )
 
@@ -109,7 +114,7 @@ class ForwardOrder:
         for name, module in model.named_modules():
             if next(module.parameters(recurse=False), None) is not None:
                 layer = clean_name(name) or type(module).__name__
-                self._handles.append(module.register_forward_pre_hook(self._note(layer)))
+                self._handles.append(module.register_forward_pre_hook(partial(self._note, layer)))
 
     @property
     def names(self) -> list[str]:
@@ -122,12 +127,9 @@ class ForwardOrder:
             handle.remove()
         self._handles.clear()
 
-    def _note(self, layer: str) -> Any:
-        def hook(module: nn.Module, inputs: object) -> None:
-            if layer not in self._called:
-                self._called.append(layer)
-
-        return hook
+    def _note(self, layer: str, module: nn.Module, inputs: object) -> None:
+        if layer not in self._called:
+            self._called.append(layer)
 
 
 def clean_name(name: str) -> str:

@@ -71,7 +71,7 @@ class Motion:
         return self.update_ratios
 
     def of(
-        self, reading: Reading, optimizer: torch.optim.Optimizer, rates: Sequence[float], clip_at: float | None
+        self, reading: Reading, optimizer: torch.optim.Optimizer, rates: Sequence[float]
     ) -> tuple[FloatArray, float]:
         """Say how far the gradient of ``reading`` moves the layers, relative to their weights.
 
@@ -83,15 +83,14 @@ class Motion:
         Args:
             reading: A finite reading.
             optimizer: The optimizer that will use the gradient.
-            rates: The learning rate of each of its parameter groups.
-            clip_at: The norm to which somebody else clips the gradient after this reading, or None.
+            rates: The learning rate of each of its parameter groups; NaN where it has none.
 
         Returns:
             The motion of each layer, shape ``(layers,)``, and the displacement of all weights together, relative
             to their norm or to the norm that a default initialisation would give them, whichever is larger.
         """
         groups = optimizer.param_groups
-        if not isinstance(optimizer, torch.optim.SGD):
+        if not isinstance(optimizer, torch.optim.SGD) or any(group["momentum"] >= 1 for group in groups):
             decoupled = [rate * group.get("weight_decay", 0.0) for group, rate in zip(groups, rates, strict=True)]
             decay = self.layers.sum_over_parameters(np.array(decoupled)[self.layers.group])
             return np.maximum(self.update_ratios - decay / np.bincount(self.layers.owner), 0.0), math.nan
@@ -99,7 +98,7 @@ class Motion:
             rate * (1 - group["dampening"] * bool(group["momentum"])) / (1 - group["momentum"])
             for group, rate in zip(groups, rates, strict=True)
         ]
-        clipped = min(1.0, clip_at / reading.norm) if clip_at and reading.norm > 0 else 1.0
+        clipped = min(1.0, reading.clip_at / reading.norm) if reading.clip_at and reading.norm > 0 else 1.0
         moved = clipped * np.array(reach)[self.layers.group] * reading.norms
         squares = self.layers.sum_over_parameters(moved**2)
         with np.errstate(divide="ignore", invalid="ignore"):

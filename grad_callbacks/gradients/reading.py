@@ -34,6 +34,7 @@ class Reading:
         weight_norms: L2 norm of each layer's parameters as last measured, shape ``(layers,)``; NaN before.
         motion: How far this gradient moves each layer relative to its weights, shape ``(layers,)``; NaN if
             unknown (see :class:`~grad_callbacks.gradients.motion.Motion`).
+        clip_at: The norm to which somebody else clips the gradient after this reading, or None.
         displacement: How far this gradient moves all weights together, relative to them; NaN where the
             optimizer's update cannot be foretold from the gradient alone.
     """
@@ -48,6 +49,7 @@ class Reading:
     optimizer: int = 0
     weight_norms: FloatArray | None = None
     motion: FloatArray | None = None
+    clip_at: float | None = None
     displacement: float = math.nan
 
     @cached_property
@@ -79,8 +81,11 @@ class Reading:
 
     @cached_property
     def profiled(self) -> NDArray[np.bool_]:
-        """True for each layer of the profile: it owns a weight and had a gradient."""
-        return self.layers.has_weight & self.layer_present
+        """True for each layer of the profile: it owns a weight and had a gradient.
+
+        Embeddings are left out: most of their rows have no gradient, which says nothing about depth.
+        """
+        return self.layers.has_weight & self.layer_present & ~self.layers.is_embedding
 
     @cached_property
     def profile(self) -> Profile:

@@ -64,8 +64,15 @@ class OptimizerStep:
             self._gradients()[0].fill_(torch.inf)
 
     def _gradients(self) -> list[Tensor]:
-        gradients = [parameter.grad for parameter in self.reading.layers.parameters if parameter.grad is not None]
-        return [gradient._values() if gradient.is_sparse else gradient for gradient in gradients]
+        gradients = []
+        for parameter in self.reading.layers.parameters:
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                # A row that was used twice has two entries until they are added up.
+                parameter.grad = parameter.grad.coalesce()
+                gradients.append(parameter.grad.values())
+            elif parameter.grad is not None:
+                gradients.append(parameter.grad)
+        return gradients
 
 
 @runtime_checkable

@@ -30,8 +30,8 @@ class ClipNorm:
         self._threshold: float | None = None
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
-        """Fix the threshold; clip from this step on. Can be switched on once."""
-        if self._threshold is not None:
+        """Fix the threshold; clip from this step on. Can be switched on once; cannot mend a non-finite gradient."""
+        if self._threshold is not None or not step.reading.is_finite:
             return None
         self._threshold = self.max_norm or 0.5 * evidence.get("reference", step.reading.norm)
         return {"max_norm": self._threshold, "norm": step.reading.norm}

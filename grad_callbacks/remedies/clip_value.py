@@ -28,8 +28,8 @@ class ClipValue:
         self._engaged = False
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
-        """Clamp from this step on. Can be switched on once."""
-        if self._engaged:
+        """Clamp from this step on. Can be switched on once; cannot mend a non-finite gradient."""
+        if self._engaged or not step.reading.is_finite:
             return None
         self._engaged = True
         return {"max_value": self.max_value, "norm": step.reading.norm}

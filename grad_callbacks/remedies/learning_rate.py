@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ class LearningRate:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.scale = 1.0
         self._optimizer = optimizer
-        self._clean: list[float | Tensor] | None = None  # the user's rates, while a step is under way
+        self._clean: list[float | Tensor | None] | None = None  # the user's rates, while a step is under way
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -35,9 +36,9 @@ class LearningRate:
             self._set(self._clean, self.scale)
 
     def clean(self) -> list[float]:
-        """The rates of the parameter groups as the user's scheduler set them."""
-        rates = self._clean if self._clean is not None else [group["lr"] for group in self._optimizer.param_groups]
-        return [float(rate) for rate in rates]
+        """The rates of the parameter groups as the user's scheduler set them; NaN where a group has none."""
+        rates = self._clean if self._clean is not None else self._current()
+        return [math.nan if rate is None else float(rate) for rate in rates]
 
     def effective(self) -> list[float]:
         """The rates that steps are taken with."""
@@ -55,9 +56,13 @@ class LearningRate:
         for handle in self._handles:
             handle.remove()
 
+    def _current(self) -> list[float | Tensor | None]:
+        # Some optimizers find their own rate: theirs is None, or there is no such entry.
+        return [group.get("lr") for group in self._optimizer.param_groups]
+
     def _before_step(self, *_: Any) -> None:
         self.restore()
-        self._clean = [_copy(group["lr"]) for group in self._optimizer.param_groups]
+        self._clean = [rate.clone() if isinstance(rate, Tensor) else rate for rate in self._current()]
         if self.scale != 1.0:
             self._set(self._clean, self.scale)
 
@@ -66,13 +71,11 @@ class LearningRate:
             self.restore()
         self._clean = None
 
-    def _set(self, rates: list[float | Tensor], factor: float) -> None:
+    def _set(self, rates: list[float | Tensor | None], factor: float) -> None:
         for group, rate in zip(self._optimizer.param_groups, rates, strict=False):
+            if rate is None:
+                continue
             if isinstance(group["lr"], Tensor):
                 group["lr"].copy_(torch.as_tensor(rate * factor))  # in place: captured graphs hold this tensor
             else:
                 group["lr"] = rate * factor
-
-
-def _copy(rate: float | Tensor) -> float | Tensor:
-    return rate.clone() if isinstance(rate, Tensor) else rate

@@ -16,8 +16,9 @@ class Baseline:
     """The usual global norm of a run: the median of a window, never below the run's early level.
 
     The floor is needed because norms fall toward 0 as a run converges, and then every batch with a hard
-    example would look like a spike. Non-finite norms never enter. A norm beyond ``limit`` times the level
-    waits in quarantine: only when a whole quarantine of them comes in a row is it the new normal.
+    example would look like a spike. Norms that are zero (a batch with nothing to learn) or not finite never
+    enter. A norm beyond ``limit`` times the level waits in quarantine: only when a whole quarantine of them
+    comes in a row is it the new normal.
 
     Args:
         warmup: Readings needed before there is a level.
@@ -47,8 +48,8 @@ class Baseline:
         return max(self._recent[-10:] + self._outliers) if len(self._recent) >= self.warmup else math.nan
 
     def feed(self, norm: float) -> None:
-        """Take in the norm of a reading that raised no alarm."""
-        if not math.isfinite(norm):
+        """Take in the norm of a reading."""
+        if not math.isfinite(norm) or norm <= 0:
             return
         if norm > self.limit * self.level:  # never so during the warm-up: the level is NaN
             self._outliers.append(norm)

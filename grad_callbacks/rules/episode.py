@@ -13,11 +13,12 @@ class Episode:
 
     Attributes:
         alarms: Alarms in the present episode; 0 when it is over.
+        since: Readings without an alarm since the last one.
     """
 
     def __init__(self) -> None:
         self.alarms = 0
-        self._since = 0
+        self.since = 0
 
     @property
     def active(self) -> bool:
@@ -27,19 +28,19 @@ class Episode:
     def alarm(self) -> int:
         """Note an alarm and return its number in the episode, from 1."""
         self.alarms += 1
-        self._since = 0
+        self.since = 0
         return self.alarms
 
     def calm(self) -> None:
         """Note a reading without an alarm."""
-        self._since += 1
-        if self._since >= CALM:
+        self.since += 1
+        if self.since >= CALM:
             self.alarms = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""
-        return {"alarms": self.alarms, "since": self._since}
+        return {"alarms": self.alarms, "since": self.since}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.alarms, self._since = state["alarms"], state["since"]
+        self.alarms, self.since = state["alarms"], state["since"]

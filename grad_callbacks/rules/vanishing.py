@@ -15,6 +15,8 @@ from grad_callbacks.gradients.profile import Profile, decay_per_layer, early_to_
 
 _SATURATING = ("Sigmoid", "Tanh", "Softsign", "Hardsigmoid", "Hardtanh")
 
+MIN_DEPTH = 5
+
 
 class Vanishing:
     """Alerts when the gradient dies out on its way back to the early layers, and these stand still.
@@ -27,7 +29,8 @@ class Vanishing:
       the layers has no gradient at all (dead units);
     * motion: the early layers move by less than ``motion`` of their weights a step.
 
-    Networks with fewer than three layers that own weights are not judged.
+    A decay is judged from five layers with weights on (embeddings not counted), dead units from three: over
+    fewer a single unlike layer looks like a decay.
 
     Args:
         ratio: Early over late gradient. 1e-3 is AutoTrainer's limit (Zhang et al. 2021, ICSE, sec. III).
@@ -61,7 +64,7 @@ class Vanishing:
 
     def _decays(self, profile: Profile) -> bool:
         along_the_fit = decay_per_layer(profile) ** (len(profile) - 1)
-        return early_to_late(profile) < self.ratio and along_the_fit < self.ratio
+        return len(profile) >= MIN_DEPTH and early_to_late(profile) < self.ratio and along_the_fit < self.ratio
 
     def _is_still(self, reading: Reading) -> bool:
         if reading.motion is None or len(reading.profile) < 3:

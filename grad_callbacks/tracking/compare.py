@@ -29,7 +29,7 @@ _UNGUARDED = ("none", "monitor")  # guards that never change training, in order 
 
 
 def compare(client: MlflowClient, experiment: str = EXPERIMENT) -> pd.DataFrame:
-    """Return one row per run, the latest of each scenario, variant, guard and seed.
+    """Return one row per run, the latest of each scenario, variant, guard and seed; a finished one if there is.
 
     Args:
         client: Where the runs are kept.
@@ -46,29 +46,31 @@ def compare(client: MlflowClient, experiment: str = EXPERIMENT) -> pd.DataFrame:
     if found is None:
         names = ", ".join(repr(e.name) for e in client.search_experiments()) or "none"
         raise ValueError(f"there is no experiment {experiment!r} in this store; there are: {names}")
-    rows = [_row(run) for run in _runs(client, found.experiment_id)]
-    table = pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(
-        ["scenario", "variant", "guard", "seed"]
-    )  # newest first
-    return _with_difference(table.iloc[::-1].reset_index(drop=True))
+    table = pd.DataFrame([_row(run) for run in _runs(client, found.experiment_id)], columns=COLUMNS)
+    finished_first = table.sort_values("status", key=lambda status: status != "FINISHED", kind="stable")
+    table = finished_first.drop_duplicates(["scenario", "variant", "guard", "seed"])
+    return _with_difference(table.sort_index(ascending=False).reset_index(drop=True))  # the oldest first
 
 
 def comparison_table(table: pd.DataFrame) -> Table:
     """Return the comparison for a terminal of 80 columns."""
-    view = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    several_seeds = len(set(table["seed"])) > 1
+    view = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     view.add_column("run", no_wrap=True)
+    if several_seeds:
+        view.add_column("seed", justify="right")
     view.add_column("verdict", no_wrap=True)
     view.add_column("alert", justify="right", no_wrap=True)
     view.add_column("remedies", min_width=9)
     view.add_column("outcome", no_wrap=True)
     view.add_column("final", justify="right", no_wrap=True)
     view.add_column("gain", justify="right", no_wrap=True)
-    several = len(set(table["seed"])) > 1
     for scenario, runs in table.groupby("scenario", sort=False):
         view.add_row(f"[bold]{scenario}[/bold]")
         for _, row in runs.iterrows():
             view.add_row(
-                f"  {run_label(row, with_seed=several)}",
+                f"  {run_label(row)}",
+                *([str(row["seed"])] if several_seeds else []),
                 row["verdict"] or "–",
                 row["first_alert_step"] or "–",
                 "–" if row["remedies"] in ("", "none") else row["remedies"],
@@ -80,15 +82,16 @@ def comparison_table(table: pd.DataFrame) -> Table:
     return view
 
 
-def run_label(row: Any, with_seed: bool) -> str:
-    """Name a run within its scenario: what was changed in the model, its guard and, among several, its seed."""
-    name = f"guard {row['guard']}" if row["variant"] == "plain" else f"{row['variant']}, {row['guard']}"
-    return f"{name}, seed {row['seed']}" if with_seed else name
+def run_label(row: Any) -> str:
+    """Name a run within its scenario by what was changed in the model and by its guard."""
+    guard = "unguarded" if row["guard"] == "none" else row["guard"]
+    return guard if row["variant"] == "plain" else f"{row['variant']}, {guard}"
 
 
 def _accuracy(row: Any) -> str:
-    told = "–" if pd.isna(row["accuracy"]) else f"{row['accuracy']:.3f}"
-    return told if row["status"] == "FINISHED" else f"{told} ({row['status'].lower()})"
+    if row["status"] != "FINISHED":
+        return str(row["status"]).lower()
+    return "–" if pd.isna(row["accuracy"]) else f"{row['accuracy']:.3f}"
 
 
 def _runs(client: MlflowClient, experiment_id: str) -> list[Run]:

@@ -63,13 +63,14 @@ def comparison(table: pd.DataFrame) -> Figure:
     Args:
         table: From :func:`grad_callbacks.tracking.compare`, at least one row.
     """
+    several_seeds = len(set(table["seed"])) > 1
     scenarios = list(dict.fromkeys(table["scenario"]))
     heights = [len(table[table["scenario"] == scenario]) for scenario in scenarios]
     figure = Figure(figsize=(9, 1.2 + 0.32 * len(table) + 0.35 * len(scenarios)), layout="constrained")
     axes = figure.subplots(len(scenarios), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for ax, scenario in zip(axes, scenarios, strict=True):
         rows = table[table["scenario"] == scenario]
-        labels = [run_label(row, with_seed=len(set(table["seed"])) > 1) for _, row in rows.iterrows()]
+        labels = [run_label(row) + (f" #{row['seed']}" if several_seeds else "") for _, row in rows.iterrows()]
         y = np.arange(len(rows))
         ax.barh(y, rows["accuracy"].fillna(0), color=[COLOURS[outcome] for outcome in rows["outcome"]], height=0.7)
         for i, (_, row) in enumerate(rows.iterrows()):

@@ -46,6 +46,8 @@ def prepare_store(uri: str) -> MlflowClient:
     if not uri.startswith(_SQLITE):
         return _connect(uri)
     path = Path(uri.removeprefix(_SQLITE))
+    if not path.parent.is_dir():
+        raise _unusable(uri, FileNotFoundError(f"there is no folder {path.parent}"))
     try:
         with FileLock(f"{path}.lock", timeout=LOCK_SECONDS):
             with sqlite3.connect(path) as connection:
@@ -59,8 +61,8 @@ def prepare_store(uri: str) -> MlflowClient:
 def _connect(uri: str) -> MlflowClient:
     for chatter in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
-    client = MlflowClient(uri)
     try:
+        client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
         raise _unusable(uri, error) from error

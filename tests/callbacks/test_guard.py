@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
+from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import ClipNorm, GradientGuard, GradientMonitor, ReduceLR, SkipStep
 from tests.helpers import SGD, Poisoned, Regression, batches, fit, mlp
@@ -179,6 +180,7 @@ def test_a_trainer_that_clips_is_left_to_it(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING, "grad_callbacks"):
         steps = spiked(guard, gradient_clip_val=0.5)
     assert "the Trainer clips already (gradient_clip_val=0.5)" in caplog.text
+    assert len(guard.prescription.remedies["exploding"]) == 2, "the next Trainer may not clip"
     assert guard.alerts == [], "what is clipped already throws no weights about"
     assert steps.norms[15] == pytest.approx(0.5, rel=1e-4)
 
@@ -188,6 +190,78 @@ def test_remedies_that_are_on_act_between_measurements_too() -> None:
     steps = spiked(guard, factors={60: 1e4, 61: 1e4}, max_epochs=3)
     assert guard.interventions[0].step == 60
     assert max(steps.norms[60:]) <= 0.1 * (1 + 1e-5)
+
+
+def test_outliers_that_clipping_absorbs_do_not_lower_the_rate_for_good() -> None:
+    guard = GradientGuard()
+    spiked(guard, dict.fromkeys(range(30, 800, 50), 1e3), max_epochs=25)
+    assert [i.remedy for i in guard.interventions] == ["ClipNorm"]
+    assert {a.severity for a in guard.alerts} == {"warning"}
+
+
+def test_a_loss_that_is_zero_at_first_is_no_baseline() -> None:
+    guard = GradientGuard()
+    spiked(guard, dict.fromkeys(range(20), 0.0), max_epochs=2)
+    assert guard.alerts == []
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_a_loss_that_changes_its_scale_under_adam_is_a_new_normal(scale: float) -> None:
+    guard = GradientGuard()
+    make = lambda p: torch.optim.Adam(p, lr=1e-3)  # noqa: E731
+    fit(Poisoned(mlp(4, 8, 8, 2), make, factors=dict.fromkeys(range(40), scale)), guard, max_epochs=8)
+    assert len(guard.alerts) <= 1
+    assert guard.still_wrong == []
+
+
+@pytest.mark.parametrize(("scale", "zero"), [(1e2, True), (1e4, False), (1e4, True)])
+def test_a_regression_that_has_far_to_go_is_let_go_there(scale: float, zero: bool) -> None:
+    def loss(*callbacks: Callback) -> float:
+        torch.manual_seed(0)
+        inputs = torch.randn(512, 8)
+        targets = scale * inputs @ torch.randn(8, 1)
+        module = Regression(mlp(8, 1), lambda p: SGD(p, lr=0.05))
+        if zero:
+            torch.nn.init.zeros_(module.model[0].weight)
+        fit(module, *callbacks, data=DataLoader(TensorDataset(inputs, targets), 32), max_epochs=20)
+        return float(torch.nn.functional.mse_loss(module.model(inputs), targets))
+
+    guard = GradientGuard()
+    assert loss(guard) == loss()
+    assert guard.alerts == []
+
+
+@pytest.mark.parametrize("lr", [None, "absent"])
+def test_an_optimizer_that_finds_its_own_rate_is_watched_too(lr: str | None) -> None:
+    class Own(torch.optim.Optimizer):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, {"lr": None} if lr is None else {"gain": 1.0})
+
+        def step(self, closure: Any = None) -> Any:
+            loss = closure()
+            for p in self.param_groups[0]["params"]:
+                if p.grad is not None:
+                    p.data.add_(p.grad, alpha=-0.01)
+            return loss
+
+    guard = GradientGuard({"exploding": ["ReduceLR"], "nonfinite": ["SkipStep"]})
+    fit(Poisoned(mlp(4, 8, 8, 2), Own, factors={15: 1e5, 25: math.nan}), guard)
+    assert [i.remedy for i in guard.interventions if i.alert_kind == "nonfinite"] == ["SkipStep"]
+    assert {i.remedy for i in guard.interventions if i.alert_kind == "exploding"} == {"ReduceLR"}
+
+
+def test_sgd_without_friction_is_watched_too() -> None:
+    monitor = GradientMonitor()
+    fit(Regression(mlp(4, 8, 2), lambda p: SGD(p, lr=1e-4, momentum=1.0)), monitor)
+    assert len(monitor.history()) == 64
+
+
+def test_clipping_cannot_mend_a_non_finite_gradient_and_leaves_it_to_the_next() -> None:
+    guard = GradientGuard({"nonfinite": ["ClipNorm", "SkipStep"]})
+    module = Poisoned(mlp(4, 8, 2), factors={10: math.nan})
+    fit(module, guard)
+    assert [i.remedy for i in guard.interventions] == ["SkipStep"]
+    assert all(torch.isfinite(p).all() for p in module.parameters())
 
 
 def test_two_optimizers_are_treated_each_by_itself() -> None:
@@ -212,7 +286,7 @@ def test_two_optimizers_are_treated_each_by_itself() -> None:
     fit(Two(), guard)
     [alert], [intervention] = guard.alerts, guard.interventions
     assert (alert.optimizer, intervention.optimizer, alert.step) == (1, 1, 31)
-    thresholds = [guard.state_dict()["engines"][i]["prescription"]["exploding"][0]["threshold"] for i in (0, 1)]
+    thresholds = [guard.state_dict()["engines"][i]["prescription"]["exploding"][0][1]["threshold"] for i in (0, 1)]
     assert thresholds == [None, 0.1]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
 import warnings
 from functools import partial
 from typing import Any
@@ -339,6 +340,63 @@ def test_a_second_fit_continues() -> None:
     run.fit_loop.max_epochs = 2
     run.fit(module, batches())
     assert monitor.history()["step"].unique().tolist() == list(range(64))
+
+
+def test_another_trainer_is_another_run() -> None:
+    monitor = GradientMonitor()
+    fit(Poisoned(mlp(4, 8, 2), factors={5: math.nan}), monitor)
+    assert monitor.alerts
+    fit(Regression(mlp(4, 2)), monitor, max_steps=5)
+    assert monitor.alerts == []
+    assert monitor.history()["step"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_line_search_is_one_reading_a_step() -> None:
+    monitor = GradientMonitor()
+    fit(Regression(mlp(4, 2), lambda p: torch.optim.LBFGS(p, max_iter=5)), monitor, max_steps=4)
+    assert monitor.history()["step"].tolist() == [0, 1, 2, 3]
+    assert "dtype" not in monitor.report()
+
+
+def test_several_monitors_keep_apart(tmp_path: Any) -> None:
+    often, seldom = GradientMonitor(), GradientMonitor(every_n_steps=4)
+    assert often.state_key != seldom.state_key
+    run = fit(Regression(mlp(4, 2)), often, seldom)
+    run.save_checkpoint(tmp_path / "both.ckpt")
+    assert (len(often.history()), len(seldom.history())) == (32, 8)
+
+
+def test_after_the_training_the_model_is_let_go() -> None:
+    monitor = GradientMonitor()
+    fit(Regression(mlp(4, 5000, 2), lambda p: torch.optim.SGD(p, lr=1e-3)), monitor)  # neither small nor picklable
+    kept = pickle.dumps(monitor)
+    assert len(kept) < 20_000
+    assert pickle.loads(kept).history().equals(monitor.history())
+
+
+def test_two_processes_read_the_same(tmp_path: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    module = Poisoned(mlp(4, 8, 2), factors={9: math.nan})
+    fit(module, GradientMonitor(), Dump(tmp_path), strategy="ddp_spawn", devices=2)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["alerts"] == second["alerts"]
+    assert [alert["step"] for alert in first["alerts"]] == [9]
+    torch.testing.assert_close(first["history"], second["history"], equal_nan=True)
+    assert "works in the processes that the strategy spawns" in capfd.readouterr().err
+
+
+class Dump(Callback):
+    """Writes what each process's monitor has found."""
+
+    def __init__(self, folder: Any) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        [monitor] = [callback for callback in trainer.callbacks if isinstance(callback, GradientMonitor)]
+        state = monitor.state_dict()
+        torch.save(
+            {"alerts": state["alerts"], "history": state["history"]["values"]},
+            self.folder / f"rank{trainer.global_rank}.pt",
+        )
 
 
 def test_update_ratios_are_those_of_the_step() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,10 +69,10 @@ def test_the_reach_of_an_sgd_gradient_is_its_whole_life_in_the_momentum(
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     motion.before_step()
-    moves, displacement = motion.of(measure(layers, 0), optimizer, [0.1], clip_at=None)
+    moves, displacement = motion.of(measure(layers, 0), optimizer, [0.1])
     assert moves[0] == pytest.approx(0.1 * reach * math.sqrt(12) / 3)
     assert displacement == pytest.approx(moves[0])
-    _, clipped = motion.of(measure(layers, 0), optimizer, [0.1], clip_at=1.0)
+    _, clipped = motion.of(replace(measure(layers, 0), clip_at=1.0), optimizer, [0.1])
     assert clipped == pytest.approx(0.1 * reach / 3)
 
 
@@ -83,7 +84,7 @@ def test_weights_at_zero_are_measured_against_a_default_initialisation() -> None
     layers = Layers.of(optimizer, model)
     motion = Motion(layers)
     motion.before_step()
-    moves, displacement = motion.of(measure(layers, 0), optimizer, [0.1], clip_at=None)
+    moves, displacement = motion.of(measure(layers, 0), optimizer, [0.1])
     assert np.isnan(moves).all()
     assert displacement == pytest.approx(0.1 * math.sqrt(48) / 2)
 
@@ -99,6 +100,6 @@ def test_decoupled_weight_decay_is_not_motion() -> None:
     optimizer.step()
     motion.after_step()
     assert motion.update_ratios == pytest.approx(0.01, rel=1e-3)
-    moves, displacement = motion.of(measure(layers, 0), optimizer, [0.1], clip_at=None)
+    moves, displacement = motion.of(measure(layers, 0), optimizer, [0.1])
     assert moves == pytest.approx(0.0, abs=1e-5)
     assert math.isnan(displacement)

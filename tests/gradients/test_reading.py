@@ -121,3 +121,11 @@ def test_the_error_profile_leaves_out_biases_that_a_normalisation_cancels() -> N
     reading = measure(layers_of(model), step=0)
     assert len(reading.profile) == 3
     assert reading.error_profile.tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_embeddings_are_no_part_of_the_profile() -> None:
+    model = nn.Sequential(nn.Embedding(1000, 4), nn.Linear(4, 4), nn.Linear(4, 1))
+    model(torch.tensor([1, 2])).sum().backward()
+    reading = measure(layers_of(model), step=0)
+    assert len(reading.layer_norms) == 3
+    assert len(reading.profile) == 2

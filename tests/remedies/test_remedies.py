@@ -102,6 +102,16 @@ def test_value_clipping_bounds_every_entry(limit: float, seed: int, scale: float
     assert step.norm == pytest.approx(norm(model) / scale, rel=1e-5)
 
 
+def test_sparse_gradients_of_repeated_rows_are_clamped_by_their_sum() -> None:
+    model = nn.Embedding(5, 2, sparse=True)
+    model(torch.tensor([1] * 50)).sum().backward()
+    step, remedy = pending(model), ClipValue(1.0)
+    remedy.engage(step, {})
+    assert remedy.act(step)
+    assert float(model.weight.grad.to_dense().abs().max()) == 1.0
+    assert step.norm == pytest.approx(float(model.weight.grad.to_dense().norm())) == pytest.approx(math.sqrt(2))
+
+
 @pytest.mark.parametrize(
     "make",
     [

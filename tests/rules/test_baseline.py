@@ -21,8 +21,8 @@ def test_there_is_no_level_during_the_warm_up() -> None:
     assert fed(*[1.0] * 10).level == 1.0
 
 
-@given(bad=st.lists(st.sampled_from([math.nan, math.inf, 1e30]), max_size=9))
-def test_non_finite_and_outlying_norms_cannot_poison_it(bad: list[float]) -> None:
+@given(bad=st.lists(st.sampled_from([math.nan, math.inf, 0.0, 1e30]), max_size=9))
+def test_non_finite_zero_and_outlying_norms_cannot_poison_it(bad: list[float]) -> None:
     baseline = fed(*[1.0] * 20, *bad, 1.0, *bad)
     assert baseline.level == 1.0
 

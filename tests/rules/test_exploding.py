@@ -47,9 +47,16 @@ def test_what_is_no_explosion(event: dict[str, Any]) -> None:
 
 
 def test_a_second_alarm_makes_it_critical_and_the_rest_of_the_episode_is_silent() -> None:
-    alerts = judged(Exploding(), *[SPIKE] * 21)
+    alerts = judged(Exploding(), *[SPIKE] * 19)
     assert [alert.severity for alert in alerts] == ["warning", "critical"]
     assert "learning rate" in alerts[1].cause
+
+
+@pytest.mark.parametrize(("apart", "severities"), [(2, ["warning", "critical"]), (3, ["warning"])])
+def test_bad_batches_that_are_further_apart_are_no_diverging_run(apart: int, severities: list[str]) -> None:
+    calm = {"norms": [0.6, 0.8], "displacement": 0.01}
+    alerts = judged(Exploding(), SPIKE, *[calm] * apart, SPIKE)
+    assert [alert.severity for alert in alerts] == severities
 
 
 def test_an_explosion_that_goes_on_is_repeated_every_twenty_alarms() -> None:
@@ -66,10 +73,27 @@ def test_after_a_calm_an_episode_is_over() -> None:
     assert not rule.active
 
 
-def test_a_gradient_that_sweeps_the_weights_away_needs_no_baseline() -> None:
-    [alert] = judged(Exploding(), {"norms": [6.0, 8.0], "displacement": 11.0}, calm=0)
-    assert alert.severity == "critical"
-    assert alert.evidence["reference"] == pytest.approx(10.0 * 0.1 / 11.0)
+def test_a_growing_gradient_that_sweeps_the_weights_away_needs_no_baseline() -> None:
+    growing = [{"norms": [6.0 * i, 8.0 * i], "displacement": 11.0 * i} for i in (1, 2, 3)]
+    [first, *_] = judged(Exploding(), *growing, calm=0)
+    assert (first.step, first.severity) == (1, "critical")
+    assert first.evidence["reference"] == pytest.approx(20.0 * 0.1 / 22.0)
+
+
+def test_a_shrinking_gradient_is_on_its_way_to_large_weights() -> None:
+    shrinking = [{"norms": [600.0 / i, 800.0 / i], "displacement": 1000.0 / i} for i in range(1, 100)]
+    assert judged(Exploding(), *shrinking, calm=0) == []
+
+
+def test_a_jump_that_stays_is_the_new_normal() -> None:
+    rule = Exploding()
+    jump = {"norms": [600.0, 800.0], "displacement": math.nan}
+    assert len(judged(rule, *[jump] * 100)) == 1
+    assert not rule.active
+
+
+def test_a_jump_that_somebody_else_clips_is_none() -> None:
+    assert judged(Exploding(), {"norms": [600.0, 800.0], "displacement": math.nan, "clip_at": 1.0}) == []
 
 
 def test_a_jump_a_hundredfold_counts_under_adaptive_optimizers() -> None:

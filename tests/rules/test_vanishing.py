@@ -38,7 +38,8 @@ def test_a_decaying_profile_over_layers_that_stand_still_is_named_once() -> None
         {"norms": DECAY, "motion": [math.nan] * 8},  # not measured yet
         {"norms": [*[1e-6] * 7, 1.0], "motion": STILL},  # a cliff before a new head, not a decay
         {"norms": DECAY[::-1], "motion": STILL},  # grows going back
-        {"norms": [1e-9, 1.0], "motion": [1e-9] * 2},  # too few layers to judge
+        {"norms": [1e-9, 1e-5, 1.0, 10.0], "motion": [1e-9] * 4},  # too few layers to judge a decay
+        {"norms": [0.0, 1.0], "motion": [0.0] * 2},  # too few to call them dead
         {"norms": DECAY, "motion": STILL, "partial": True},
         {"norms": DECAY, "motion": STILL, "overflow": True},
         {"norms": [*DECAY[:-1], math.nan], "motion": STILL},
