@@ -1,0 +1,240 @@
+"""The Hydra application, on real data and a real store."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from omegaconf import DictConfig
+
+from experiments.run import Result, run
+from grad_callbacks.tracking import StoreError
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+QUICK = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
+
+
+def config(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=["trainer.enable_progress_bar=false", *overrides])
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def command(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a folder of its own."""
+    arguments = [sys.executable, "-m", "experiments.run", *overrides, f"hydra.run.dir={cwd}/hydra"]
+    return subprocess.run(
+        arguments, cwd=cwd, capture_output=True, text=True, timeout=120, env=environment(cwd), check=False
+    )
+
+
+def environment(cwd: Path) -> dict[str, str]:
+    return {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(cwd), "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+@pytest.mark.parametrize("group", ["activation", "init", "norm", "optimizer", "guard", "experiment"])
+def test_every_option_of_every_group_trains(group: str) -> None:
+    for option in options(group):
+        result = run(config(f"{group}={option}", "logger=none", "model.width=16", *QUICK))
+        assert 0.0 <= result.accuracy <= 1.0, option
+
+
+def test_the_groups_hold_what_they_promise() -> None:
+    assert options("activation") == ["gelu", "leaky_relu", "prelu", "relu", "sigmoid", "tanh"]
+    assert options("init") == ["default", "he", "large", "xavier"]
+    assert options("norm") == ["batch", "layer", "none"]
+    assert options("guard") == ["clip_norm", "clip_value", "full", "monitor", "none", "reduce_lr"]
+
+
+def test_a_run_is_logged_with_its_resolved_config(client: MlflowClient, store: str) -> None:
+    result = run(config("experiment=high_lr", "guard=clip_norm", "model.residual=true", *QUICK))
+    logged = client.get_run(str(result.run_id))
+    assert logged.info.status == "FINISHED"
+    assert logged.info.run_name == "high_lr/clip_norm/seed0"
+    assert logged.data.params["scenario"] == "high_lr"
+    assert logged.data.params["guard.name"] == "clip_norm"
+    assert logged.data.params["model.depth"] == "6"
+    assert logged.data.params["model.residual"] == "True"
+    assert logged.data.metrics["val/accuracy"] == pytest.approx(result.accuracy)
+    assert {"grad/norm", "train/loss", "val/loss"} <= set(logged.data.metrics)
+    saved = yaml.safe_load(Path(download_artifacts(f"{logged.info.artifact_uri}/config.yaml")).read_text())
+    assert saved["model"]["activation"]["_target_"] == "torch.nn.ReLU"
+    assert saved["logger"]["tracking_uri"] == store
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    first, second, other = (
+        run(config("logger=none", "guard=monitor", f"seed={seed}", *QUICK)).monitor for seed in (0, 0, 1)
+    )
+    assert first is not None
+    assert second is not None
+    assert other is not None
+    assert first.history().equals(second.history())
+    assert not first.history().equals(other.history())
+
+
+def scenario(name: str, guard: str, *overrides: str) -> Result:
+    return run(config(f"experiment={name}", f"guard={guard}", "logger=none", *overrides))
+
+
+def test_the_exploding_scenario_ends_at_chance_without_a_guard() -> None:
+    assert scenario("high_lr", "none").accuracy < 0.2
+
+
+@pytest.mark.parametrize("guard", ["clip_norm", "reduce_lr", "full"])
+def test_the_exploding_scenario_is_saved_by_a_guard(guard: str) -> None:
+    result = scenario("high_lr", guard)
+    assert result.accuracy > 0.9
+    assert result.monitor is not None
+    assert (result.monitor.verdict, result.monitor.outcome) == ("exploding", "repaired")
+    assert result.monitor.interventions
+
+
+def test_the_healthy_scenario_raises_no_alert_and_is_not_touched() -> None:
+    unguarded, guarded = scenario("healthy", "none"), scenario("healthy", "full")
+    assert guarded.accuracy == unguarded.accuracy > 0.9
+    assert guarded.monitor is not None
+    assert (guarded.monitor.alerts, guarded.monitor.interventions) == ([], [])
+
+
+def test_the_vanishing_scenario_is_named_early_with_its_layers() -> None:
+    result = scenario("deep_sigmoid", "full")
+    assert result.accuracy < 0.2
+    assert result.monitor is not None
+    [alert] = result.monitor.alerts
+    assert alert.kind == "vanishing"
+    assert alert.step < 20
+    assert "model.blocks.0.linear" in alert.layers
+    assert "Sigmoid" in alert.cause
+    assert result.monitor.outcome == "unrepaired"
+    assert alert.advice in result.monitor.report()
+
+
+@pytest.mark.parametrize(
+    "cure", [["activation=relu", "init=he", "optimizer.lr=0.02"], ["norm=batch"], ["model.residual=true"]], ids=str
+)
+def test_the_structural_cures_that_the_alert_advises_work(cure: list[str]) -> None:
+    result = scenario("deep_sigmoid", "monitor", *cure)
+    assert result.accuracy > 0.9
+    assert result.monitor is not None
+    assert result.monitor.verdict == "healthy"
+
+
+def test_clipping_to_a_range_does_not_lift_a_vanishing_gradient() -> None:
+    result = scenario("deep_sigmoid", "clip_value")
+    assert result.monitor is not None
+    assert [i.remedy for i in result.monitor.interventions] == ["ClipValue"]
+    assert result.accuracy < 0.2
+    assert result.monitor.outcome == "unrepaired"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.depth=-2", "model: .*depth must be a whole number of at least 1, got -2"),
+        ("model.depth=abc", "model: .*depth must be a whole number of at least 1, got 'abc'"),
+        ("model.residual=maybe", "residual must be true or false, got 'maybe'"),
+        ("data.batch_size=0", "data: .*batch_size must be a whole number from 1 to 1437, got 0"),
+        ("data.batch_size=100000", "batch_size must be a whole number from 1 to 1437"),
+        ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
+        ("optimizer.lr=abc", "optimizer: "),
+        ("trainer.max_epochs=x", "trainer.max_epochs must be a whole number of at least 1, got 'x'"),
+        ("trainer.accelerator=abacus", "trainer: .*abacus"),
+        ("seed=abc", "seed must be a whole number"),
+        ("+guard.callback.every_n_steps=0", "guard.callback: .*every_n_steps must be a whole number of at least 1"),
+        ("+guard.callback.prescription={exploding:[ClipNrm]}", "unknown remedy 'ClipNrm'"),
+    ],
+)
+def test_a_wrong_value_is_named_and_leaves_no_half_written_run(
+    override: str, message: str, client: MlflowClient
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(config(override))
+    assert [experiment.name for experiment in client.search_experiments()] == ["Default"]
+
+
+def test_a_store_that_cannot_be_written_is_named(store: str) -> None:
+    with pytest.raises(StoreError, match="there is no folder /no/such/folder"):
+        run(config("logger.tracking_uri=sqlite:////no/such/folder/mlflow.db"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("activation=swish9", "Could not find 'activation/swish9'"),
+        ("model.dpth=3", "Could not override 'model.dpth'"),
+        ("model.depth=0", "model: depth must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_on_the_command_line_a_mistake_is_one_line(override: str, message: str, tmp_path: Path) -> None:
+    done = command(override, "logger=none", cwd=tmp_path)
+    assert done.returncode == 2
+    [line] = [line for line in done.stderr.splitlines() if line.strip()]
+    assert message in line
+
+
+def test_ctrl_c_leaves_a_killed_run_with_its_story(client: MlflowClient, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "experiments.run", "trainer.max_epochs=10000", "guard=monitor"]
+    arguments += [f"hydra.run.dir={tmp_path}/hydra", "trainer.enable_progress_bar=false"]
+    process = subprocess.Popen(
+        arguments, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not _steps_logged(client) and time.monotonic() < deadline:
+        time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+    [logged] = _runs(client)
+    assert logged.info.status == "KILLED"
+    assert logged.data.tags["grad.verdict"] == "healthy"
+
+
+def test_a_crash_leaves_a_failed_run(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("experiments.classifier.Classifier.training_step", crash)
+    with pytest.raises(RuntimeError):
+        run(config(*QUICK))
+    [logged] = _runs(client)
+    assert logged.info.status == "FAILED"
+    assert "grad.verdict" not in logged.data.tags, "nothing was measured"
+
+
+def _runs(client: MlflowClient) -> list[Any]:
+    return list(client.search_runs([e.experiment_id for e in client.search_experiments()]))
+
+
+def _steps_logged(client: MlflowClient) -> bool:
+    return any("grad/norm" in logged.data.metrics for logged in _runs(client))
+
+
+def test_a_sweep_trains_every_combination(client: MlflowClient, tmp_path: Path) -> None:
+    overrides = ["-m", "activation=relu,tanh", "model.depth=2", "guard=monitor", *QUICK]
+    done = command(*overrides, f"hydra.sweep.dir={tmp_path}/multirun", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    targets = {logged.data.params["activation._target_"] for logged in _runs(client)}
+    assert targets == {"torch.nn.ReLU", "torch.nn.Tanh"}
+
+
+@pytest.mark.parametrize("name", ["gradient_monitor", "gradient_guard"])
+def test_a_users_own_app_can_compose_the_callbacks(name: str, tmp_path: Path) -> None:
+    from hydra.utils import instantiate
+
+    (tmp_path / "config.yaml").write_text("hydra:\n  searchpath: [pkg://grad_callbacks.conf]\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        cfg = compose("config", overrides=[f"+callbacks={name}", "callbacks.every_n_steps=3"])
+    assert instantiate(cfg.callbacks).every_n_steps == 3
