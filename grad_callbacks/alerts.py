@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -48,3 +48,15 @@ class Alert:
     def from_dict(cls, data: Mapping[str, Any]) -> Alert:
         """Rebuild an alert from :meth:`to_dict`."""
         return cls(**{**data, "layers": tuple(data["layers"])})
+
+
+def leading(alerts: Sequence[Alert]) -> Alert:
+    """Return the alert that tells best what was wrong: the first critical one of the first kind, or else the first.
+
+    A single spike may be a bad batch; when it becomes critical the cause is known better.
+
+    Args:
+        alerts: In the order they were raised, at least one.
+    """
+    critical = (alert for alert in alerts if alert.kind == alerts[0].kind and alert.severity == "critical")
+    return next(critical, alerts[0])

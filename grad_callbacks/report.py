@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
+from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict, leading
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.loss import LossTrack
 
@@ -57,8 +57,7 @@ def _summary(
 ) -> str:
     if not alerts:
         return "No alert was raised and nothing was changed."
-    first = alerts[0]
-    told = [f"First alert at step {first.step}. Likely cause: {first.cause}."]
+    told = [f"First alert at step {alerts[0].step}. Likely cause: {leading(alerts).cause}."]
     remedies = ", ".join(dict.fromkeys(intervention.remedy for intervention in interventions))
     told.append(f"Done: {remedies}." if remedies else "Nothing was changed.")
     if still_wrong:
@@ -68,7 +67,7 @@ def _summary(
     if math.isfinite(loss.before):
         told.append(f"Training loss before the first alert {loss.before:.3g}, at the end {loss.now:.3g}.")
     if still_wrong or not loss.has_returned or not interventions:
-        told.append(f"What helps: {first.advice}.")
+        told.append(f"What helps: {leading(alerts).advice}.")
     return " ".join(told)
 
 

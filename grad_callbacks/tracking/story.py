@@ -11,7 +11,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import RunTag
 
-from grad_callbacks.alerts import Alert, Outcome, Verdict
+from grad_callbacks.alerts import Alert, Outcome, Verdict, leading
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.tracking.pictures import heatmap
 
@@ -40,7 +40,7 @@ class Story:
         }
         if self.alerts:
             tags["grad.first_alert_step"] = str(self.alerts[0].step)
-            tags["grad.cause"] = self.alerts[0].cause
+            tags["grad.cause"] = leading(self.alerts).cause
         return tags
 
 
