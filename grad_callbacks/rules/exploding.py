@@ -38,8 +38,8 @@ class Exploding:
     are further apart, a diverging run is not.
 
     Args:
-        factor: Multiple of the baseline. At 5, healthy digits networks stayed below and diverging ones were
-            caught 10 to 60 steps before they were lost.
+        factor: Multiple of the baseline. 5 is the one of 3, 4 and 5, tried with displacements of 0.3 to 0.5 on 33
+            digits set-ups, that raised no alarm on networks leaving a plateau.
         displacement: Share of the weights' norm, counted over the gradient's whole life in the momentum.
         jump: Multiple of the baseline and of the last readings' maximum, for adaptive optimizers. At 100,
             Adam with its default betas shrinks its steps more than threefold.
