@@ -105,6 +105,7 @@ class GradientMonitor(Callback):
         self._calls: dict[int, int] = {}
         self._latest: dict[int, Outlook] = {}
         self._unlogged = False
+        self._logged_step = -1
         self._order: ForwardOrder | None = None
         self._batch_idx = 0
         self._warned_without_gradients = False
@@ -202,7 +203,9 @@ class GradientMonitor(Callback):
             self._warn_without_gradients(trainer, engine)
             return
         self._latest[engine.index] = outlook
-        self._unlogged = self._unlogged or calls == 0 or bool(outlook.alerts or outlook.interventions)
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
+        is_due = calls == 0 or (every and calls % every == every - 1)
+        self._unlogged = bool(self._unlogged or is_due or outlook.alerts or outlook.interventions)
         self.interventions.extend(outlook.interventions)
         for alert in outlook.alerts:
             self._raise(trainer, alert)
@@ -217,8 +220,7 @@ class GradientMonitor(Callback):
         if self._order is not None and all(engine.order for engine in self._engines.values()):
             self._order.remove()
             self._order = None
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
-        if self._unlogged or (every and self._calls and max(self._calls.values()) % every == every - 1):
+        if self._unlogged:
             self._log_metrics(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -298,8 +300,13 @@ class GradientMonitor(Callback):
                 f"{trainer.global_step}, so nothing was measured. Does the loss depend on its parameters?"
             )
 
+    @property
+    def _latest_step(self) -> int:
+        return max((outlook.reading.step for outlook in self._latest.values()), default=-1)
+
     def _log_metrics(self, trainer: Trainer) -> None:
         self._unlogged = False
+        self._logged_step = self._latest_step
         several = len(trainer.optimizers) > 1
         for index, outlook in self._latest.items():
             engine = self._engines[index]
@@ -312,7 +319,7 @@ class GradientMonitor(Callback):
         if self._order is not None:
             self._order.remove()
             self._order = None
-        if self._latest:
+        if self._logged_step != self._latest_step:
             self._log_metrics(trainer)
         self._active = self.still_wrong
         for index, engine in self._engines.items():

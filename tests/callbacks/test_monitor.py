@@ -182,6 +182,26 @@ def test_metrics_go_to_the_trainers_logger(tmp_path: Any) -> None:
     assert rows[2]["grad/alerts"] == "1.0"
 
 
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_each_step_is_logged_once(accumulate: int) -> None:
+    class Log(CSVLogger):
+        steps: list[int] = []  # noqa: RUF012  # a fresh class for each test
+
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            if "grad/norm" in metrics:
+                self.steps.append(int(step or 0))
+
+    logger = Log("unused")
+    fit(
+        Regression(mlp(4, 2)),
+        GradientMonitor(),
+        logger=logger,
+        log_every_n_steps=1,
+        accumulate_grad_batches=accumulate,
+    )
+    assert logger.steps == list(range(32 // accumulate))
+
+
 def test_the_norm_after_the_trainers_own_clipping_is_told(tmp_path: Any) -> None:
     logger = CSVLogger(tmp_path, name=None, version="")
     fit(Regression(mlp(4, 8, 2)), GradientMonitor(), logger=logger, gradient_clip_val=0.01, log_every_n_steps=1)
