@@ -40,6 +40,10 @@ OmegaConf.register_new_resolver("mlflow_store", default_store, replace=True)
 OmegaConf.register_new_resolver("mlflow_artifacts", default_artifacts, replace=True)
 
 
+class ConfigError(ValueError):
+    """A value of the config is wrong; the message names it. An error of the training itself keeps its traceback."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What came of a run.
@@ -59,7 +63,7 @@ def run(cfg: DictConfig) -> Result:
     """Train as ``cfg`` says, and log the run.
 
     Raises:
-        ValueError: If a value of the config is wrong.
+        ConfigError: If a value of the config is wrong.
         StoreError: If the MLflow store cannot be used.
     """
     _check(cfg)
@@ -89,7 +93,7 @@ def _named(part: str) -> Iterator[None]:
         root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
-        raise ValueError(f"{part}: {root}") from None
+        raise ConfigError(f"{part}: {root}") from None
 
 
 def _make(cfg: DictConfig, part: str, **arguments: Any) -> Any:
@@ -105,13 +109,13 @@ def _check(cfg: DictConfig) -> None:
     for name, least in WHOLE_NUMBERS.items():
         value = OmegaConf.select(cfg, name)
         if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
 def _logger(cfg: DictConfig) -> Logger | None:
     if "tracking_uri" in cfg.logger:
         prepare_store(cfg.logger.tracking_uri)
-    return instantiate(cfg.logger) if "_target_" in cfg.logger else None
+    return _make(cfg, "logger") if "_target_" in cfg.logger else None
 
 
 @contextmanager
@@ -147,7 +151,7 @@ def one_line_errors() -> Iterator[None]:
     """Tell a wrong option or value in one line that names it, and exit with status 2, instead of a traceback."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, StoreError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, StoreError, ConfigError) as error:
         told = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
         sys.stderr.write(f"experiments.run: {told.split(' Config search path')[0]}\n")
         raise SystemExit(2) from None

@@ -187,8 +187,8 @@ def test_on_the_command_line_a_mistake_is_one_line(override: str, message: str, 
 
 
 def test_ctrl_c_leaves_a_killed_run_with_its_story(client: MlflowClient, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "experiments.run", "trainer.max_epochs=10000", "guard=monitor"]
-    arguments += [f"hydra.run.dir={tmp_path}/hydra", "trainer.enable_progress_bar=false"]
+    arguments = [sys.executable, "-m", "experiments.run", "experiment=healthy", "trainer.max_epochs=10000"]
+    arguments += ["guard=monitor", f"hydra.run.dir={tmp_path}/hydra", "trainer.enable_progress_bar=false"]
     process = subprocess.Popen(
         arguments, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
