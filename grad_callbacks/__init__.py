@@ -2,27 +2,34 @@
 
 from grad_callbacks.alerts import Alert
 from grad_callbacks.callbacks import GradientGuard, GradientMonitor
+from grad_callbacks.engine import Engine, Outlook
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.prescription import Prescription
+from grad_callbacks.record import Record
 from grad_callbacks.remedies import ClipNorm, ClipValue, OptimizerStep, ReduceLR, Remedy, SkipStep
 from grad_callbacks.rules import Exploding, NonFinite, Rule, Vanishing
+from grad_callbacks.surroundings import Surroundings
 from grad_callbacks.version import __version__
 
 __all__ = [
     "Alert",
     "ClipNorm",
     "ClipValue",
+    "Engine",
     "Exploding",
     "GradientGuard",
     "GradientMonitor",
     "Intervention",
     "NonFinite",
     "OptimizerStep",
+    "Outlook",
     "Prescription",
+    "Record",
     "ReduceLR",
     "Remedy",
     "Rule",
     "SkipStep",
+    "Surroundings",
     "Vanishing",
     "__version__",
 ]

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from grad_callbacks.alerts import Alert, Kind
-from grad_callbacks.gradients import History, Layers, Motion, Reading, measure
+from grad_callbacks.checks import at_least
+from grad_callbacks.gradients import (
+    About,
+    ForwardOrder,
+    Incoming,
+    Layers,
+    Motion,
+    Reading,
+    StepPlan,
+    Transfer,
+    arrives_later,
+)
+from grad_callbacks.gradients.sharding import agree
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.prescription import Prescription
-from grad_callbacks.remedies import OptimizerStep
+from grad_callbacks.record import Record
+from grad_callbacks.remedies import ClipNorm, ClipValue, OptimizerStep, SkipStep
 from grad_callbacks.remedies.learning_rate import LearningRate
-from grad_callbacks.rules import Rule
-from grad_callbacks.spec import load_named_states
+from grad_callbacks.remedies.optimizer_step import can_skip_on_device
+from grad_callbacks.rules import RULES, Rule
+from grad_callbacks.spec import build, load_named_states
+from grad_callbacks.surroundings import Surroundings
 
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What the engine must be told about a step, because gradients alone do not show it.
-
-    Attributes:
-        loss_scale: What the gradients are still multiplied with.
-        under_scaler: A loss scaler is at work and skips steps that overflow.
-        scaled_in_step: The optimizer unscales by itself (fused, under a loss scaler).
-        partial: The accumulation window was cut short.
-        clip_at: The norm to which the user's own clipping will clip afterwards.
-    """
-
-    loss_scale: float = 1.0
-    under_scaler: bool = False
-    scaled_in_step: bool = False
-    partial: bool = False
-    clip_at: float | None = None
+log = logging.getLogger("grad_callbacks")
 
 
 @dataclass(frozen=True)
@@ -62,38 +62,106 @@ class Outlook:
 
 
 @dataclass
-class Engine:
-    """Watches one optimizer, and treats it if there is a prescription.
+class _Step:
+    """A step from its measurement to its judgement."""
 
-    Call :meth:`before_step` when the gradients are complete and before the optimizer uses them. The engine
-    hooks into the optimizer to see the step itself; :meth:`detach` takes the hooks away.
+    incoming: Incoming
+    handle: OptimizerStep
+    clip_at: float | None
+    lr_scale: float
+    on_device: bool
+    acted: dict[tuple[Kind, str], bool | Tensor] = field(default_factory=dict)
+    results: Transfer | None = None
+
+
+class Engine:
+    """Watches one optimizer, and treats it if there is a prescription. Knows no framework but torch.
+
+    Call :meth:`before_step` when the gradients are complete and before the optimizer uses them. The engine hooks
+    into the optimizer to see the step itself; :meth:`close` takes the hooks away::
+
+        engine = Engine(model, optimizer, prescription=Prescription())
+        for inputs, targets in batches:
+            loss = criterion(model(inputs), targets)
+            loss.backward()
+            engine.before_step(loss=loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        engine.close()
+        print(engine.record.report())
+
+    On the CPU a step is measured, judged and treated before it is taken. A GPU runs behind the host, and the host
+    does not wait for it: a step's numbers are judged when the next one comes, exactly one step later, so that all
+    processes of a distributed run decide alike. What is switched on by then acts on the device itself, in time. Two
+    things make the host wait: a prescription that skips the steps of exploding gradients, and one that skips
+    non-finite ones for an optimizer that is neither ``fused=True`` nor under a loss scaler, since only the host can
+    make such an optimizer skip.
+
+    In a sharded run every process must have an engine, and call it at the same steps.
+
+    Args:
+        model: Gives the layers their names and their order.
+        optimizer: Its parameters are watched.
+        rules: Judge the readings, in this order: rules, names or plain values; by default all built-in ones.
+        prescription: Answers the alerts; None never changes training.
+        every_n_steps: Measure every so many steps. What happens between is not seen and not treated, except by
+            remedies that are already switched on.
+        record: Where the findings go; share it between the engines of several optimizers.
+        index: The optimizer's index among several.
+        on_outlook: Called with each step that has been judged.
+        agree_on: Makes the layers' order the same on all processes, given this process's own.
+
+    Raises:
+        ValueError: If a rule is unknown, ``every_n_steps`` is no whole number of at least 1, or the processes hold
+            different layers.
 
     Attributes:
-        model: Gives the layers their names.
-        optimizer: Its parameters are watched.
-        index: The optimizer's index among several.
-        rules: Judge the readings, in this order.
-        prescription: Answers the alerts; None never changes training.
-        history: Receives every reading.
+        record: Alerts, interventions, verdict, outcome, history and report.
         order: Names of the layers in forward order; empty while unknown.
+        seen: Number of steps so far.
+        measured: Number of steps measured so far.
         nonfinite_steps: Readings with a non-finite gradient so far.
     """
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    index: int
-    rules: Sequence[Rule]
-    prescription: Prescription | None
-    history: History
-    order: Sequence[str] = ()
-    nonfinite_steps: int = 0
-    _first_cause: Kind | None = None
-    _latest: dict[tuple[Kind, str], Intervention] = field(default_factory=dict)
-    _last: Reading | None = None
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        rules: Sequence[Any] | None = None,
+        prescription: Prescription | None = None,
+        every_n_steps: int = 1,
+        record: Record | None = None,
+        index: int = 0,
+        on_outlook: Callable[[Outlook], object] | None = None,
+        agree_on: Callable[[list[str]], list[str]] | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)  # as wrapped by Fabric
+        chosen = list(RULES) if rules is None else rules
+        self.rules: list[Rule] = [copy.deepcopy(build(rule, RULES, "rule", Rule)) for rule in chosen]
+        self.prescription = copy.deepcopy(prescription)
+        self.every_n_steps = at_least("every_n_steps", every_n_steps, 1)
+        self.record = record or Record()
+        self.index = index
+        self.order: list[str] = []
+        self.seen = self.measured = 0
+        self.nonfinite_steps = 0
         self.learning_rate = LearningRate(self.optimizer)
-        self._post_hook = self.optimizer.register_step_post_hook(self._after_step)
+        self._on_outlook = on_outlook
+        self._agree_on = agree_on
+        self._first_cause: Kind | None = None
+        self._latest: dict[tuple[Kind, str], Intervention] = {}
+        self._last: Reading | None = None
+        self._unjudged: _Step | None = None
+        self._untaken: _Step | None = None
+        self._evaluations: int | None = None  # of the closure in the step under way; None outside of a step
+        self._hooks = [
+            self.optimizer.register_step_pre_hook(self._enter_step),
+            self.optimizer.register_step_post_hook(self._after_step),
+        ]
+        if self.prescription is not None and isinstance(self.optimizer, torch.optim.LBFGS):
+            self.prescription.leave_out(ClipNorm, ClipValue, why="clipping would spoil the line search of LBFGS")
+        self._forward: ForwardOrder | None = ForwardOrder(model)
         self._regroup()
 
     @property
@@ -101,62 +169,155 @@ class Engine:
         """The kinds of trouble that were still there at the last reading."""
         return [rule.kind for rule in self.rules if rule.active]
 
-    def before_step(self, step: int, around: Surroundings | None = None) -> Outlook | None:
+    def before_step(
+        self,
+        step: int | None = None,
+        loss: Tensor | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+        around: Surroundings | None = None,
+    ) -> Outlook | None:
         """Measure, judge and treat the step that the optimizer is about to take.
 
         Args:
-            step: Its number.
-            around: What is special about it.
+            step: Its number; by default steps are counted from 0.
+            loss: The training loss, a scalar; it tells whether a remedy helped.
+            scaler: The loss scaler that will take the step. Gradients are unscaled here if they are not yet.
+            around: What is special about the step, instead of ``scaler``.
 
         Returns:
-            What happened; None if no parameter has a gradient.
+            What happened at the step that has been judged: this one, or on an accelerator the one before. None if
+            there is no such step, or if it had no gradients.
         """
-        around = around or Surroundings()
-        if self._grouping != _grouping(self.optimizer):
-            self._regroup()  # a fine-tuning schedule has added parameters
-        reading = self._read(step, around)
-        if reading is None:
+        if self._evaluations is not None:
+            self._evaluations += 1
+            if self._evaluations > 1:
+                return None  # LBFGS and the like come here several times in a step: the first is the step's reading
+        earlier = self.settle()
+        if loss is not None:
+            self.record.loss.feed(loss)
+        if around is None:
+            around = Surroundings.of_scaler(scaler, self.optimizer) if scaler is not None else Surroundings()
+        self._prepare()
+        place, self.seen = self.seen, self.seen + 1
+        if place % self.every_n_steps and not self._latest:
+            return earlier
+        under_way = self._measure(place if step is None else step, around)
+        if under_way is None:
+            return earlier
+        self.measured += 1
+        self._unjudged = self._untaken = under_way
+        if not under_way.on_device:
+            return self.settle()
+        self._act(under_way)
+        return earlier
+
+    def settle(self) -> Outlook | None:
+        """Judge the step that is still to be judged and return what happened; None if there is none."""
+        step, self._unjudged = self._unjudged, None
+        if step is None:
             return None
+        reading = step.incoming.reading
+        self._note_motion(step.incoming.measurement.companions)
+        if not reading.present.any():
+            return None  # of a sharded run: seen only now
+        step.handle.is_taken |= step.on_device
         self._last = reading
         self.nonfinite_steps += not reading.is_finite
-        self.history.append(reading)
+        self.record.readings.append(reading)
         alerts = [alert for rule in self.rules if (alert := rule.judge(reading)) is not None and self._is_news(alert)]
-        if alerts:
-            self.history.mark(step)
-        pending = OptimizerStep(reading, self.learning_rate, around.loss_scale, around.scaled_in_step)
-        interventions = self._treat(alerts, pending)
-        norm_clipped = min(pending.norm, around.clip_at) if around.clip_at else pending.norm
-        return Outlook(
+        for alert in alerts:
+            self.record.add(alert)
+        self.record.active[self.index] = self.active
+        interventions = self._answer(alerts, step)
+        if not step.on_device:
+            self._act(step)
+        norm = self._count_acts(step, reading)
+        norm_clipped = min(norm, step.clip_at) if step.clip_at else norm
+        outlook = Outlook(
             reading=reading,
             alerts=alerts,
             interventions=interventions,
             norm_clipped=norm_clipped,
             coefficient=norm_clipped / reading.norm if reading.norm > 0 else 1.0,
-            lr_scale=self.learning_rate.scale,
-            lr_effective=self.learning_rate.effective()[0],
+            lr_scale=step.lr_scale if step.on_device else self.learning_rate.scale,
+            lr_effective=step.incoming.plan.rates[0] if step.on_device else self.learning_rate.effective()[0],
         )
+        if self._on_outlook is not None:
+            self._on_outlook(outlook)
+        return outlook
 
-    def learn_order(self, order: Sequence[str]) -> None:
-        """Put the layers in the order of the forward pass."""
-        self.order = list(order)
-        self._regroup()
-
-    def detach(self) -> None:
-        """Let go of the optimizer: hooks removed, the user's learning rates in place."""
+    def close(self) -> None:
+        """Judge what is left, and let go of the optimizer: hooks removed, the user's learning rates in place."""
+        self.settle()
+        self._take_up_motion()
+        self._release_step()
         self.learning_rate.remove()
-        self._post_hook.remove()
+        for hook in self._hooks:
+            hook.remove()
+        self._forget_forward()
 
-    def _read(self, step: int, around: Surroundings) -> Reading | None:
-        reading = measure(self.layers, step, self.index, around.loss_scale, around.under_scaler, around.partial)
-        if reading is None:
+    def _prepare(self) -> None:
+        self._release_step()  # of a step that was not taken: a loss scaler has skipped it
+        if self._forward is not None:
+            names = self._forward.names
+            self._forget_forward()
+            self._learn_order(names)
+        elif self._grouping != _grouping(self.optimizer):
+            self._regroup()  # a fine-tuning schedule has added parameters
+
+    def _measure(self, number: int, around: Surroundings) -> _Step | None:
+        on_device = arrives_later(self.layers.home) and not self._must_wait(around)
+        plan = StepPlan.of(self.optimizer, self.learning_rate.effective())
+        about = About(number, self.index, around.under_scaler, around.fill, around.clip_at)
+        incoming = Incoming.take(self.motion, plan, about, around.loss_scale)
+        if incoming is None:
             return None
-        self.motion.before_step()
-        reading = replace(reading, weight_norms=self.motion.weight_norms, clip_at=around.clip_at)
-        if not reading.is_finite:
-            return reading
-        rates = self.learning_rate.effective()
-        motion, displacement = self.motion.of(reading, self.optimizer, rates)
-        return replace(reading, motion=motion, displacement=displacement)
+        handle = OptimizerStep(
+            incoming, self.optimizer, self.learning_rate, around.loss_scale, around.under_scaler, on_device
+        )
+        return _Step(incoming, handle, around.clip_at, self.learning_rate.scale, on_device)
+
+    def _must_wait(self, around: Surroundings) -> bool:
+        """True if a remedy needs the judgement before the step is taken."""
+        if self.prescription is None:
+            return False
+        skips_by_itself = around.under_scaler or can_skip_on_device(self.optimizer)
+        return self.prescription.skips_judged or (self.prescription.skips_nonfinite and not skips_by_itself)
+
+    def _answer(self, alerts: list[Alert], step: _Step) -> list[Intervention]:
+        if self.prescription is None:
+            return []
+        interventions = [made for alert in alerts if (made := self.prescription.answer(alert, step.handle)) is not None]
+        self._latest |= {(made.alert_kind, made.remedy): made for made in interventions}
+        self.record.interventions.extend(interventions)
+        return interventions
+
+    def _act(self, step: _Step) -> None:
+        """Let the remedies act on the step, and send home what came of it."""
+        if self.prescription is None:
+            return
+        if step.on_device and self.prescription.skips_nonfinite:
+            # Before any alert: by the time of the judgement the weights would be lost.
+            step.acted["nonfinite", SkipStep.__name__] = step.handle.skip_if_nonfinite()
+        step.acted |= self.prescription.act(step.handle)
+        step.handle.commit()
+        if step.handle.is_skipped:
+            self.motion.forget_step()
+        told = [did.double() if isinstance(did, Tensor) else did for did in step.acted.values()]
+        on_device = [did for did in told if isinstance(did, Tensor)]
+        step.results = Transfer([step.handle.norm_on_device, *on_device])
+
+    def _count_acts(self, step: _Step, reading: Reading) -> float:
+        """Count the steps in which each intervention has acted; return the norm after all of them."""
+        if step.results is None:
+            return reading.norm
+        norm, *arrived = (float(number[0]) for number in step.results.wait())
+        waiting = iter(arrived)
+        for key, did in step.acted.items():
+            acted = next(waiting) if isinstance(did, Tensor) else did
+            if acted and key in self._latest:
+                self._latest[key].detail["steps"] += 1
+        return norm
 
     def _is_news(self, alert: Alert) -> bool:
         """False for a vanishing gradient that an explosion has left behind: the first cause is the one to report."""
@@ -165,28 +326,51 @@ class Engine:
         self._first_cause = self._first_cause or alert.kind
         return True
 
-    def _treat(self, alerts: list[Alert], pending: OptimizerStep) -> list[Intervention]:
-        if self.prescription is None:
-            return []
-        interventions = [i for alert in alerts if (i := self.prescription.answer(alert, pending)) is not None]
-        self._latest |= {(i.alert_kind, i.remedy): i for i in interventions}
-        for key in self.prescription.act(pending):
-            if key in self._latest:
-                self._latest[key].detail["steps"] += 1
-        return interventions
+    def _enter_step(self, *_: Any) -> None:
+        self._evaluations = 0
 
     def _after_step(self, *_: Any) -> None:
-        ratios = self.motion.after_step()
-        if ratios is not None and self._last is not None:
-            self.history.set_update_ratios(self._last, ratios)
+        self._evaluations = None
+        self.motion.after_step()
+        self._release_step()
+
+    def _release_step(self) -> None:
+        if self._untaken is not None:
+            self._untaken.handle.after()
+            self._untaken = None
+
+    def _take_up_motion(self) -> None:
+        """Bring home the last step's motion, which else comes with the next reading."""
+        if self.layers.sharding is None:  # where it is, that would be a collective at an unforeseen time
+            sums = {name: Transfer([moved]).wait()[0] for name, moved in self.motion.collect().items()}
+            self.motion.arrive(sums)
+            self._note_motion(sums)
+
+    def _note_motion(self, sums: Mapping[str, object]) -> None:
+        if "moved" in sums and self._last is not None:
+            self.record.readings.set_update_ratios(self._last, self.motion.update_ratios)
+
+    def _learn_order(self, order: Sequence[str]) -> None:
+        agree_on = self._agree_on or (agree if self.layers.sharding is not None else list)
+        self.order = agree_on(list(order))
+        self._regroup()
+
+    def _forget_forward(self) -> None:
+        if self._forward is not None:
+            self._forward.remove()
+            self._forward = None
 
     def _regroup(self) -> None:
         self._grouping = _grouping(self.optimizer)
         self.layers = Layers.of(self.optimizer, self.model, self.order)
         self.motion = Motion(self.layers)
+        if self.layers.sharding is not None:
+            self.layers.sharding.check_alike(self.layers.names)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that later steps depend on, as plain numbers, strings and lists."""
+        """Return all that later steps depend on, as plain numbers, strings and lists; the record has its own."""
+        self.settle()
+        self._take_up_motion()
         return {
             "order": list(self.order),
             "layers": list(self.layers.names),
@@ -194,16 +378,14 @@ class Engine:
             "prescription": self.prescription.state_dict() if self.prescription else None,
             "lr_scale": self.learning_rate.scale,
             "motion": self.motion.state_dict(),
+            "seen": self.seen,
+            "measured": self.measured,
             "nonfinite_steps": self.nonfinite_steps,
             "first_cause": self._first_cause,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any], interventions: Sequence[Intervention] = ()) -> None:
-        """Continue from :meth:`state_dict`.
-
-        Args:
-            state: The saved state.
-            interventions: Those of this optimizer so far, whose step counts go on.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; load the record first, its interventions are counted on.
 
         Raises:
             ValueError: If rules or prescription are not those it was saved with.
@@ -212,11 +394,17 @@ class Engine:
         if self.prescription and state["prescription"]:
             self.prescription.load_state_dict(state["prescription"])
             self.learning_rate.scale = state["lr_scale"]
-        self.learn_order(state["order"])
+        if state["order"]:
+            self._forget_forward()
+            self.order = list(state["order"])
+            self._regroup()
         if state["layers"] == list(self.layers.names):  # a finetuning may have added layers since
             self.motion.load_state_dict(state["motion"])
-        self.nonfinite_steps, self._first_cause = state["nonfinite_steps"], state["first_cause"]
-        self._latest = {(i.alert_kind, i.remedy): i for i in interventions}
+        self.seen, self.measured = state["seen"], state["measured"]
+        self.nonfinite_steps = state["nonfinite_steps"]
+        self._first_cause = state["first_cause"]
+        mine = [made for made in self.record.interventions if made.optimizer == self.index]
+        self._latest = {(made.alert_kind, made.remedy): made for made in mine}
 
 
 def _grouping(optimizer: torch.optim.Optimizer) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any
 
@@ -15,16 +15,10 @@ WINDOW = 20  # losses over which a level is taken
 
 
 class LossTrack:
-    """Compares the loss of the last steps with the losses just before the first alert.
-
-    Attributes:
-        before: Median of the last 20 finite losses before the first alert; NaN without an alert or a loss.
-        ceiling: Upper quartile of the same: what a loss that has come back stays below in spite of its noise.
-    """
+    """Compares the loss of the last steps with the losses just before the first alert."""
 
     def __init__(self) -> None:
-        self.before = math.nan
-        self.ceiling = math.nan
+        self._earlier: tuple[Tensor | float, ...] = ()  # as they were at the first alert
         self._recent: deque[Tensor | float] = deque(maxlen=WINDOW)
 
     def feed(self, outputs: object) -> None:
@@ -35,16 +29,26 @@ class LossTrack:
 
     def mark(self) -> None:
         """Remember the present level as the one before the first alert."""
-        finite = self._finite()
-        if finite:
-            self.before, self.ceiling = median(finite), float(np.quantile(finite, 0.75))
+        self._earlier = tuple(self._recent)  # not read yet: reading would wait for the device
+
+    @property
+    def before(self) -> float:
+        """Median of the last 20 finite losses before the first alert; NaN without an alert or a loss."""
+        finite = _finite(self._earlier)
+        return median(finite) if finite else math.nan
+
+    @property
+    def ceiling(self) -> float:
+        """Upper quartile of the same: what a loss that has come back stays below in spite of its noise."""
+        finite = _finite(self._earlier)
+        return float(np.quantile(finite, 0.75)) if finite else math.nan
 
     @property
     def now(self) -> float:
         """Median of the last 20 finite losses; NaN without any. Not finite if the latest loss is not."""
         if self._recent and not math.isfinite(latest := float(self._recent[-1])):
             return latest
-        finite = self._finite()
+        finite = _finite(self._recent)
         return median(finite) if finite else math.nan
 
     @property
@@ -54,14 +58,15 @@ class LossTrack:
             return True  # nothing is known of a loss
         return math.isfinite(self.now) and not self.now > self.ceiling
 
-    def _finite(self) -> list[float]:
-        return [value for loss in self._recent if math.isfinite(value := float(loss))]
-
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""
-        return {"before": self.before, "ceiling": self.ceiling, "recent": [float(loss) for loss in self._recent]}
+        return {"earlier": [float(loss) for loss in self._earlier], "recent": [float(loss) for loss in self._recent]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.before, self.ceiling = state["before"], state["ceiling"]
+        self._earlier = tuple(state["earlier"])
         self._recent = deque(state["recent"], maxlen=WINDOW)
+
+
+def _finite(losses: Iterable[Tensor | float]) -> list[float]:
+    return [value for loss in losses if math.isfinite(value := float(loss))]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from grad_callbacks.alerts import KINDS, Alert, Kind
+from grad_callbacks.gradients.sharding import is_first_process
 from grad_callbacks.interventions import Intervention
-from grad_callbacks.remedies import REMEDIES, OptimizerStep, Remedy
+from grad_callbacks.remedies import REMEDIES, OptimizerStep, Remedy, SkipStep
 from grad_callbacks.spec import build, load_named_states
+
+log = logging.getLogger("grad_callbacks")
 
 Plan = Mapping[str, Sequence[Any]]
 
@@ -51,6 +57,25 @@ class Prescription:
                 raise ValueError(f"prescription[{kind!r}] must be a list of remedies, got {specs!r}")
             self.remedies[kind] = [build(spec, REMEDIES, "remedy", Remedy) for spec in specs]
 
+    def leave_out(self, *remedies: type, why: str) -> None:
+        """Pass over remedies of these classes from now on, and say so if the plan has any."""
+        self.left_out += remedies
+        if any(isinstance(remedy, remedies) for planned in self.remedies.values() for remedy in planned):
+            names = ", ".join(remedy.__name__ for remedy in remedies)
+            if is_first_process():
+                log.warning("left out of the remedies: %s (%s)", names, why)
+
+    @property
+    def skips_nonfinite(self) -> bool:
+        """True if a non-finite gradient is answered by skipping its step, which suffers no delay."""
+        return any(isinstance(remedy, SkipStep) for remedy in self.remedies["nonfinite"])
+
+    @property
+    def skips_judged(self) -> bool:
+        """True if a step may have to be skipped for what a rule says of it: it must be judged before it is taken."""
+        kinds: tuple[Kind, ...] = ("exploding", "vanishing")
+        return any(isinstance(remedy, SkipStep) for kind in kinds for remedy in self.remedies[kind])
+
     def answer(self, alert: Alert, step: OptimizerStep) -> Intervention | None:
         """Switch on a remedy for ``alert``; None if there is none to switch on.
 
@@ -65,14 +90,18 @@ class Prescription:
                 return Intervention(alert.step, name, alert.kind, detail, alert.optimizer)
         return None
 
-    def act(self, step: OptimizerStep) -> list[tuple[Kind, str]]:
-        """Let every remedy that is on act on ``step``; return kind and name of those that changed something."""
-        acted = []
+    def act(self, step: OptimizerStep) -> dict[tuple[Kind, str], bool | Tensor]:
+        """Let every remedy that is on act on ``step``.
+
+        Returns:
+            For kind and name of each remedy whether it changed something, as it says itself.
+        """
+        acted: dict[tuple[Kind, str], bool | Tensor] = {}
         for kind, remedies in self.remedies.items():
             for remedy in remedies:
-                if not step.skipped and remedy.act(step):
-                    acted.append((kind, type(remedy).__name__))
-        return acted
+                if not step.is_skipped and not isinstance(remedy, self.left_out):
+                    acted[kind, type(remedy).__name__] = remedy.act(step)
+        return {key: did for key, did in acted.items() if did is not False}
 
     def state_dict(self) -> dict[str, Any]:
         """Return name and state of every remedy, in the plan's order."""

@@ -14,7 +14,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from grad_callbacks.gradients import Layers, Reading
+from grad_callbacks import OptimizerStep
+from grad_callbacks.gradients import About, Incoming, Layers, Motion, Reading, StepPlan
+from grad_callbacks.remedies.learning_rate import LearningRate
 
 SGD = torch.optim.SGD
 
@@ -88,12 +90,29 @@ def layers_of(model: nn.Module, **options: Any) -> Layers:
     return Layers.of(SGD(model.parameters(), lr=0.1), model, **options)
 
 
+def read(layers: Layers, step: int = 0, loss_scale: float = 1.0, **about: Any) -> Reading | None:
+    """Measure the gradients of ``layers`` as an engine does."""
+    plan = StepPlan((0.1,), None, (0.0,))
+    incoming = Incoming.take(Motion(layers), plan, About(step, **about), loss_scale)
+    return None if incoming is None else incoming.reading
+
+
+def pending(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None = None, on_device: bool = False, **options: Any
+) -> OptimizerStep:
+    """The step that ``optimizer`` is about to take with the gradients of ``model``."""
+    optimizer = optimizer or SGD(model.parameters(), lr=0.1)
+    plan = StepPlan.of(optimizer, [0.1])
+    incoming = Incoming.take(Motion(Layers.of(optimizer, model)), plan, About(0), options.get("loss_scale", 1.0))
+    assert incoming is not None
+    return OptimizerStep(incoming, optimizer, LearningRate(optimizer), on_device=on_device, **options)
+
+
 def reading(
     norms: Sequence[float] = (1.0, 1.0, 1.0),
     step: int = 0,
     displacement: float = 0.0,
     motion: Sequence[float] | None = None,
-    nonfinite: int = 0,
     weight_norms: Sequence[float] | None = None,
     **options: Any,
 ) -> Reading:
@@ -105,7 +124,6 @@ def reading(
         layers=layers_of(model),
         norms=values,
         present=np.ones(len(values), dtype=np.bool_),
-        nonfinite=nonfinite or int(np.sum(~np.isfinite(values))),
         displacement=displacement,
         motion=np.full(len(values), math.inf) if motion is None else np.array(motion),
         weight_norms=np.ones(len(values)) if weight_norms is None else np.array(weight_norms),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,11 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 
 from grad_callbacks.alerts import Alert
 from grad_callbacks.callbacks.monitor import GradientMonitor
-from grad_callbacks.engine import Engine
 from grad_callbacks.prescription import DEFAULT_PLAN, Prescription
 from grad_callbacks.remedies import ClipNorm, ClipValue
-
-log = logging.getLogger("grad_callbacks")
 
 
 class GradientGuard(GradientMonitor):
@@ -49,7 +44,7 @@ class GradientGuard(GradientMonitor):
         trainer = Trainer(callbacks=[GradientGuard()])
 
     Attributes:
-        interventions: All interventions so far, in order.
+        prescription: What answers the alerts; each optimizer has its own copy.
     """
 
     def __init__(
@@ -67,16 +62,10 @@ class GradientGuard(GradientMonitor):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
-        self.prescription.left_out = (ClipNorm, ClipValue) if trainer.gradient_clip_val else ()
-        remedies = [remedy for remedies in self.prescription.remedies.values() for remedy in remedies]
-        if any(isinstance(remedy, self.prescription.left_out) for remedy in remedies) and trainer.is_global_zero:
-            log.warning(
-                "the Trainer clips already (gradient_clip_val=%s): clipping is left out of the remedies",
-                trainer.gradient_clip_val,
-            )
+        self.prescription.left_out = ()
+        if trainer.gradient_clip_val:
+            why = f"the Trainer clips already, gradient_clip_val={trainer.gradient_clip_val}"
+            self.prescription.leave_out(ClipNorm, ClipValue, why=why)
 
     def _prescription(self) -> Prescription:
-        return copy.deepcopy(self.prescription)  # each optimizer has its own
-
-    def _must_act(self, engine: Engine) -> bool:
-        return any(intervention.optimizer == engine.index for intervention in self.interventions)
+        return self.prescription

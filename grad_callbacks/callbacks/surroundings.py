@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
 
-from grad_callbacks.engine import Surroundings
+from grad_callbacks.remedies.optimizer_step import can_skip_on_device
+from grad_callbacks.surroundings import Surroundings
 
-_SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
+# Where no process can see the gradients, and what to use in its place.
+_UNSUPPORTED = {
+    "DeepSpeedStrategy": "DeepSpeed keeps the gradients to itself. Train with FSDPStrategy or ModelParallelStrategy",
+    "XLAFSDPStrategy": "XLA's gradients cannot be read in a step. Train with FSDPStrategy on GPUs",
+    "XLAStrategy": "XLA's gradients cannot be read in a step. Train on GPUs",
+}
 
 
 def surroundings(
@@ -18,16 +27,21 @@ def surroundings(
     """Describe the step that ``optimizer`` is about to take, as of ``on_before_optimizer_step``."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     # A fused optimizer unscales by itself, so at this hook its gradients still carry the loss scale.
-    fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+    scale = scaler._scale if scaler is not None and can_skip_on_device(optimizer) else None
     window = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+    # Lightning divides the loss by the whole window even when the epoch ends within it.
+    filled = (batch_idx + 1) % window or window
     return Surroundings(
-        loss_scale=scaler.get_scale() if scaler is not None and fused else 1.0,
+        loss_scale=1.0 if scale is None else scale,
         under_scaler=scaler is not None,
-        scaled_in_step=scaler is not None and fused,
-        # Lightning divides the loss by the whole window even when the epoch ends within it.
-        partial=(batch_idx + 1) % window != 0,
+        fill=filled / window,
         clip_at=clips_by_norm_at(trainer),
     )
+
+
+def watched_module(trainer: Trainer, pl_module: LightningModule) -> nn.Module:
+    """The module whose names and parameters count: with FSDP the one that holds the flattened parameters."""
+    return cast(nn.Module, trainer.strategy.model) if _is_strategy(trainer, "FSDPStrategy") else pl_module
 
 
 def clips_by_norm_at(trainer: Trainer) -> float | None:
@@ -45,15 +59,19 @@ def warn_of_spawning(trainer: Trainer, name: str) -> None:
         )
 
 
-def refuse_sharding(trainer: Trainer, name: str) -> None:
-    """Stop where gradients are sharded over processes.
+def refuse_unsupported(trainer: Trainer, name: str) -> None:
+    """Stop where gradients cannot be measured.
 
     Raises:
-        MisconfigurationException: Under FSDP, model parallelism or DeepSpeed.
+        MisconfigurationException: Under DeepSpeed and on XLA.
     """
-    strategy = trainer.strategy
-    if any(cls.__name__ in _SHARDED for cls in type(strategy).__mro__):
-        raise MisconfigurationException(
-            f"{name} does not work under {type(strategy).__name__}: each process holds a part of the gradients, "
-            "so norms would be wrong. Train with strategy='ddp' or on one device, or remove the callback."
-        )
+    for strategy, reason in _UNSUPPORTED.items():
+        if _is_strategy(trainer, strategy):
+            raise MisconfigurationException(
+                f"{name} does not work under {type(trainer.strategy).__name__}: {reason}, or remove the callback."
+            )
+
+
+def _is_strategy(trainer: Trainer, name: str) -> bool:
+    # By name: strategies of `lightning` and of `pytorch_lightning` are different classes.
+    return any(cls.__name__ == name for cls in type(trainer.strategy).__mro__)

@@ -1,8 +1,24 @@
 """Measuring: what the gradients of an optimizer look like at one step."""
 
 from grad_callbacks.gradients.history import History
+from grad_callbacks.gradients.incoming import About, Incoming
 from grad_callbacks.gradients.layers import ForwardOrder, Layers
-from grad_callbacks.gradients.motion import Motion
-from grad_callbacks.gradients.reading import Reading, measure
+from grad_callbacks.gradients.measurement import Measurement, measure
+from grad_callbacks.gradients.motion import Motion, StepPlan
+from grad_callbacks.gradients.reading import Reading
+from grad_callbacks.gradients.transfer import Transfer, arrives_later
 
-__all__ = ["ForwardOrder", "History", "Layers", "Motion", "Reading", "measure"]
+__all__ = [
+    "About",
+    "ForwardOrder",
+    "History",
+    "Incoming",
+    "Layers",
+    "Measurement",
+    "Motion",
+    "Reading",
+    "StepPlan",
+    "Transfer",
+    "arrives_later",
+    "measure",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ from grad_callbacks.gradients.layers import Layers
 from grad_callbacks.gradients.reading import FloatArray, Reading
 
 MAX_ROWS = 400_000  # of one step and layer each: about 15 MB
+STEP_ROWS = 10  # what a step takes beside its layers' rows, counted in rows
+RECENT = 32  # latest steps that are all kept
+AROUND = 10  # steps before and after an alert that are kept
 _VALUES = ("norm", "rms", "weight_norm", "update_ratio")
 
 
@@ -30,7 +34,8 @@ class History:
     """One row per step and layer, thinned out evenly when they become too many.
 
     Beyond ``max_rows`` rows every second step is dropped and only every second one is kept from then on, and
-    so forth. Steps that were marked, those of alerts, are always kept, and so is the latest one.
+    so forth. The latest 32 steps are always there, and the 10 steps before and after each alert stay for good
+    (of runs with so many alerts that these alone are too many, every second alert's).
     """
 
     def __init__(self, max_rows: int = MAX_ROWS) -> None:
@@ -38,7 +43,7 @@ class History:
         self._names: dict[str, int] = {}  # every layer seen so far, and its index
         self._depths: list[int] = []
         self._steps: list[_Step] = []
-        self._marked: set[int] = set()
+        self._marked: list[int] = []  # places of alerts, ascending
         self._seen = 0
         self._rows = 0
         self._stride = 1
@@ -46,18 +51,25 @@ class History:
         self._last_layers: weakref.ref[Layers] | None = None
         self._last_indices = np.zeros(0, dtype=np.int32)
 
+    @property
+    def is_empty(self) -> bool:
+        """True before the first reading."""
+        return not self._steps
+
     def append(self, reading: Reading) -> None:
         """Add a row for each layer that had a gradient."""
-        if self._steps and not self._is_kept(self._steps[-1]):
-            self._rows -= len(self._steps.pop().layers)
         unknown = np.full(len(reading.layers.names), math.nan)
         weight_norms = unknown if reading.weight_norms is None else reading.weight_norms
         values = np.stack([reading.layer_norms, reading.layer_rms, weight_norms, unknown], axis=1)
-        there = reading.layer_present
-        self._steps.append(_Step(self._seen, reading.step, self._indices(reading.layers)[there], values[there]))
+        indices, there = self._indices(reading.layers), reading.layer_present
+        if not there.all():
+            indices, values = indices[there], values[there]
+        self._steps.append(_Step(self._seen, reading.step, indices, values))
         self._seen += 1
-        self._rows += int(there.sum())
-        if self._rows > self.max_rows and len(self._steps) > 2:
+        self._rows += _rows(self._steps[-1])
+        if len(self._steps) > RECENT and not self._is_kept(self._steps[-RECENT - 1]):
+            self._rows -= _rows(self._steps.pop(-RECENT - 1))
+        if self._rows > self.max_rows and len(self._steps) > 2 * RECENT:
             self._thin_out()
 
     def set_update_ratios(self, reading: Reading, ratios: FloatArray) -> None:
@@ -65,9 +77,9 @@ class History:
         if self._steps and self._steps[-1].step == reading.step:
             self._steps[-1].numbers[:, 3] = ratios[reading.layer_present]
 
-    def mark(self, step: int) -> None:
-        """Keep the rows of ``step`` for good."""
-        self._marked.add(step)
+    def mark(self) -> None:
+        """Keep the latest steps, and those that are to come next, for good: there was an alert."""
+        self._marked.append(self._seen - 1)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the rows with the columns step, layer, depth, norm, rms, weight_norm and update_ratio."""
@@ -91,7 +103,7 @@ class History:
             "counts": [len(entry.layers) for entry in self._steps],
             "layers": torch.from_numpy(_concatenate([entry.layers for entry in self._steps], np.zeros(0, np.int32))),
             "values": torch.from_numpy(_concatenate([entry.numbers for entry in self._steps], np.zeros((0, 4)))),
-            "marked": sorted(self._marked),
+            "marked": list(self._marked),
             "seen": self._seen,
             "stride": self._stride,
         }
@@ -105,18 +117,25 @@ class History:
         values = np.split(state["values"].numpy().copy(), ends)
         entries = zip(state["places"], state["steps"], layers, values, strict=True) if state["steps"] else ()
         self._steps = [_Step(*entry) for entry in entries]
-        self._marked, self._seen, self._stride = set(state["marked"]), state["seen"], state["stride"]
-        self._rows = sum(state["counts"])
+        self._marked, self._seen, self._stride = list(state["marked"]), state["seen"], state["stride"]
+        self._rows = sum(map(_rows, self._steps))
         self._last_layers = None
 
     def _is_kept(self, entry: _Step) -> bool:
-        return entry.place % self._stride == 0 or entry.step in self._marked
+        if entry.place % self._stride == 0:
+            return True
+        after = bisect_left(self._marked, entry.place - AROUND)
+        return after < len(self._marked) and self._marked[after] <= entry.place + AROUND
 
     def _thin_out(self) -> None:
-        self._stride *= 2
-        latest = self._steps[-1]
-        self._steps = [entry for entry in self._steps if entry is latest or self._is_kept(entry)]
-        self._rows = sum(len(entry.layers) for entry in self._steps)
+        while self._rows > self.max_rows // 2 and (self._stride < self._seen or self._marked):
+            before = self._rows
+            self._stride *= 2
+            older, latest = self._steps[:-RECENT], self._steps[-RECENT:]
+            self._steps = [entry for entry in older if self._is_kept(entry)] + latest
+            self._rows = sum(map(_rows, self._steps))
+            if self._rows > 0.75 * before:  # what is left belongs to alerts
+                self._marked = self._marked[: len(self._marked) // 2 * 2 : 2]
 
     def _indices(self, layers: Layers) -> NDArray[np.int32]:
         if self._last_layers is None or self._last_layers() is not layers:
@@ -130,6 +149,10 @@ class History:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last_layers": None}
+
+
+def _rows(entry: _Step) -> int:
+    return len(entry.layers) + STEP_ROWS
 
 
 def _concatenate(arrays: list[NDArray[Any]], empty: NDArray[Any]) -> NDArray[Any]:

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from grad_callbacks.gradients.norms import home_device
+from grad_callbacks.gradients.sharding import Sharding
+from grad_callbacks.gradients.transfer import to_device
+
 # What wrappers put into module names: torch.compile, FSDP, parametrizations.
 _WRAPPING = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(\.|$)|\.?parametrizations\..*$")
 
@@ -31,34 +35,48 @@ class Layers:
         names: Layer names by depth, ``names[0]`` is run first.
         depths: The place of each layer among all layers of the model, shape ``(layers,)``.
         parameters: The optimizer's parameters, layer by layer.
+        shapes: The whole shape of each parameter, whatever part of it this process holds.
         owner: For each parameter the index of its layer in ``names``, shape ``(parameters,)``.
         group: For each parameter the index of its parameter group in the optimizer, shape ``(parameters,)``.
         is_embedding: True for each layer that looks rows up, shape ``(layers,)``.
         activations: How often each activation module occurs in the model, by class name.
+        sharding: How the parameters lie over the processes; None if this one holds them all.
     """
 
     names: tuple[str, ...]
     depths: NDArray[np.int64]
     parameters: tuple[Tensor, ...]
+    shapes: tuple[torch.Size, ...]
     owner: NDArray[np.int64]
     group: NDArray[np.int64]
     is_embedding: NDArray[np.bool_]
     activations: dict[str, int] = field(default_factory=dict)
+    sharding: Sharding | None = None
 
     @cached_property
     def numel(self) -> NDArray[np.float64]:
         """Number of entries of each parameter."""
-        return np.array([parameter.numel() for parameter in self.parameters], dtype=np.float64)
+        return np.array([shape.numel() for shape in self.shapes], dtype=np.float64)
 
     @cached_property
     def is_weight(self) -> NDArray[np.bool_]:
         """True for each parameter with two or more dimensions: weights, not biases or norm scales."""
-        return np.array([parameter.ndim >= 2 for parameter in self.parameters], dtype=np.bool_)
+        return np.array([len(shape) >= 2 for shape in self.shapes], dtype=np.bool_)
 
     @cached_property
     def has_weight(self) -> NDArray[np.bool_]:
         """True for each layer that owns a weight."""
         return self.sum_over_parameters(self.is_weight.astype(np.float64)) > 0
+
+    @cached_property
+    def home(self) -> torch.device:
+        """The device where numbers about the parameters are gathered."""
+        return home_device([parameter.device for parameter in self.parameters])
+
+    @cached_property
+    def shares(self) -> Tensor:
+        """What this process's part of each parameter counts in a sum over all processes, on :attr:`home`."""
+        return to_device(self.sharding.shares if self.sharding else [1.0] * len(self.shapes), self.home)
 
     def sum_over_parameters(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum a value per parameter, shape ``(parameters,)``, into one per layer, shape ``(layers,)``."""
@@ -87,14 +105,18 @@ class Layers:
         names = sorted(set(layer_of), key=depth.__getitem__)
         index = {name: i for i, name in enumerate(names)}
         by_layer = sorted(range(len(mine)), key=lambda i: index[layer_of[i]])
+        parameters = tuple(mine[i][0] for i in by_layer)
+        sharding = Sharding.of(model, parameters)
         return cls(
             names=tuple(names),
             depths=np.array([depth[name] for name in names], dtype=np.int64),
-            parameters=tuple(mine[i][0] for i in by_layer),
+            parameters=parameters,
+            shapes=sharding.shapes if sharding else tuple(p.shape for p in parameters),
             owner=np.array([index[layer_of[i]] for i in by_layer], dtype=np.int64),
             group=np.array([mine[i][1] for i in by_layer], dtype=np.int64),
             is_embedding=np.array([name in embeddings for name in names], dtype=np.bool_),
             activations=dict(_activations(model)),
+            sharding=sharding,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,41 @@ import torch
 from torch import Tensor
 
 from grad_callbacks.gradients.layers import Layers
+from grad_callbacks.gradients.norms import l2_norms, values
 from grad_callbacks.gradients.reading import FloatArray, Reading
+from grad_callbacks.gradients.samples import Samples
+from grad_callbacks.gradients.sharding import local
 
-SAMPLE = 4096  # entries per parameter that are compared before and after a step
 EARLY_READINGS = 20  # the first readings are all followed by a measurement of the motion,
 INTERVAL = 10  # later ones every tenth: weights change slowly
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """With what an optimizer turns a gradient into a step, as far as it can be said beforehand.
+
+    Attributes:
+        rates: Learning rate of each parameter group; NaN where it has none.
+        reach: How far a gradient of norm 1 moves each group's weights in all; None for adaptive optimizers.
+        decay: What decoupled weight decay takes off each group's weights, relative to them.
+    """
+
+    rates: tuple[float, ...]
+    reach: tuple[float, ...] | None
+    decay: tuple[float, ...]
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> StepPlan:
+        """Read the plan off the parameter groups, with the learning rates that the step is taken with."""
+        groups = optimizer.param_groups
+        decay = tuple(rate * group.get("weight_decay", 0.0) for group, rate in zip(groups, rates, strict=True))
+        if not isinstance(optimizer, torch.optim.SGD) or any(group["momentum"] >= 1 for group in groups):
+            return cls(tuple(rates), None, decay)
+        reach = tuple(
+            rate * (1 - group["dampening"] * bool(group["momentum"])) / (1 - group["momentum"])
+            for group, rate in zip(groups, rates, strict=True)
+        )
+        return cls(tuple(rates), reach, decay)
 
 
 class Motion:
@@ -35,44 +66,59 @@ class Motion:
         self.weight_norms: FloatArray = np.full(len(layers.names), math.nan)
         self.update_ratios: FloatArray = np.full(len(layers.names), math.nan)
         self.readings = 0
-        self._before: list[Tensor] | None = None
+        self._before: Tensor | None = None  # samples of the weights, from before a step
+        self._moved: Tensor | None = None  # squared change of each parameter, not yet brought to the host
+        self._samples = Samples(layers)
         # Norm of these weights under torch's default initialisation, U(-1, 1) / sqrt(fan_in): weights that
         # start at or near zero are on their way there, and their relative motion says nothing.
-        fan_outs = [p.shape[0] for p, is_weight in zip(layers.parameters, layers.is_weight, strict=True) if is_weight]
+        fan_outs = [shape[0] for shape in layers.shapes if len(shape) >= 2]
         self._usual_norm = math.sqrt(sum(fan_outs) / 3)
 
     @torch.no_grad()
-    def before_step(self) -> None:
-        """Measure the weights if it is time, and prepare to measure the step's update."""
+    def before_step(self) -> dict[str, Tensor]:
+        """Measure the weights if it is time, and prepare to measure the step's update.
+
+        Returns:
+            Sums of squares over each parameter's local part, shape ``(parameters,)``, on the device: ``"moved"``,
+            the change in the last step that was compared, and ``"weights"``, each if there is one. They are
+            taken up by :meth:`arrive`, in this order.
+        """
+        sums = self.collect()
         due = self.readings < EARLY_READINGS or self.readings % INTERVAL == 0
         self.readings += 1
         self._before = None
         if due:
-            parameters = self.layers.parameters
-            squares = np.array([float(torch.linalg.vector_norm(p)) ** 2 for p in parameters])
-            self.weight_norms = np.sqrt(self.layers.sum_over_parameters(squares))
-            self._before = [_sample(p).clone() for p in parameters]
+            parts = [values(local(parameter.detach())) for parameter in self.layers.parameters]
+            sums["weights"] = l2_norms(parts, self.layers.home) ** 2
+            self._before = self._samples.take()
+        return sums
+
+    def collect(self) -> dict[str, Tensor]:
+        """Return the change in the last step that was compared, if it has not been collected yet."""
+        moved, self._moved = self._moved, None
+        return {} if moved is None else {"moved": moved}
 
     @torch.no_grad()
-    def after_step(self) -> FloatArray | None:
-        """Return the update ratios of the step just taken, or None if it was not to be measured."""
-        if self._before is None:
-            return None
-        moved = np.zeros(len(self._before))
-        for i, (before, parameter) in enumerate(zip(self._before, self.layers.parameters, strict=True)):
-            after = _sample(parameter)
-            if after.numel():
-                scale = parameter.numel() / after.numel()
-                moved[i] = scale * float(torch.linalg.vector_norm(after - before)) ** 2
-        self._before = None
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = np.sqrt(self.layers.sum_over_parameters(moved)) / self.weight_norms
-        self.update_ratios = np.where(np.isfinite(ratios), ratios, math.nan)
-        return self.update_ratios
+    def after_step(self) -> None:
+        """Compare the weights with those before the step, if it is one to be compared."""
+        if self._before is not None:
+            self._moved = self._samples.squared_distance(self._before)
+            self._before = None
 
-    def of(
-        self, reading: Reading, optimizer: torch.optim.Optimizer, rates: Sequence[float]
-    ) -> tuple[FloatArray, float]:
+    def forget_step(self) -> None:
+        """Compare nothing: the step will not be taken."""
+        self._before = None
+
+    def arrive(self, sums: Mapping[str, FloatArray]) -> None:
+        """Take up what :meth:`before_step` or :meth:`collect` returned, summed over all processes."""
+        if "moved" in sums:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratios = np.sqrt(self.layers.sum_over_parameters(sums["moved"])) / self.weight_norms
+            self.update_ratios = np.where(np.isfinite(ratios), ratios, math.nan)
+        if "weights" in sums:
+            self.weight_norms = np.sqrt(self.layers.sum_over_parameters(sums["weights"]))
+
+    def of(self, reading: Reading, plan: StepPlan) -> tuple[FloatArray, float]:
         """Say how far the gradient of ``reading`` moves the layers, relative to their weights.
 
         For SGD that is known in advance: with learning rate r, momentum m and dampening d a gradient g moves
@@ -82,24 +128,17 @@ class Motion:
 
         Args:
             reading: A finite reading.
-            optimizer: The optimizer that will use the gradient.
-            rates: The learning rate of each of its parameter groups; NaN where it has none.
+            plan: With what the optimizer will use the gradient.
 
         Returns:
             The motion of each layer, shape ``(layers,)``, and the displacement of all weights together, relative
             to their norm or to the norm that a default initialisation would give them, whichever is larger.
         """
-        groups = optimizer.param_groups
-        if not isinstance(optimizer, torch.optim.SGD) or any(group["momentum"] >= 1 for group in groups):
-            decoupled = [rate * group.get("weight_decay", 0.0) for group, rate in zip(groups, rates, strict=True)]
-            decay = self.layers.sum_over_parameters(np.array(decoupled)[self.layers.group])
+        if plan.reach is None:
+            decay = self.layers.sum_over_parameters(np.array(plan.decay)[self.layers.group])
             return np.maximum(self.update_ratios - decay / np.bincount(self.layers.owner), 0.0), math.nan
-        reach = [
-            rate * (1 - group["dampening"] * bool(group["momentum"])) / (1 - group["momentum"])
-            for group, rate in zip(groups, rates, strict=True)
-        ]
         clipped = min(1.0, reading.clip_at / reading.norm) if reading.clip_at and reading.norm > 0 else 1.0
-        moved = clipped * np.array(reach)[self.layers.group] * reading.norms
+        moved = clipped * np.array(plan.reach)[self.layers.group] * reading.norms
         squares = self.layers.sum_over_parameters(moved**2)
         with np.errstate(divide="ignore", invalid="ignore"):
             motion = np.sqrt(squares) / self.weight_norms
@@ -120,10 +159,3 @@ class Motion:
         self.weight_norms = np.array(state["weight_norms"])
         self.update_ratios = np.array(state["update_ratios"])
         self.readings = state["readings"]
-
-
-def _sample(parameter: Tensor) -> Tensor:
-    values = parameter.detach()
-    values = torch.view_as_real(values) if values.is_complex() else values
-    stride = max(1, values.numel() // SAMPLE)
-    return values.reshape(-1)[::stride].float()

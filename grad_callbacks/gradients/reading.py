@@ -1,16 +1,13 @@
-"""One reading: the gradient norms of one optimizer at one step, measured in one pass."""
+"""One reading: what the gradients of one optimizer looked like at one step."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from grad_callbacks.gradients.layers import Layers
 from grad_callbacks.gradients.profile import Profile, decay_per_layer
@@ -27,9 +24,8 @@ class Reading:
         layers: The layers that were read.
         norms: L2 norm of each parameter's gradient, shape ``(parameters,)``; 0 where there is none.
         present: True for each parameter that had a gradient, shape ``(parameters,)``.
-        nonfinite: Number of gradient entries that are NaN or infinite.
         overflow: A loss scaler found an overflow and will skip this step by itself.
-        partial: The gradient comes from a short accumulation window, so its scale is not comparable.
+        fill: Share of the accumulation window that was there: below 1 the gradient is that much too small.
         optimizer: Index of the optimizer.
         weight_norms: L2 norm of each layer's parameters as last measured, shape ``(layers,)``; NaN before.
         motion: How far this gradient moves each layer relative to its weights, shape ``(layers,)``; NaN if
@@ -43,9 +39,8 @@ class Reading:
     layers: Layers
     norms: FloatArray
     present: NDArray[np.bool_]
-    nonfinite: int
     overflow: bool = False
-    partial: bool = False
+    fill: float = 1.0
     optimizer: int = 0
     weight_norms: FloatArray | None = None
     motion: FloatArray | None = None
@@ -56,6 +51,16 @@ class Reading:
     def norm(self) -> float:
         """The global norm: the root of the summed squares of all parameters' norms."""
         return float(np.sqrt(np.sum(self.norms**2)))
+
+    @cached_property
+    def comparable_norm(self) -> float:
+        """The global norm as it would have been over a whole accumulation window."""
+        return self.norm / self.fill
+
+    @cached_property
+    def nonfinite(self) -> int:
+        """Number of parameters whose gradient has an entry that is NaN or infinite."""
+        return int(np.sum(~np.isfinite(self.norms)))
 
     @cached_property
     def is_finite(self) -> bool:
@@ -111,74 +116,3 @@ class Reading:
     def decay_per_layer(self) -> float:
         """The factor by which the gradient changes per layer, going backward; NaN if it cannot be fitted."""
         return decay_per_layer(self.profile)
-
-
-@torch.no_grad()
-def measure(
-    layers: Layers,
-    step: int,
-    optimizer: int = 0,
-    loss_scale: float = 1.0,
-    under_scaler: bool = False,
-    partial: bool = False,
-) -> Reading | None:
-    """Read the gradients of ``layers`` in one pass.
-
-    Norms are accumulated in float32 whatever the gradients' type (float64 stays float64): the norm of
-    float16 gradients would overflow at 65504.
-
-    Args:
-        layers: The parameters to read.
-        step: The step that the reading belongs to.
-        optimizer: Index of the optimizer.
-        loss_scale: What the gradients are still multiplied with (a fused optimizer under a loss scaler).
-        under_scaler: A loss scaler is at work, so a non-finite gradient is an overflow.
-        partial: See :class:`Reading`.
-
-    Returns:
-        The reading, or None if no parameter has a gradient.
-    """
-    gradients = {i: _values(p.grad) for i, p in enumerate(layers.parameters) if p.grad is not None}
-    if not gradients:
-        return None
-    norms = np.zeros(len(layers.parameters))
-    present = np.zeros(len(layers.parameters), dtype=np.bool_)
-    present[list(gradients)] = True
-    nonfinite = 0
-    for index, norm in _norms(gradients).items():
-        if not math.isfinite(norm):
-            norm, bad = _exact(gradients[index])
-            nonfinite += bad
-        norms[index] = norm / loss_scale
-    overflow = under_scaler and nonfinite > 0
-    return Reading(step, layers, norms, present, nonfinite, overflow, partial, optimizer)
-
-
-def _values(gradient: Tensor) -> Tensor:
-    """The entries that count toward the norm: stored values of a sparse gradient, real pairs of a complex one."""
-    if gradient.is_sparse:
-        gradient = gradient.coalesce().values()
-    return torch.view_as_real(gradient) if gradient.is_complex() else gradient
-
-
-def _norms(gradients: dict[int, Tensor]) -> dict[int, float]:
-    """L2 norm of each gradient, with one kernel and one copy to the host per device and precision."""
-    groups: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
-    for index, gradient in gradients.items():
-        accumulate = torch.float64 if gradient.dtype == torch.float64 else torch.float32
-        groups[gradient.device, accumulate].append(index)
-    norms: dict[int, float] = {}
-    for (_, dtype), indices in groups.items():
-        # The foreach kernel is private in torch, yet it is what clip_grad_norm_ itself is built on.
-        stacked = torch.stack(torch._foreach_norm([gradients[i] for i in indices], 2, dtype=dtype))
-        norms.update(zip(indices, stacked.tolist(), strict=True))
-    return norms
-
-
-def _exact(gradient: Tensor) -> tuple[float, int]:
-    """Norm in float64 and number of non-finite entries, for a gradient whose float32 norm is not finite.
-
-    A finite gradient can have squares that overflow float32; it is large, not non-finite.
-    """
-    bad = gradient.numel() - int(torch.isfinite(gradient).sum())
-    return float(torch.linalg.vector_norm(gradient, dtype=torch.float64)), bad

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from grad_callbacks.remedies.base import OptimizerStep, Remedy
+from grad_callbacks.remedies.base import Remedy
 from grad_callbacks.remedies.clip_norm import ClipNorm
 from grad_callbacks.remedies.clip_value import ClipValue
+from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.reduce_lr import ReduceLR
 from grad_callbacks.remedies.skip_step import SkipStep
 

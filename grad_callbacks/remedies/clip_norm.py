@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from grad_callbacks.checks import positive
-from grad_callbacks.remedies.base import OptimizerStep
+from grad_callbacks.remedies.optimizer_step import OptimizerStep
 
 
 class ClipNorm:
@@ -36,12 +38,9 @@ class ClipNorm:
         self._threshold = self.max_norm or 0.5 * evidence.get("reference", step.reading.norm)
         return {"max_norm": self._threshold, "norm": step.reading.norm}
 
-    def act(self, step: OptimizerStep) -> bool:
+    def act(self, step: OptimizerStep) -> bool | Tensor:
         """Clip if the norm exceeds the threshold."""
-        if self._threshold is None or not step.reading.is_finite or step.norm <= self._threshold:
-            return False
-        step.multiply(self._threshold / step.norm)
-        return True
+        return False if self._threshold is None else step.limit_norm(self._threshold)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the threshold."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from grad_callbacks.checks import positive
-from grad_callbacks.remedies.base import OptimizerStep
+from grad_callbacks.remedies.optimizer_step import OptimizerStep
 
 
 class ClipValue:
@@ -34,13 +36,9 @@ class ClipValue:
         self._engaged = True
         return {"max_value": self.max_value, "norm": step.reading.norm}
 
-    def act(self, step: OptimizerStep) -> bool:
-        """Clamp; a norm below the limit has no entry beyond it."""
-        if not self._engaged or not step.reading.is_finite or step.norm <= self.max_value:
-            return False
-        before = step.norm
-        step.clamp(self.max_value)
-        return step.norm < before
+    def act(self, step: OptimizerStep) -> bool | Tensor:
+        """Clamp."""
+        return step.limit_values(self.max_value) if self._engaged else False
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether it is switched on."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from grad_callbacks.checks import fraction
-from grad_callbacks.remedies.base import OptimizerStep
+from grad_callbacks.remedies.optimizer_step import OptimizerStep
 
 
 class ReduceLR:

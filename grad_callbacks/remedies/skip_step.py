@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from grad_callbacks.remedies.base import OptimizerStep
+from torch import Tensor
+
+from grad_callbacks.remedies.optimizer_step import OptimizerStep
 
 
 class SkipStep:
@@ -21,18 +23,21 @@ class SkipStep:
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
         """Skip this step."""
-        self._engaged = self._skip_this = True
+        if step.is_taken and step.reading.is_finite:
+            return None
+        self._engaged = True
+        self._skip_this = not step.is_taken
         if not step.reading.is_finite:
-            return {"nonfinite_entries": step.reading.nonfinite}
+            return {"nonfinite_parameters": step.reading.nonfinite}
         return {"norm": step.reading.norm}
 
-    def act(self, step: OptimizerStep) -> bool:
+    def act(self, step: OptimizerStep) -> bool | Tensor:
         """Skip the step if it is the alert's own, or not finite."""
-        skip = self._skip_this or (self._engaged and not step.reading.is_finite)
-        self._skip_this = False
-        if skip:
+        if self._skip_this:
+            self._skip_this = False
             step.skip()
-        return skip
+            return True
+        return step.skip_if_nonfinite() if self._engaged else False
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether it is switched on."""

@@ -66,11 +66,11 @@ class Exploding:
         if not reading.is_finite or reading.overflow:
             return None
         sweeps_away = self._sweeps_away(reading)
-        self._last_norm = reading.norm
+        self._last_norm = reading.comparable_norm
         alarming = sweeps_away or self._is_alarming(reading)
         # What moves the weights too far is never normal. A jump is, once it has come to stay.
-        if not reading.partial and (not alarming or math.isnan(reading.displacement)):
-            self._baseline.feed(reading.norm)
+        if not alarming or math.isnan(reading.displacement):
+            self._baseline.feed(reading.comparable_norm)
         if not alarming:
             self._episode.calm()
             return None
@@ -83,14 +83,14 @@ class Exploding:
 
     def _sweeps_away(self, reading: Reading) -> bool:
         is_early = math.isnan(self._baseline.level)
-        return is_early and reading.displacement > 20 * self.displacement and reading.norm > self._last_norm
+        return is_early and reading.displacement > 20 * self.displacement and reading.comparable_norm > self._last_norm
 
     def _is_alarming(self, reading: Reading) -> bool:
         level = self._baseline.level
         if math.isnan(reading.displacement):
-            norm = min(reading.norm, reading.clip_at or math.inf)
+            norm = min(reading.comparable_norm, reading.clip_at or math.inf)
             return norm > self.jump * max(level, self._baseline.highest)
-        return reading.norm > self.factor * level and reading.displacement > self.displacement
+        return reading.comparable_norm > self.factor * level and reading.displacement > self.displacement
 
     def _alert(self, reading: Reading) -> Alert:
         level = self._baseline.level

@@ -48,8 +48,8 @@ class NonFinite:
 
     def _alert(self, reading: Reading) -> Alert:
         bad = ~np.isfinite(reading.layer_norms)
-        evidence = {"nonfinite_entries": float(reading.nonfinite), "layers": float(bad.sum())}
-        seen = f"{reading.nonfinite} gradient entries in {bad.sum()} layers are NaN or infinite"
+        evidence = {"nonfinite_parameters": float(reading.nonfinite), "layers": float(bad.sum())}
+        seen = f"gradients of {reading.nonfinite} parameters in {bad.sum()} layers have NaN or infinite entries"
         if reading.overflow:
             evidence["overflows_in_a_row"] = float(self._overflows)
             message = f"the loss scaler met {self._overflows} overflows in a row; no step was taken since the first"
@@ -58,9 +58,7 @@ class NonFinite:
             )
             advice = "train in bf16-mixed; or keep the loss and normalisations in float32"
         elif reading.weight_norms is not None and not np.isfinite(reading.weight_norms).all():
-            message = (
-                f"{reading.nonfinite} gradient entries in {bad.sum()} layers are NaN or infinite, and so are weights"
-            )
+            message = f"{seen}, and so have weights"
             cause = "an earlier step has already made weights non-finite"
             advice = "go back to the last checkpoint with finite weights; then lower the learning rate or clip by norm"
         else:

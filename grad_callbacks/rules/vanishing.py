@@ -54,7 +54,7 @@ class Vanishing:
 
     def judge(self, reading: Reading) -> Alert | None:
         """Raise a critical alert when the conditions have held for ``patience`` readings."""
-        if not reading.is_finite or reading.overflow or reading.partial or reading.motion is None:
+        if not reading.is_finite or reading.overflow or reading.fill < 1 or reading.motion is None:
             return None
         self._count = self._count + 1 if self._is_still(reading) and self._has_vanished(reading) else 0
         return self._alert(reading) if self._count == self.patience else None
@@ -63,8 +63,9 @@ class Vanishing:
         return _is_dead(reading.profile) or self._decays(reading.profile) or self._decays(reading.error_profile)
 
     def _decays(self, profile: Profile) -> bool:
-        along_the_fit = decay_per_layer(profile) ** (len(profile) - 1)
-        return len(profile) >= MIN_DEPTH and early_to_late(profile) < self.ratio and along_the_fit < self.ratio
+        if len(profile) < MIN_DEPTH or not early_to_late(profile) < self.ratio:
+            return False  # the fit is dear for many layers
+        return decay_per_layer(profile) ** (len(profile) - 1) < self.ratio
 
     def _is_still(self, reading: Reading) -> bool:
         if reading.motion is None or len(reading.profile) < 3:

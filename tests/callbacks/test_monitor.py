@@ -343,14 +343,14 @@ def test_a_rule_of_ones_own_is_one_class() -> None:
     assert len(monitor.alerts) == 32
 
 
-def test_sharded_strategies_are_refused_at_the_start() -> None:
+def test_what_hides_its_gradients_is_refused_at_the_start() -> None:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.strategies import SingleDeviceStrategy
 
     class DeepSpeedStrategy(SingleDeviceStrategy):
         """Stands in for the real one by its name, which is how strategies are recognised."""
 
-    with pytest.raises(MisconfigurationException, match=r"does not work under DeepSpeedStrategy.*ddp"):
+    with pytest.raises(MisconfigurationException, match=r"does not work under DeepSpeedStrategy.*FSDPStrategy"):
         fit(Regression(mlp(4, 2)), GradientMonitor(), strategy=DeepSpeedStrategy(device=torch.device("cpu")))
 
 
@@ -413,7 +413,7 @@ class Dump(Callback):
         [monitor] = [callback for callback in trainer.callbacks if isinstance(callback, GradientMonitor)]
         state = monitor.state_dict()
         torch.save(
-            {"alerts": state["alerts"], "history": state["history"]["values"]},
+            {"alerts": state["record"]["alerts"], "history": state["record"]["history"]["values"]},
             self.folder / f"rank{trainer.global_rank}.pt",
         )
 

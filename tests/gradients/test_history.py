@@ -51,18 +51,34 @@ def test_the_update_ratio_belongs_to_the_step_just_taken() -> None:
     assert history.to_frame()["update_ratio"].tolist() == pytest.approx([0.1] * 3 + [0.2] * 3)
 
 
-def test_a_long_history_is_thinned_out_evenly_and_keeps_alerts() -> None:
-    history = History(max_rows=300)
-    for step in range(5000):
+def kept(alerts: tuple[int, ...], steps: int = 5000, max_rows: int = 2500) -> list[int]:
+    history = History(max_rows)
+    for step in range(steps):
         history.append(reading([1.0, 1.0, 1.0], step=step))
-        if step in (1234, 4321):
-            history.mark(step)
-    steps = history.to_frame()["step"].unique()
-    assert len(history.to_frame()) <= 300
-    assert {1234, 4321, 4999} <= set(steps)
-    regular = [step for step in steps if step not in (1234, 4321, 4999)]
-    assert len(set(np.diff(regular))) == 1, "every n-th step is kept"
-    assert len(regular) >= 40
+        if step in alerts:
+            history.mark()
+    assert len(history.to_frame()) <= max_rows
+    return sorted(set(history.to_frame()["step"]))
+
+
+def test_a_long_history_is_thinned_out_evenly() -> None:
+    steps = kept(())
+    assert steps[-32:] == list(range(4968, 5000)), "the latest steps are all there"
+    older = [step for step in steps if step < 4968]
+    assert older[0] == 0
+    assert len(set(np.diff(older))) == 1, "every n-th step is kept"
+    assert len(older) >= 40
+
+
+def test_nothing_is_lost_around_an_alert() -> None:
+    steps = set(kept((1234, 4321)))
+    for alert in (1234, 4321):
+        assert set(range(alert - 10, alert + 11)) <= steps
+
+
+def test_a_run_of_nothing_but_alerts_stays_bounded_and_keeps_the_first() -> None:
+    steps = set(kept(tuple(range(100, 5000, 15))))
+    assert set(range(90, 111)) <= steps
 
 
 @pytest.mark.parametrize("steps", [0, 1, 50])

@@ -6,16 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from grad_callbacks.gradients import Layers, Motion, measure
-from tests.helpers import mlp
+from grad_callbacks.gradients import Layers, Motion, StepPlan
+from tests.helpers import mlp, read
 
 
 def layer_norms(layers: Layers, tensors: list[torch.Tensor]) -> list[float]:
     """L2 norm of each layer's tensors, the long way."""
     mine = [[t for t, owner in zip(tensors, layers.owner, strict=True) if owner == i] for i in range(len(layers.names))]
     return [math.sqrt(sum(float(t.detach().square().sum()) for t in tensors)) for tensors in mine]
+
+
+def bring(motion: Motion, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Let the motion have its numbers, as they come with a reading."""
+    motion.arrive({name: values.numpy() for name, values in sums.items()})
+    return sums
 
 
 def step_with(
@@ -27,9 +33,10 @@ def step_with(
     motion = Motion(layers)
     model(torch.ones(1, next(model.parameters()).shape[1])).square().sum().backward()
     before = [p.detach().clone() for p in layers.parameters]
-    motion.before_step()
+    bring(motion, motion.before_step())
     optimizer.step()
     motion.after_step()
+    bring(motion, motion.collect())
     changes = [p - b for p, b in zip(layers.parameters, before, strict=True)]
     return motion, layer_norms(layers, changes), layer_norms(layers, before)
 
@@ -52,7 +59,8 @@ def test_motion_is_measured_at_intervals_only() -> None:
     measured = []
     for _ in range(50):
         motion.before_step()
-        measured.append(motion.after_step() is not None)
+        motion.after_step()
+        measured.append("moved" in motion.collect())
     assert [i for i, due in enumerate(measured) if due] == [*range(20), 20, 30, 40]
 
 
@@ -68,11 +76,11 @@ def test_the_reach_of_an_sgd_gradient_is_its_whole_life_in_the_momentum(
     model[0].bias.data.zero_()
     for p in model.parameters():
         p.grad = torch.ones_like(p)
-    motion.before_step()
-    moves, displacement = motion.of(measure(layers, 0), optimizer, [0.1])
+    bring(motion, motion.before_step())
+    moves, displacement = motion.of(read(layers), StepPlan.of(optimizer, [0.1]))
     assert moves[0] == pytest.approx(0.1 * reach * math.sqrt(12) / 3)
     assert displacement == pytest.approx(moves[0])
-    _, clipped = motion.of(replace(measure(layers, 0), clip_at=1.0), optimizer, [0.1])
+    _, clipped = motion.of(replace(read(layers), clip_at=1.0), StepPlan.of(optimizer, [0.1]))
     assert clipped == pytest.approx(0.1 * reach / 3)
 
 
@@ -83,8 +91,8 @@ def test_weights_at_zero_are_measured_against_a_default_initialisation() -> None
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     layers = Layers.of(optimizer, model)
     motion = Motion(layers)
-    motion.before_step()
-    moves, displacement = motion.of(measure(layers, 0), optimizer, [0.1])
+    bring(motion, motion.before_step())
+    moves, displacement = motion.of(read(layers), StepPlan.of(optimizer, [0.1]))
     assert np.isnan(moves).all()
     assert displacement == pytest.approx(0.1 * math.sqrt(48) / 2)
 
@@ -96,10 +104,11 @@ def test_decoupled_weight_decay_is_not_motion() -> None:
     motion = Motion(layers)
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    motion.before_step()
+    bring(motion, motion.before_step())
     optimizer.step()
     motion.after_step()
+    bring(motion, motion.collect())
     assert motion.update_ratios == pytest.approx(0.01, rel=1e-3)
-    moves, displacement = motion.of(measure(layers, 0), optimizer, [0.1])
+    moves, displacement = motion.of(read(layers), StepPlan.of(optimizer, [0.1]))
     assert moves == pytest.approx(0.0, abs=1e-5)
     assert math.isnan(displacement)

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from grad_callbacks.gradients import measure
 from grad_callbacks.gradients.profile import decay_per_layer, early_to_late
-from tests.helpers import layers_of
+from tests.helpers import layers_of, read
 
 
 @given(factor=st.floats(0.05, 3.0), depth=st.integers(2, 40), scale=st.floats(1e-8, 1e8))
@@ -75,7 +74,7 @@ def test_the_decay_of_the_error_agrees_with_mean_field_theory(
         model.zero_grad()
         output = model(torch.randn(1, width, dtype=torch.float64))
         output.backward(torch.randn_like(output))
-        reading = measure(layers_of(model), step=0)
+        reading = read(layers_of(model))
         bias = ~reading.layers.is_weight
         decays.append(decay_per_layer(reading.norms[bias][4:-4]))
     assert np.median(decays) == pytest.approx(expected, rel=0.05)

@@ -115,10 +115,11 @@ def test_it_is_scale_free(scale: float) -> None:
     assert [alert.step for alert in alerts] == [30]
 
 
-def test_a_short_window_does_not_lower_the_baseline() -> None:
+@pytest.mark.parametrize("fill", [0.25, 0.5])
+def test_a_short_accumulation_window_is_judged_as_if_it_were_whole(fill: float) -> None:
     rule = Exploding()
-    short = {"norms": [0.006, 0.008], "displacement": 0.0, "partial": True}
-    judged(rule, *[short] * 200, calm=30)
+    short = {"norms": [0.6 * fill, 0.8 * fill], "displacement": 0.0, "fill": fill}
+    assert judged(rule, *[short] * 200, calm=30) == []
     assert rule._baseline.level == pytest.approx(1.0)
 
 

@@ -40,7 +40,7 @@ def test_a_decaying_profile_over_layers_that_stand_still_is_named_once() -> None
         {"norms": DECAY[::-1], "motion": STILL},  # grows going back
         {"norms": [1e-9, 1e-5, 1.0, 10.0], "motion": [1e-9] * 4},  # too few layers to judge a decay
         {"norms": [0.0, 1.0], "motion": [0.0] * 2},  # too few to call them dead
-        {"norms": DECAY, "motion": STILL, "partial": True},
+        {"norms": DECAY, "motion": STILL, "fill": 0.5},
         {"norms": DECAY, "motion": STILL, "overflow": True},
         {"norms": [*DECAY[:-1], math.nan], "motion": STILL},
         {"norms": [0.0] * 8, "motion": STILL},  # all gradients are zero: converged

@@ -1,0 +1,81 @@
+"""A reading on its way: measured on the device, not yet known to the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from grad_callbacks.gradients.measurement import Measurement, measure
+from grad_callbacks.gradients.motion import Motion, StepPlan
+from grad_callbacks.gradients.reading import Reading
+from grad_callbacks.gradients.transfer import Transfer
+
+
+@dataclass(frozen=True)
+class About:
+    """What a reading says beside the numbers (see :class:`~grad_callbacks.gradients.reading.Reading`).
+
+    Attributes:
+        step: The step's number.
+        optimizer: Index of the optimizer.
+        under_scaler: A loss scaler is at work, so a non-finite gradient is an overflow.
+        fill: Share of the accumulation window that was there.
+        clip_at: The norm to which somebody else clips afterwards.
+    """
+
+    step: int
+    optimizer: int = 0
+    under_scaler: bool = False
+    fill: float = 1.0
+    clip_at: float | None = None
+
+
+class Incoming:
+    """A step's numbers between device and host.
+
+    Attributes:
+        measurement: The numbers on the device.
+        plan: With what the optimizer will take the step.
+    """
+
+    def __init__(self, measurement: Measurement, motion: Motion, plan: StepPlan, about: About) -> None:
+        self.measurement = measurement
+        self.plan = plan
+        self._motion = motion
+        self._about = about
+        self._transfer = Transfer([measurement.norms, measurement.present, *measurement.companions.values()])
+
+    @classmethod
+    def take(cls, motion: Motion, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> Incoming | None:
+        """Measure gradients, and weights if it is time; None if no parameter has a gradient."""
+        if not motion.layers.parameters:
+            return None
+        measurement = measure(motion.layers, loss_scale, motion.before_step())
+        if measurement is None:
+            motion.forget_step()
+            return None
+        return cls(measurement, motion, plan, about)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """The reading. The first use waits until the numbers have arrived."""
+        norms, present, *sums = self._transfer.wait()
+        self._motion.arrive(dict(zip(self.measurement.companions, sums, strict=True)))
+        reading = Reading(
+            step=self._about.step,
+            layers=self.measurement.layers,
+            norms=norms,
+            present=present > 0,
+            overflow=self._about.under_scaler and not bool(np.isfinite(norms).all()),
+            fill=self._about.fill,
+            optimizer=self._about.optimizer,
+            weight_norms=self._motion.weight_norms,
+            clip_at=self._about.clip_at,
+        )
+        if not reading.is_finite:
+            return reading
+        motion, displacement = self._motion.of(reading, self.plan)
+        return replace(reading, motion=motion, displacement=displacement)

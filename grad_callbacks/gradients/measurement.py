@@ -1,0 +1,73 @@
+"""One measurement: the norms of an optimizer's gradients, on the device where they were taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from grad_callbacks.gradients.layers import Layers
+from grad_callbacks.gradients.norms import l2_norms, values
+from grad_callbacks.gradients.sharding import local
+from grad_callbacks.gradients.transfer import to_device
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What is known of a step on the device, before any number has come to the host.
+
+    Attributes:
+        layers: The layers that were measured.
+        norms: L2 norm of each parameter's whole gradient, float64, shape ``(parameters,)``; 0 where there is none.
+        present: 1 for each parameter that had a gradient, float64, shape ``(parameters,)``.
+        companions: The sums that came along (see :func:`measure`), by name, each of shape ``(parameters,)``.
+        norm: The global norm, a scalar.
+    """
+
+    layers: Layers
+    norms: Tensor
+    present: Tensor
+    companions: Mapping[str, Tensor]
+    norm: Tensor
+
+
+@torch.no_grad()
+def measure(
+    layers: Layers, loss_scale: float | Tensor = 1.0, companions: Mapping[str, Tensor] | None = None
+) -> Measurement | None:
+    """Measure the gradients of ``layers`` in one pass.
+
+    Where parameters are sharded this is a collective: every process takes part, and one ``all_reduce`` gives
+    all of them the same numbers.
+
+    Args:
+        layers: The parameters to measure.
+        loss_scale: What the gradients are still multiplied with (a fused optimizer under a loss scaler).
+        companions: Sums of squares over each parameter's local part, by name, shape ``(parameters,)``, to be
+            added up over the processes in the same collective.
+
+    Returns:
+        The measurement; None if no parameter has a gradient (where they are sharded, that is seen in ``present``).
+    """
+    gradients = [None if p.grad is None else values(local(p.grad)) for p in layers.parameters]
+    companions = companions or {}
+    held = _flags([gradient is not None and gradient.numel() > 0 for gradient in gradients], layers.home)
+    if layers.sharding is None:
+        if all(gradient is None for gradient in gradients):
+            return None
+        norms = l2_norms(gradients, layers.home) / loss_scale
+    else:
+        squares = (l2_norms(gradients, layers.home) / loss_scale) ** 2
+        weighted = torch.stack([squares, held, *companions.values()]) * layers.shares
+        squares, held, *sums = layers.sharding.sum_over_processes(weighted).unbind()
+        companions = dict(zip(companions, sums, strict=True))
+        held, norms = (held > 0).double(), squares.sqrt()
+    return Measurement(layers, norms, held, companions, torch.linalg.vector_norm(norms))
+
+
+def _flags(flags: Sequence[bool], device: torch.device) -> Tensor:
+    if all(flags):
+        return torch.ones(len(flags), dtype=torch.float64, device=device)
+    return to_device(flags, device)

@@ -1,0 +1,72 @@
+"""The one pass over the gradients: an L2 norm for each of them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Squares of entries below this lose digits in float32, or all of them.
+_FAINT = 1e-17
+
+
+def values(gradient: Tensor) -> Tensor:
+    """The entries that count toward the norm: stored values of a sparse gradient, real pairs of a complex one."""
+    if gradient.is_sparse:
+        gradient = gradient.coalesce().values()
+    return torch.view_as_real(gradient) if gradient.is_complex() else gradient
+
+
+def l2_norms(tensors: Sequence[Tensor | None], home: torch.device) -> Tensor:
+    """Return the L2 norm of each tensor, with one kernel per device and precision.
+
+    Norms are accumulated in float32 whatever the tensors' type (float64 stays float64): the norm of float16
+    gradients would overflow at 65504. On the host a float32 sum that overflowed, or that is faint enough to
+    have lost digits, is taken again in float64. On an accelerator that would mean waiting; there a norm
+    beyond 1.8e19 reads as infinite and one below 1e-22 as zero.
+
+    Args:
+        tensors: Real, dense tensors; None counts as zero.
+        home: Where the norms are gathered (see :func:`home_device`).
+
+    Returns:
+        Float64, shape ``(len(tensors),)``, on ``home``.
+    """
+    groups: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
+    for index, tensor in enumerate(tensors):
+        if tensor is not None:
+            accumulate = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+            groups[tensor.device, accumulate].append(index)
+    norms = [torch.zeros((), dtype=torch.float64, device=home)] * len(tensors)
+    for (device, dtype), indices in groups.items():
+        present = [tensor for i in indices if (tensor := tensors[i]) is not None]
+        # The foreach kernel is private in torch, yet it is what clip_grad_norm_ itself is built on.
+        found = torch.stack(torch._foreach_norm(present, 2, dtype=dtype))
+        if device.type == "cpu" and dtype == torch.float32:
+            found = _mended(found, present)
+        found = found.to(home, non_blocking=home.type == "cuda").double()
+        if len(groups) == 1 and len(present) == len(tensors):
+            return found
+        for index, norm in zip(indices, found.unbind(), strict=True):
+            norms[index] = norm
+    return torch.stack(norms)
+
+
+def home_device(devices: Sequence[torch.device]) -> torch.device:
+    """The device where numbers about tensors on ``devices`` are gathered.
+
+    That is the first accelerator if all are of a kind that can copy to the host without waiting, else the host.
+    """
+    return devices[0] if devices and all(device.type == "cuda" for device in devices) else torch.device("cpu")
+
+
+def _mended(norms: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """Take norms that float32 cannot hold again in float64."""
+    norms = norms.double()
+    for index, norm in enumerate(norms.tolist()):
+        if not _FAINT <= norm < math.inf and tensors[index].numel():
+            norms[index] = torch.linalg.vector_norm(tensors[index], dtype=torch.float64)
+    return norms

@@ -1,0 +1,62 @@
+"""Samples of the weights, so that a step's change is seen without a second copy of the model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from grad_callbacks.gradients.layers import Layers
+from grad_callbacks.gradients.norms import l2_norms
+from grad_callbacks.gradients.sharding import local
+from grad_callbacks.gradients.transfer import to_device
+
+SAMPLE = 4096  # entries per parameter
+
+
+class Samples:
+    """Takes up to 4096 evenly spaced entries of each parameter (8191 at most, where they do not divide evenly)."""
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+        self._views: list[Tensor] = []
+        self._scales = torch.zeros(0)
+        self._pointers: list[int] = []
+
+    def take(self) -> Tensor:
+        """Return a copy of all samples, one behind the other, in float32 (or float64 for such parameters)."""
+        if self._layers.sharding is not None or self._pointers != [p.data_ptr() for p in self._layers.parameters]:
+            self._look_again()
+        taken = torch.cat([view.to(self._layers.home, non_blocking=True) for view in self._views])
+        return taken if taken.dtype == torch.float64 else taken.float()
+
+    def squared_distance(self, before: Tensor) -> Tensor:
+        """Estimate how far each parameter's local part has moved.
+
+        Args:
+            before: What :meth:`take` returned.
+
+        Returns:
+            Squared L2 norms of the change, float64, shape ``(parameters,)``.
+        """
+        change = torch.split(self.take() - before, [view.numel() for view in self._views])
+        return l2_norms(change, self._layers.home) ** 2 * self._scales
+
+    def _look_again(self) -> None:
+        """Find the samples in memory: views are kept, since making them costs more than copying them."""
+        parameters = self._layers.parameters
+        flats = [_flat(local(parameter.detach())) for parameter in parameters]
+        self._views = [flat[:: max(1, flat.numel() // SAMPLE)] for flat in flats]
+        scales = [flat.numel() / max(1, view.numel()) for flat, view in zip(flats, self._views, strict=True)]
+        self._scales = to_device(scales, self._layers.home)
+        is_view = all(
+            flat.numel() == 0 or flat.data_ptr() == local(parameter).data_ptr()
+            for flat, parameter in zip(flats, parameters, strict=True)
+        )
+        self._pointers = [parameter.data_ptr() for parameter in parameters] if is_view else []
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """All entries in the order of memory: a view for dense tensors of any layout, channels-last included."""
+    tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    by_stride = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+    return tensor.permute(by_stride).reshape(-1)

@@ -1,0 +1,135 @@
+"""Sharding: which part of each parameter this process holds, and how the parts add up to the whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Sharding:
+    """How an optimizer's parameters lie over the processes.
+
+    A sum over a sharded tensor's entries is the sum of what each process holds, counted once: a part that
+    several processes hold counts one over the number of copies in each of them. So a single ``all_reduce`` of
+    the weighted local sums gives every parameter's sum at once, whatever mixture of sharded, replicated and
+    tensor-parallel parameters there is.
+
+    Attributes:
+        shapes: The whole shape of each parameter.
+        shares: One over the number of processes that hold the same part, for each parameter.
+    """
+
+    shapes: tuple[torch.Size, ...]
+    shares: tuple[float, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module, parameters: Sequence[Tensor]) -> Sharding | None:
+        """Find out how ``parameters`` are sharded; None if this process holds all of each of them.
+
+        Knows FSDP (``FullyShardedDataParallel``), FSDP2 (``fully_shard``) and tensor parallelism (DTensor).
+        """
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return None
+        pieces = _flat_pieces(model)
+        found = [pieces.get(id(parameter)) or _dtensor_piece(parameter) for parameter in parameters]
+        if not any(found):
+            return None
+        world = dist.get_world_size()
+        return cls(
+            shapes=tuple(piece[0] if piece else p.shape for piece, p in zip(found, parameters, strict=True)),
+            # What is not sharded at all lies on every process.
+            shares=tuple((piece[1] if piece else 1) / world for piece in found),
+        )
+
+    def sum_over_processes(self, values: Tensor) -> Tensor:
+        """Add up ``values``, already weighted, over all processes: the one collective of a step."""
+        where = _collective_device(values.device)
+        total = values.to(where, copy=True)
+        dist.all_reduce(total)
+        return total.to(values.device)
+
+    def check_alike(self, names: Sequence[str]) -> None:
+        """Make sure that all processes hold parts of the same parameters.
+
+        Raises:
+            ValueError: If they do not, as under pipeline parallelism: sums over the processes would mix layers up.
+        """
+        gathered: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, list(names))
+        if any(other != list(names) for other in gathered):
+            raise ValueError(
+                "the processes hold different layers (pipeline parallelism?), so gradients cannot be compared over "
+                "them. Watch the stages with data or tensor parallelism only, or remove the gradient callback."
+            )
+
+
+def is_first_process() -> bool:
+    """True on the process that speaks for all of a distributed run, and in any other run."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+def agree(names: list[str]) -> list[str]:
+    """Return the first process's ``names`` on every process: a data-dependent forward pass may differ."""
+    told = [names]
+    dist.broadcast_object_list(told, src=0)
+    return told[0]
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this process's part of ``tensor``, as a plain tensor that shares its memory.
+
+    A DTensor that is still a partial sum is added up first, which costs a collective of its own.
+    """
+    if not _is_dtensor(tensor):
+        return tensor
+    placements = tensor.placements  # type: ignore[attr-defined]
+    if any(placement.is_partial() for placement in placements):
+        from torch.distributed.tensor import Replicate
+
+        whole = [Replicate() if placement.is_partial() else placement for placement in placements]
+        tensor = tensor.redistribute(placements=whole)  # type: ignore[attr-defined]
+    return tensor.to_local()  # type: ignore[attr-defined, no-any-return]
+
+
+def _is_dtensor(tensor: Tensor) -> bool:
+    return hasattr(tensor, "placements") and hasattr(tensor, "to_local")
+
+
+def _dtensor_piece(parameter: Tensor) -> tuple[torch.Size, int] | None:
+    """Whole shape, and into how many parts it is cut; None for a plain tensor."""
+    if not _is_dtensor(parameter):
+        return None
+    mesh, placements = parameter.device_mesh, parameter.placements  # type: ignore[attr-defined]
+    parts = math.prod(mesh.size(dim) for dim, placement in enumerate(placements) if placement.is_shard())
+    return parameter.shape, parts
+
+
+def _flat_pieces(model: nn.Module) -> dict[int, tuple[torch.Size, int]]:
+    """The same for parameters that FSDP has flattened, by identity."""
+    from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
+
+    pieces: dict[int, tuple[torch.Size, int]] = {}
+    for unit in FullyShardedDataParallel.fsdp_modules(model):
+        handle = unit._handle  # private, yet the only place that knows the shapes; FSDP1 is not developed any more
+        if handle is None:
+            continue
+        flat: Any = handle.flat_param
+        whole = unit.sharding_strategy == ShardingStrategy.NO_SHARD
+        parts = 1 if whole else dist.get_world_size(unit.process_group)
+        pieces[id(flat)] = (flat._unpadded_unsharded_size, parts)
+        for parameter, shape in zip(flat._params or (), flat._shapes, strict=False):
+            pieces[id(parameter)] = (shape, parts)
+    return pieces
+
+
+def _collective_device(device: torch.device) -> torch.device:
+    if device.type == "cpu" and dist.get_backend() == "nccl":  # parameters offloaded to the host
+        return torch.device("cuda", torch.cuda.current_device())
+    return device

@@ -1,0 +1,102 @@
+"""The record of a run: what was found, what was done, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
+from grad_callbacks.gradients import History
+from grad_callbacks.interventions import Intervention
+from grad_callbacks.loss import LossTrack
+from grad_callbacks.report import write_report
+
+
+class Record:
+    """Keeps alerts, interventions, history and loss of a run, over all its optimizers.
+
+    Attributes:
+        alerts: All alerts so far, in order.
+        interventions: All interventions so far, in order.
+        loss: The training loss, as far as it was told.
+        active: For each optimizer the kinds of trouble that were there at its last reading.
+    """
+
+    def __init__(self) -> None:
+        self.alerts: list[Alert] = []
+        self.interventions: list[Intervention] = []
+        self.loss = LossTrack()
+        self.readings = History()
+        self.active: dict[int, list[Kind]] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """True before the first reading."""
+        return self.readings.is_empty
+
+    @property
+    def verdict(self) -> Verdict:
+        """What was wrong with the run: the kind of its first alert, or ``"healthy"``."""
+        return self.alerts[0].kind if self.alerts else "healthy"
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the run ended.
+
+        ``"repaired"`` if remedies were applied, no rule finds anything wrong any more, and the training loss
+        does not stay above where it was before the first alert.
+        """
+        if not self.alerts:
+            return "healthy"
+        calm = not self.still_wrong and self.loss.has_returned
+        return "repaired" if self.interventions and calm else "unrepaired"
+
+    @property
+    def still_wrong(self) -> list[Kind]:
+        """The kinds of trouble that were there at the last reading."""
+        return list(dict.fromkeys(kind for kinds in self.active.values() for kind in kinds))
+
+    def history(self) -> pd.DataFrame:
+        """Return one row per step and layer.
+
+        Returns:
+            Columns ``step``, ``layer``, ``depth`` (place in the forward pass, from 0), ``norm`` and ``rms`` (of the
+            gradient before any remedy; the root of a step's summed squared norms is its global norm),
+            ``weight_norm`` (as last measured) and ``update_ratio`` (norm of the layer's change in this step over its
+            weight norm; NaN where it was not measured). In long runs every second step is dropped, again and again,
+            except around alerts.
+        """
+        return self.readings.to_frame()
+
+    def report(self) -> str:
+        """Return verdict, alerts, interventions and the layers' profile as markdown."""
+        return write_report(
+            self.verdict, self.outcome, self.alerts, self.interventions, self.history(), self.still_wrong, self.loss
+        )
+
+    def add(self, alert: Alert) -> None:
+        """Note an alert; at the first one, also where the loss was."""
+        if not self.alerts:
+            self.loss.mark()
+        self.alerts.append(alert)
+        self.readings.mark()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain data and tensors, which a checkpoint loads with ``weights_only=True``."""
+        return {
+            "alerts": [alert.to_dict() for alert in self.alerts],
+            "interventions": [intervention.to_dict() for intervention in self.interventions],
+            "history": self.readings.state_dict(),
+            "loss": self.loss.state_dict(),
+            "active": {index: list(kinds) for index, kinds in self.active.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.alerts = [Alert.from_dict(alert) for alert in state["alerts"]]
+        self.interventions = [Intervention.from_dict(entry) for entry in state["interventions"]]
+        self.readings.load_state_dict(state["history"])
+        self.loss.load_state_dict(state["loss"])
+        self.active = {index: list(kinds) for index, kinds in state["active"].items()}

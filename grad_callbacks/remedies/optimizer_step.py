@@ -1,0 +1,193 @@
+"""The one thing a remedy may touch: the optimizer step about to be taken."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from grad_callbacks.gradients import Incoming, Reading
+from grad_callbacks.gradients.norms import l2_norms
+from grad_callbacks.gradients.sharding import local
+from grad_callbacks.remedies.learning_rate import LearningRate
+
+
+class OptimizerStep:
+    """The optimizer step about to be taken.
+
+    Its methods work on the device and never wait for it. :attr:`reading` and :attr:`norm` are numbers on the host:
+    using them before the step is taken waits for the device.
+
+    Args:
+        incoming: The step's gradients, as they were before any remedy.
+        optimizer: Takes the step.
+        learning_rate: The learning rate of the optimizer.
+        loss_scale: What the gradients are still multiplied with.
+        under_scaler: A loss scaler is at work: it skips steps that overflow.
+        on_device: Leave every decision to the device instead of reading it on the host.
+
+    Attributes:
+        learning_rate: The learning rate of its optimizer.
+        norm_on_device: The global norm after what remedies did so far, a scalar.
+        is_skipped: True once the host has decided that the step will not be taken.
+        is_taken: True once the step has been taken: acting on it comes too late.
+    """
+
+    def __init__(
+        self,
+        incoming: Incoming,
+        optimizer: torch.optim.Optimizer,
+        learning_rate: LearningRate,
+        loss_scale: float | Tensor = 1.0,
+        under_scaler: bool = False,
+        on_device: bool = False,
+    ) -> None:
+        self.learning_rate = learning_rate
+        self.norm_on_device = incoming.measurement.norm
+        self.is_skipped = False
+        self.is_taken = False
+        self._incoming = incoming
+        self._measurement = incoming.measurement
+        self._optimizer = optimizer
+        self._loss_scale = loss_scale
+        self._under_scaler = under_scaler
+        self._on_device = on_device
+        self._coefficient: Tensor | None = None  # what the gradients are still to be multiplied with
+        self._found_inf: Tensor | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """Its gradients, as they were before any remedy."""
+        return self._incoming.reading
+
+    @property
+    def norm(self) -> float:
+        """The global norm after what remedies did so far."""
+        return float(self.norm_on_device)
+
+    def limit_norm(self, max_norm: float) -> Tensor:
+        """Rescale all gradients together so that their global norm is at most ``max_norm``.
+
+        A norm that is not finite is left alone: no factor mends it.
+
+        Returns:
+            Whether they were rescaled, a scalar.
+        """
+        norm = self.norm_on_device
+        coefficient = torch.clamp(max_norm / norm, max=1.0).where(torch.isfinite(norm), torch.ones_like(norm))
+        self.multiply(coefficient)
+        return coefficient < 1.0
+
+    @torch.no_grad()
+    def multiply(self, coefficient: float | Tensor) -> None:
+        """Multiply all gradients with ``coefficient``."""
+        self.norm_on_device = self.norm_on_device * coefficient
+        if self._on_device:
+            pending = coefficient if self._coefficient is None else self._coefficient * coefficient
+            self._coefficient = torch.as_tensor(pending)
+        elif (factor := float(coefficient)) != 1.0:
+            torch._foreach_mul_(self._gradients(), factor)
+
+    @torch.no_grad()
+    def limit_values(self, max_value: float) -> Tensor:
+        """Clamp every gradient entry to ``[-max_value, max_value]`` (complex entries: real and imaginary part).
+
+        A clamp changes each entry differently, so the norm after it is measured anew; where parameters are sharded
+        that is a second collective.
+
+        Returns:
+            Whether the norm has changed, a scalar.
+        """
+        self._apply_coefficient()
+        before, gradients = self.norm_on_device, self._gradients()
+        if not self._on_device and not (before > max_value and torch.isfinite(before)):
+            return torch.zeros((), dtype=torch.bool)  # no entry can be beyond the limit
+        if isinstance(self._loss_scale, Tensor):
+            torch._foreach_div_(gradients, self._loss_scale.to(torch.float32))
+            _clamp(gradients, max_value)
+            torch._foreach_mul_(gradients, self._loss_scale.to(torch.float32))
+        else:
+            _clamp(gradients, max_value * self._loss_scale)
+        self.norm_on_device = self._measure_again(gradients)
+        return self.norm_on_device < before
+
+    @torch.no_grad()
+    def skip(self) -> None:
+        """Make the step an exact no-op: no momentum, no decay, no step count."""
+        self.is_skipped = True
+        self.norm_on_device = torch.zeros_like(self.norm_on_device)
+        if not (self._under_scaler and can_skip_on_device(self._optimizer)):
+            for parameter in self._measurement.layers.parameters:
+                parameter.grad = None
+        elif gradients := [gradient for gradient in self._gradients() if gradient.numel()]:
+            # A fused optimizer under a loss scaler needs its gradients; it skips when one of them is infinite.
+            gradients[0].fill_(torch.inf)
+
+    @torch.no_grad()
+    def skip_if_nonfinite(self) -> Tensor:
+        """Skip the step if a gradient entry is NaN or infinite; return whether it is, a scalar."""
+        bad = ~torch.isfinite(self._measurement.norm)
+        if not self._on_device:
+            if bad:
+                self.skip()
+        else:
+            self._found_inf = bad.float()
+            self.norm_on_device = self.norm_on_device.where(~bad, torch.zeros_like(self.norm_on_device))
+        return bad
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        """Hand over to the optimizer what was left to the device. Called once, after all remedies."""
+        if self._found_inf is not None and not self._under_scaler:  # a scaler brings its own
+            self._optimizer.found_inf = self._found_inf  # type: ignore[attr-defined]
+        fused = can_skip_on_device(self._optimizer) and not self._under_scaler
+        if self._coefficient is not None and fused and self._measurement.layers.sharding is None:
+            # The fused kernel divides by this on its way, which saves a pass over the gradients.
+            self._optimizer.grad_scale = self._coefficient.float().reciprocal()  # type: ignore[attr-defined]
+            self._coefficient = None
+        self._apply_coefficient()
+
+    def after(self) -> None:
+        """Take back what :meth:`commit` handed over: the optimizer has used it."""
+        self.is_taken = True
+        if not self._under_scaler:
+            for name in ("grad_scale", "found_inf"):
+                self._optimizer.__dict__.pop(name, None)
+
+    def _apply_coefficient(self) -> None:
+        if self._coefficient is not None:
+            torch._foreach_mul_(self._gradients(), self._coefficient.float())
+            self._coefficient = None
+
+    def _measure_again(self, gradients: list[Tensor]) -> Tensor:
+        layers = self._measurement.layers
+        if layers.sharding is None:
+            norm: Tensor = torch.linalg.vector_norm(l2_norms(gradients, layers.home))
+            return norm / self._loss_scale
+        parts = [None if p.grad is None else local(p.grad) for p in layers.parameters]
+        squares = l2_norms(parts, layers.home) ** 2 * layers.shares
+        return layers.sharding.sum_over_processes(squares).sum().sqrt() / self._loss_scale
+
+    def _gradients(self) -> list[Tensor]:
+        """The gradients' memory: real and dense, this process's part of each."""
+        gradients = []
+        for parameter in self._measurement.layers.parameters:
+            if parameter.grad is None:
+                continue
+            if parameter.grad.is_sparse:
+                # A row that was used twice has two entries until they are added up.
+                parameter.grad = parameter.grad.coalesce()
+                gradient = parameter.grad.values()
+            else:
+                gradient = local(parameter.grad)
+            gradients.append(torch.view_as_real(gradient) if gradient.is_complex() else gradient)
+        return gradients
+
+
+def can_skip_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """True for a fused optimizer: it reads from the device what to divide by, and whether to step at all."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def _clamp(gradients: list[Tensor], limit: float) -> None:
+    torch._foreach_clamp_min_(gradients, -limit)
+    torch._foreach_clamp_max_(gradients, limit)

@@ -1,0 +1,44 @@
+"""What gradients alone do not show of the step that is about to use them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from grad_callbacks.remedies.optimizer_step import can_skip_on_device
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the engine must be told about a step, because gradients alone do not show it.
+
+    Attributes:
+        loss_scale: What the gradients are still multiplied with: a number, or the loss scaler's own tensor.
+        under_scaler: A loss scaler is at work and skips steps that overflow.
+        fill: Share of the accumulation window that was there when an epoch cut it short: the gradient is that much
+            too small.
+        clip_at: The norm to which the user's own clipping will clip afterwards.
+    """
+
+    loss_scale: float | Tensor = 1.0
+    under_scaler: bool = False
+    fill: float = 1.0
+    clip_at: float | None = None
+
+    @classmethod
+    def of_scaler(cls, scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> Surroundings:
+        """Describe a step under a loss scaler; unscales the gradients, unless the optimizer is fused and will itself.
+
+        Args:
+            scaler: Has scaled the loss.
+            optimizer: Will be stepped by ``scaler.step(optimizer)``.
+        """
+        if not scaler.is_enabled():
+            return cls()
+        if can_skip_on_device(optimizer):
+            return cls(loss_scale=scaler._scale if scaler._scale is not None else 1.0, under_scaler=True)
+        if not scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]:
+            scaler.unscale_(optimizer)
+        return cls(under_scaler=True)
