@@ -10,7 +10,6 @@ from torch import Tensor
 
 from grad_callbacks.gradients.layers import Layers
 from grad_callbacks.gradients.norms import l2_norms, values
-from grad_callbacks.gradients.sharding import local
 from grad_callbacks.gradients.transfer import to_device
 
 
@@ -51,7 +50,14 @@ def measure(
     Returns:
         The measurement; None if no parameter has a gradient (where they are sharded, that is seen in ``present``).
     """
-    gradients = [None if p.grad is None else values(local(p.grad)) for p in layers.parameters]
+    shares = layers.shares
+    if layers.sharding is None:
+        gradients = [parameter.grad for parameter in layers.parameters]
+    else:
+        gradients, found = layers.sharding.take_apart(layers.parameters)
+        if found != layers.sharding.shares:
+            shares = to_device(found, layers.home)
+    gradients = [None if gradient is None else values(gradient) for gradient in gradients]
     companions = companions or {}
     held = _flags([gradient is not None and gradient.numel() > 0 for gradient in gradients], layers.home)
     if layers.sharding is None:
@@ -60,7 +66,9 @@ def measure(
         norms = l2_norms(gradients, layers.home) / loss_scale
     else:
         squares = (l2_norms(gradients, layers.home) / loss_scale) ** 2
-        weighted = torch.stack([squares, held, *companions.values()]) * layers.shares
+        weighted = torch.stack([squares, held, *companions.values()])
+        weighted[:2] *= shares
+        weighted[2:] *= layers.shares
         squares, held, *sums = layers.sharding.sum_over_processes(weighted).unbind()
         companions = dict(zip(companions, sums, strict=True))
         held, norms = (held > 0).double(), squares.sqrt()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,24 +35,18 @@ def l2_norms(tensors: Sequence[Tensor | None], home: torch.device) -> Tensor:
     Returns:
         Float64, shape ``(len(tensors),)``, on ``home``.
     """
-    groups: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
-    for index, tensor in enumerate(tensors):
-        if tensor is not None:
-            accumulate = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-            groups[tensor.device, accumulate].append(index)
+    kinds = {None if tensor is None else (tensor.device, tensor.dtype) for tensor in tensors}
+    if len(kinds) == 1 and None not in kinds:
+        return _norms_of_a_kind(tensors, home)  # type: ignore[arg-type]  # None is not among them
     norms = [torch.zeros((), dtype=torch.float64, device=home)] * len(tensors)
-    for (device, dtype), indices in groups.items():
-        present = [tensor for i in indices if (tensor := tensors[i]) is not None]
-        # The foreach kernel is private in torch, yet it is what clip_grad_norm_ itself is built on.
-        found = torch.stack(torch._foreach_norm(present, 2, dtype=dtype))
-        if device.type == "cpu" and dtype == torch.float32:
-            found = _mended(found, present)
-        found = found.to(home, non_blocking=home.type == "cuda").double()
-        if len(groups) == 1 and len(present) == len(tensors):
-            return found
+    for kind in kinds - {None}:
+        indices = [
+            i for i, tensor in enumerate(tensors) if tensor is not None and (tensor.device, tensor.dtype) == kind
+        ]
+        found = _norms_of_a_kind([tensors[i] for i in indices], home)  # type: ignore[misc]
         for index, norm in zip(indices, found.unbind(), strict=True):
             norms[index] = norm
-    return torch.stack(norms)
+    return torch.stack(norms) if norms else torch.zeros(0, dtype=torch.float64)
 
 
 def home_device(devices: Sequence[torch.device]) -> torch.device:
@@ -63,10 +57,19 @@ def home_device(devices: Sequence[torch.device]) -> torch.device:
     return devices[0] if devices and all(device.type == "cuda" for device in devices) else torch.device("cpu")
 
 
-def _mended(norms: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """Take norms that float32 cannot hold again in float64."""
-    norms = norms.double()
-    for index, norm in enumerate(norms.tolist()):
-        if not _FAINT <= norm < math.inf and tensors[index].numel():
-            norms[index] = torch.linalg.vector_norm(tensors[index], dtype=torch.float64)
+def _norms_of_a_kind(tensors: Sequence[Tensor], home: torch.device) -> Tensor:
+    accumulate = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
+    # The foreach kernel is private in torch, yet it is what clip_grad_norm_ itself is built on.
+    norms = torch.stack(torch._foreach_norm(list(tensors), 2, dtype=accumulate))
+    norms = norms.to(home, non_blocking=home.type == "cuda").double()
+    if tensors[0].device.type == "cpu" and accumulate == torch.float32:
+        _mend(norms, tensors)
     return norms
+
+
+def _mend(norms: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Take norms that float32 cannot hold again in float64."""
+    seen = norms.numpy()
+    for index in np.flatnonzero(~((seen >= _FAINT) & (seen < math.inf))).tolist():
+        if tensors[index].numel():
+            norms[index] = torch.linalg.vector_norm(tensors[index], dtype=torch.float64)

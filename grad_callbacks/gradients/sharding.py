@@ -38,15 +38,32 @@ class Sharding:
         if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
             return None
         pieces = _flat_pieces(model)
-        found = [pieces.get(id(parameter)) or _dtensor_piece(parameter) for parameter in parameters]
-        if not any(found):
+        found = [pieces.get(id(parameter)) or (parameter.shape, _parts(parameter)) for parameter in parameters]
+        if not pieces and not any(_is_dtensor(parameter) for parameter in parameters):
             return None
         world = dist.get_world_size()
         return cls(
-            shapes=tuple(piece[0] if piece else p.shape for piece, p in zip(found, parameters, strict=True)),
-            # What is not sharded at all lies on every process.
-            shares=tuple((piece[1] if piece else 1) / world for piece in found),
+            shapes=tuple(shape for shape, _ in found),
+            shares=tuple(parts / world for _, parts in found),  # what is not cut at all lies on every process
         )
+
+    def take_apart(self, parameters: Sequence[Tensor]) -> tuple[list[Tensor | None], tuple[float, ...]]:
+        """Return this process's part of each parameter's gradient, and its share.
+
+        Gradients that are still partial sums (where sequence parallelism meets a replicated weight) are added up
+        for good: the optimizer would do the same a moment later. A gradient may be cut otherwise than its parameter,
+        after a replicated weight has met a sharded activation.
+        """
+        world = dist.get_world_size()
+        parts: list[Tensor | None] = []
+        shares: list[float] = []
+        for parameter, share in zip(parameters, self.shares, strict=True):
+            if parameter.grad is not None and _is_dtensor(parameter.grad):
+                parameter.grad = _added_up(parameter.grad)
+                share = _parts(parameter.grad) / world
+            parts.append(None if parameter.grad is None else local(parameter.grad))
+            shares.append(share)
+        return parts, tuple(shares)
 
     def sum_over_processes(self, values: Tensor) -> Tensor:
         """Add up ``values``, already weighted, over all processes: the one collective of a step."""
@@ -83,36 +100,35 @@ def agree(names: list[str]) -> list[str]:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return this process's part of ``tensor``, as a plain tensor that shares its memory.
+    """Return this process's part of ``tensor``, as a plain tensor that shares its memory."""
+    return tensor.to_local() if _is_dtensor(tensor) else tensor  # type: ignore[attr-defined]
 
-    A DTensor that is still a partial sum is added up first, which costs a collective of its own.
-    """
-    if not _is_dtensor(tensor):
-        return tensor
-    placements = tensor.placements  # type: ignore[attr-defined]
-    if any(placement.is_partial() for placement in placements):
-        from torch.distributed.tensor import Replicate
 
-        whole = [Replicate() if placement.is_partial() else placement for placement in placements]
-        tensor = tensor.redistribute(placements=whole)  # type: ignore[attr-defined]
-    return tensor.to_local()  # type: ignore[attr-defined, no-any-return]
+def _added_up(tensor: Any) -> Tensor:
+    """Return a DTensor itself, or its sum over the processes if each has a part of the sum only."""
+    if not any(placement.is_partial() for placement in tensor.placements):
+        return tensor  # type: ignore[no-any-return]
+    from torch.distributed.tensor import Replicate
+
+    placements = [Replicate() if placement.is_partial() else placement for placement in tensor.placements]
+    return tensor.redistribute(placements=placements)  # type: ignore[no-any-return]
 
 
 def _is_dtensor(tensor: Tensor) -> bool:
     return hasattr(tensor, "placements") and hasattr(tensor, "to_local")
 
 
-def _dtensor_piece(parameter: Tensor) -> tuple[torch.Size, int] | None:
-    """Whole shape, and into how many parts it is cut; None for a plain tensor."""
-    if not _is_dtensor(parameter):
-        return None
-    mesh, placements = parameter.device_mesh, parameter.placements  # type: ignore[attr-defined]
-    parts = math.prod(mesh.size(dim) for dim, placement in enumerate(placements) if placement.is_shard())
-    return parameter.shape, parts
+def _parts(tensor: Tensor) -> int:
+    """Into how many parts a tensor is cut: 1 for a plain one."""
+    if not _is_dtensor(tensor):
+        return 1
+    mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
+    # Not by is_shard(), which is false for the strided shards of FSDP2 over tensor parallelism.
+    return math.prod(mesh.size(dim) for dim, placement in enumerate(placements) if not placement.is_replicate())
 
 
 def _flat_pieces(model: nn.Module) -> dict[int, tuple[torch.Size, int]]:
-    """The same for parameters that FSDP has flattened, by identity."""
+    """For parameters that FSDP has flattened, by identity: whole shape, and into how many parts they are cut."""
     from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
 
     pieces: dict[int, tuple[torch.Size, int]] = {}

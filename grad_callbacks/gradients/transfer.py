@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class Transfer:
     """
 
     def __init__(self, parts: Sequence[Tensor]) -> None:
-        self._ends = np.cumsum([part.numel() for part in parts])[:-1]
+        self._sizes = [part.numel() for part in parts]
         numbers = torch.cat([part.reshape(-1) for part in parts])
         self._arrived: torch.cuda.Event | None = None
         self._host = numbers
@@ -45,4 +46,5 @@ class Transfer:
         """Return the parts, flat. Waits for those numbers only, not for work that was given out after them."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        return np.split(self._host.numpy(), self._ends)
+        numbers, ends = self._host.numpy(), accumulate(self._sizes)
+        return [numbers[end - size : end] for size, end in zip(self._sizes, ends, strict=True)]

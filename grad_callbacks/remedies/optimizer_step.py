@@ -8,6 +8,7 @@ from torch import Tensor
 from grad_callbacks.gradients import Incoming, Reading
 from grad_callbacks.gradients.norms import l2_norms
 from grad_callbacks.gradients.sharding import local
+from grad_callbacks.gradients.transfer import to_device
 from grad_callbacks.remedies.learning_rate import LearningRate
 
 
@@ -140,7 +141,7 @@ class OptimizerStep:
         if self._found_inf is not None and not self._under_scaler:  # a scaler brings its own
             self._optimizer.found_inf = self._found_inf  # type: ignore[attr-defined]
         fused = can_skip_on_device(self._optimizer) and not self._under_scaler
-        if self._coefficient is not None and fused and self._measurement.layers.sharding is None:
+        if self._coefficient is not None and fused:
             # The fused kernel divides by this on its way, which saves a pass over the gradients.
             self._optimizer.grad_scale = self._coefficient.float().reciprocal()  # type: ignore[attr-defined]
             self._coefficient = None
@@ -163,8 +164,8 @@ class OptimizerStep:
         if layers.sharding is None:
             norm: Tensor = torch.linalg.vector_norm(l2_norms(gradients, layers.home))
             return norm / self._loss_scale
-        parts = [None if p.grad is None else local(p.grad) for p in layers.parameters]
-        squares = l2_norms(parts, layers.home) ** 2 * layers.shares
+        parts, shares = layers.sharding.take_apart(layers.parameters)
+        squares = l2_norms(parts, layers.home) ** 2 * to_device(shares, layers.home)
         return layers.sharding.sum_over_processes(squares).sum().sqrt() / self._loss_scale
 
     def _gradients(self) -> list[Tensor]:
