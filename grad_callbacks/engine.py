@@ -15,7 +15,6 @@ from grad_callbacks.alerts import Alert, Kind
 from grad_callbacks.checks import at_least
 from grad_callbacks.gradients import (
     About,
-    ForwardOrder,
     Incoming,
     Layers,
     Motion,
@@ -24,6 +23,8 @@ from grad_callbacks.gradients import (
     Transfer,
     arrives_later,
 )
+from grad_callbacks.gradients.layers import all_by_depth
+from grad_callbacks.gradients.order import ForwardHooks, order_of_use
 from grad_callbacks.gradients.sharding import agree
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.prescription import Prescription
@@ -161,8 +162,9 @@ class Engine:
         ]
         if self.prescription is not None and isinstance(self.optimizer, torch.optim.LBFGS):
             self.prescription.leave_out(ClipNorm, ClipValue, why="clipping would spoil the line search of LBFGS")
-        self._forward: ForwardOrder | None = ForwardOrder(model)
+        self._used: list[str] = []  # layers in the order of their use, as far as losses have shown it
         self._regroup()
+        self._forward = ForwardHooks(model) if self.layers.sharding is not None else None
 
     @property
     def active(self) -> list[Kind]:
@@ -180,7 +182,8 @@ class Engine:
 
         Args:
             step: Its number; by default steps are counted from 0.
-            loss: The training loss, a scalar; it tells whether a remedy helped.
+            loss: The training loss, a scalar: it tells whether a remedy helped, and its graph the order of the
+                layers, which is that of registration without it.
             scaler: The loss scaler that will take the step. Gradients are unscaled here if they are not yet.
             around: What is special about the step, instead of ``scaler``.
 
@@ -195,6 +198,7 @@ class Engine:
         earlier = self.settle()
         if loss is not None:
             self.record.loss.feed(loss)
+            self.look_at(loss)
         if around is None:
             around = Surroundings.of_scaler(scaler, self.optimizer) if scaler is not None else Surroundings()
         self._prepare()
@@ -210,6 +214,11 @@ class Engine:
             return self.settle()
         self._act(under_way)
         return earlier
+
+    def look_at(self, loss: Tensor) -> None:
+        """Learn the order of the layers from a loss, if it is not known yet; before or after its backward pass."""
+        if not self.order and self._forward is None:
+            self._used = list(dict.fromkeys([*self._used, *order_of_use(loss, self.model)]))
 
     def settle(self) -> Outlook | None:
         """Judge the step that is still to be judged and return what happened; None if there is none."""
@@ -258,10 +267,8 @@ class Engine:
 
     def _prepare(self) -> None:
         self._release_step()  # of a step that was not taken: a loss scaler has skipped it
-        if self._forward is not None:
-            names = self._forward.names
-            self._forget_forward()
-            self._learn_order(names)
+        if not self.order:
+            self._learn_order()
         elif self._grouping != _grouping(self.optimizer):
             self._regroup()  # a fine-tuning schedule has added parameters
 
@@ -350,9 +357,11 @@ class Engine:
         if "moved" in sums and self._last is not None:
             self.record.readings.set_update_ratios(self._last, self.motion.update_ratios)
 
-    def _learn_order(self, order: Sequence[str]) -> None:
+    def _learn_order(self) -> None:
+        used = self._used if self._forward is None else self._forward.called
         agree_on = self._agree_on or (agree if self.layers.sharding is not None else list)
-        self.order = agree_on(list(order))
+        self.order = agree_on(all_by_depth(self.model, used))
+        self._forget_forward()
         self._regroup()
 
     def _forget_forward(self) -> None:

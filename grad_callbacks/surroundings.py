@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import OptState
 
 from grad_callbacks.remedies.optimizer_step import can_skip_on_device
 
@@ -37,8 +38,9 @@ class Surroundings:
         """
         if not scaler.is_enabled():
             return cls()
-        if can_skip_on_device(optimizer):
-            return cls(loss_scale=scaler._scale if scaler._scale is not None else 1.0, under_scaler=True)
-        if not scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]:
+        state = scaler._per_optimizer_states.get(id(optimizer), {})  # the only place that tells what is unscaled
+        if scaler._scale is not None and state.get("stage", OptState.READY) is OptState.READY:
+            if can_skip_on_device(optimizer):
+                return cls(loss_scale=scaler._scale, under_scaler=True)
             scaler.unscale_(optimizer)
         return cls(under_scaler=True)

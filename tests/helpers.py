@@ -30,6 +30,20 @@ def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     return nn.Sequential(*modules[:-1])
 
 
+class Backwards(nn.Module):
+    """Runs its layers in the opposite order of their registration."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(2, 2)
+        self.attention = nn.MultiheadAttention(2, 1)  # calls its out_proj as a function, unseen by hooks
+        self.first = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.last(self.attention(x, x, x)[0])  # type: ignore[no-any-return]
+
+
 class Regression(LightningModule):
     """Mean squared error of any model on batches of ``(inputs, targets)``."""
 

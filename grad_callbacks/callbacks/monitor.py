@@ -9,10 +9,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
+from grad_callbacks.callbacks.bases import Callback
 from grad_callbacks.callbacks.metrics import metrics
 from grad_callbacks.callbacks.recording import record
 from grad_callbacks.callbacks.surroundings import refuse_unsupported, surroundings, warn_of_spawning, watched_module
@@ -166,6 +168,11 @@ class GradientMonitor(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note the place in the epoch, which tells a short accumulation window."""
         self._batch_idx = batch_idx
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Learn the order of the layers from the first losses."""
+        for engine in self._engines.values():
+            engine.look_at(loss)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -10,7 +11,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
-from grad_callbacks.remedies.optimizer_step import can_skip_on_device
 from grad_callbacks.surroundings import Surroundings
 
 # Where no process can see the gradients, and what to use in its place.
@@ -26,17 +26,11 @@ def surroundings(
 ) -> Surroundings:
     """Describe the step that ``optimizer`` is about to take, as of ``on_before_optimizer_step``."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
-    # A fused optimizer unscales by itself, so at this hook its gradients still carry the loss scale.
-    scale = scaler._scale if scaler is not None and can_skip_on_device(optimizer) else None
+    scaled = Surroundings() if scaler is None else Surroundings.of_scaler(scaler, optimizer)
     window = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
     # Lightning divides the loss by the whole window even when the epoch ends within it.
     filled = (batch_idx + 1) % window or window
-    return Surroundings(
-        loss_scale=1.0 if scale is None else scale,
-        under_scaler=scaler is not None,
-        fill=filled / window,
-        clip_at=clips_by_norm_at(trainer),
-    )
+    return replace(scaled, fill=filled / window, clip_at=clips_by_norm_at(trainer))
 
 
 def watched_module(trainer: Trainer, pl_module: LightningModule) -> nn.Module:

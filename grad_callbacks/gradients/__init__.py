@@ -2,7 +2,7 @@
 
 from grad_callbacks.gradients.history import History
 from grad_callbacks.gradients.incoming import About, Incoming
-from grad_callbacks.gradients.layers import ForwardOrder, Layers
+from grad_callbacks.gradients.layers import Layers
 from grad_callbacks.gradients.measurement import Measurement, measure
 from grad_callbacks.gradients.motion import Motion, StepPlan
 from grad_callbacks.gradients.reading import Reading
@@ -10,7 +10,6 @@ from grad_callbacks.gradients.transfer import Transfer, arrives_later
 
 __all__ = [
     "About",
-    "ForwardOrder",
     "History",
     "Incoming",
     "Layers",

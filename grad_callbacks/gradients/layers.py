@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks.gradients.norms import home_device
+from grad_callbacks.gradients.order import owners
 from grad_callbacks.gradients.sharding import Sharding
 from grad_callbacks.gradients.transfer import to_device
-
-# What wrappers put into module names: torch.compile, FSDP, parametrizations.
-_WRAPPING = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(\.|$)|\.?parametrizations\..*$")
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
@@ -89,15 +85,15 @@ class Layers:
         Args:
             optimizer: Its ``param_groups`` say which parameters count.
             model: Gives the names and, where ``order`` is silent, the order.
-            order: Layer names in the order the forward pass runs them (:attr:`ForwardOrder.names`).
+            order: Layer names in the order the forward pass runs them, as far as it is known.
         """
         owner_of = {
-            id(parameter): clean_name(name) or type(module).__name__
-            for name, module in reversed(list(model.named_modules()))
+            id(parameter): name
+            for name, module in reversed(owners(model))
             for parameter in module.parameters(recurse=False)
         }
-        embeddings = {clean_name(name) for name, m in model.named_modules() if isinstance(m, _EMBEDDINGS)}
-        depth = {name: index for index, name in enumerate(_by_depth(model, order))}
+        embeddings = {name for name, module in owners(model) if isinstance(module, _EMBEDDINGS)}
+        depth = {name: index for index, name in enumerate(all_by_depth(model, order))}
         mine = [(p, i) for i, group in enumerate(optimizer.param_groups) for p in group["params"]]
         layer_of = [owner_of.get(id(p), f"(parameter {i} outside the model)") for i, (p, _) in enumerate(mine)]
         for name in layer_of:
@@ -120,55 +116,14 @@ class Layers:
         )
 
 
-class ForwardOrder:
-    """Finds the order in which the forward pass runs the layers, by hooks that live for one step.
-
-    Under ``torch.compile`` no hook is set, since hooks would break the graph; the order of registration
-    is used instead.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._called: list[str] = []
-        self._handles: list[RemovableHandle] = []
-        if _is_compiled(model):
-            return
-        for name, module in model.named_modules():
-            if next(module.parameters(recurse=False), None) is not None:
-                layer = clean_name(name) or type(module).__name__
-                self._handles.append(module.register_forward_pre_hook(partial(self._note, layer)))
-
-    @property
-    def names(self) -> list[str]:
-        """All layers of the model by depth, as far as it is known; the rest as registered."""
-        return _by_depth(self._model, self._called)
-
-    def remove(self) -> None:
-        """Take the hooks away; what was found so far stays."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
-    def _note(self, layer: str, module: nn.Module, inputs: object) -> None:
-        if layer not in self._called:
-            self._called.append(layer)
-
-
-def clean_name(name: str) -> str:
-    """Return a module's name as its author wrote it, without the marks of wrappers."""
-    return _WRAPPING.sub("", name).rstrip(".")
-
-
-def _by_depth(model: nn.Module, order: Sequence[str]) -> list[str]:
-    """All layer names by depth; one that the forward pass did not call stays behind its registered predecessor."""
+def all_by_depth(model: nn.Module, order: Sequence[str]) -> list[str]:
+    """All layer names by depth; one that the forward pass did not show stays behind its registered predecessor."""
     rank = {name: place for place, name in enumerate(order)}
     placed: list[tuple[int, str]] = []
     last = -1
-    for name, module in model.named_modules():
-        if next(module.parameters(recurse=False), None) is not None:
-            layer = clean_name(name) or type(module).__name__
-            last = rank.get(layer, last)
-            placed.append((last, layer))
+    for layer, _ in owners(model):
+        last = rank.get(layer, last)
+        placed.append((last, layer))
     return list(dict.fromkeys(layer for _, layer in sorted(placed, key=lambda pair: pair[0])))
 
 
@@ -177,10 +132,3 @@ def _activations(model: nn.Module) -> Iterable[tuple[str, int]]:
         type(module).__name__ for module in model.modules() if type(module).__module__ == "torch.nn.modules.activation"
     )
     return kinds.items()
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )

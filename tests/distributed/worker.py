@@ -1,7 +1,7 @@
 """Trains under every way of sharding, with processes and gloo, and writes down what each process saw.
 
-A script of its own: `python -m tests.distributed.worker FOLDER CASE...` imports torch once and forks for each case, which
-takes a second or two; the tests read what it has written.
+A script of its own: `python -m tests.distributed.worker FOLDER CASE...` imports torch once and forks for each case,
+which takes a second or two; the tests read what it has written.
 """
 
 from __future__ import annotations
