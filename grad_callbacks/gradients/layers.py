@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from grad_callbacks.gradients.norms import home_device
+from grad_callbacks.gradients.norms import as_real, home_device
 from grad_callbacks.gradients.order import owners
-from grad_callbacks.gradients.sharding import Sharding
+from grad_callbacks.gradients.sharding import Sharding, local
 from grad_callbacks.gradients.transfer import to_device
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
@@ -74,6 +74,33 @@ class Layers:
         """What this process's part of each parameter counts in a sum over all processes, on :attr:`home`."""
         return to_device(self.sharding.shares if self.sharding else [1.0] * len(self.shapes), self.home)
 
+    def gradient_shares(self) -> Tensor:
+        """The same for the gradients as they are now."""
+        if self.sharding is None:
+            return self.shares
+        found = self.sharding.shares_of_gradients(self.parameters)
+        return self.shares if found == self.sharding.shares else to_device(found, self.home)
+
+    @cached_property
+    def _are_plain(self) -> bool:
+        return self.sharding is None and not any(parameter.is_complex() for parameter in self.parameters)
+
+    def weights(self) -> list[Tensor]:
+        """This process's part of each parameter, as real numbers that share its memory."""
+        if self._are_plain:
+            return list(self.parameters)
+        return [as_real(local(parameter)) for parameter in self.parameters]
+
+    def gradients(self) -> list[Tensor | None]:
+        """This process's part of each parameter's gradient, as real and dense numbers that share its memory.
+
+        A sparse gradient is coalesced for good: a row that was used twice has two entries until they are added up.
+        """
+        gradients = [parameter.grad for parameter in self.parameters]
+        if self._are_plain and not any(gradient is not None and gradient.is_sparse for gradient in gradients):
+            return gradients
+        return [None if parameter.grad is None else as_real(local(_dense(parameter))) for parameter in self.parameters]
+
     def sum_over_parameters(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum a value per parameter, shape ``(parameters,)``, into one per layer, shape ``(layers,)``."""
         return np.bincount(self.owner, weights=values, minlength=len(self.names)).astype(np.float64)
@@ -125,6 +152,15 @@ def all_by_depth(model: nn.Module, order: Sequence[str]) -> list[str]:
         last = rank.get(layer, last)
         placed.append((last, layer))
     return list(dict.fromkeys(layer for _, layer in sorted(placed, key=lambda pair: pair[0])))
+
+
+def _dense(parameter: Tensor) -> Tensor:
+    """The stored entries of a parameter's gradient."""
+    assert parameter.grad is not None
+    if not parameter.grad.is_sparse:
+        return parameter.grad
+    parameter.grad = parameter.grad.coalesce()
+    return parameter.grad.values()
 
 
 def _activations(model: nn.Module) -> Iterable[tuple[str, int]]:

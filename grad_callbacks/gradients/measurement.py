@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from grad_callbacks.gradients.layers import Layers
-from grad_callbacks.gradients.norms import l2_norms, values
+from grad_callbacks.gradients.norms import l2_norms
 from grad_callbacks.gradients.transfer import to_device
 
 
@@ -50,15 +50,9 @@ def measure(
     Returns:
         The measurement; None if no parameter has a gradient (where they are sharded, that is seen in ``present``).
     """
-    shares = layers.shares
-    if layers.sharding is None:
-        gradients = [parameter.grad for parameter in layers.parameters]
-    else:
-        gradients, found = layers.sharding.take_apart(layers.parameters)
-        if found != layers.sharding.shares:
-            shares = to_device(found, layers.home)
-    gradients = [None if gradient is None else values(gradient) for gradient in gradients]
     companions = companions or {}
+    shares = layers.gradient_shares()
+    gradients = layers.gradients()
     held = _flags([gradient is not None and gradient.numel() > 0 for gradient in gradients], layers.home)
     if layers.sharding is None:
         if all(gradient is None for gradient in gradients):

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from grad_callbacks.gradients.layers import Layers
-from grad_callbacks.gradients.norms import l2_norms, values
+from grad_callbacks.gradients.norms import l2_norms
 from grad_callbacks.gradients.reading import FloatArray, Reading
 from grad_callbacks.gradients.samples import Samples
-from grad_callbacks.gradients.sharding import local
 
 EARLY_READINGS = 20  # the first readings are all followed by a measurement of the motion,
-INTERVAL = 10  # later ones every tenth: weights change slowly
+INTERVAL = 25  # later ones at intervals: weights change slowly
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Motion:
     """Measures weight norms and update ratios of one optimizer's layers, at intervals.
 
     The update ratio is the norm of a layer's change in one step over the norm of its parameters. The change
-    is compared on at most 4096 evenly spaced entries per parameter, so that no second copy of the weights
+    is compared on some 512 evenly spaced entries per parameter, so that no second copy of the weights
     is needed; for larger parameters it is an estimate.
 
     Attributes:
@@ -88,8 +87,7 @@ class Motion:
         self.readings += 1
         self._before = None
         if due:
-            parts = [values(local(parameter.detach())) for parameter in self.layers.parameters]
-            sums["weights"] = l2_norms(parts, self.layers.home) ** 2
+            sums["weights"] = l2_norms(self.layers.weights(), self.layers.home) ** 2
             self._before = self._samples.take()
         return sums
 

@@ -13,11 +13,9 @@ from torch import Tensor
 _FAINT = 1e-17
 
 
-def values(gradient: Tensor) -> Tensor:
-    """The entries that count toward the norm: stored values of a sparse gradient, real pairs of a complex one."""
-    if gradient.is_sparse:
-        gradient = gradient.coalesce().values()
-    return torch.view_as_real(gradient) if gradient.is_complex() else gradient
+def as_real(tensor: Tensor) -> Tensor:
+    """Return real and imaginary parts of a complex tensor side by side; any other tensor as it is."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def l2_norms(tensors: Sequence[Tensor | None], home: torch.device) -> Tensor:
@@ -35,14 +33,12 @@ def l2_norms(tensors: Sequence[Tensor | None], home: torch.device) -> Tensor:
     Returns:
         Float64, shape ``(len(tensors),)``, on ``home``.
     """
-    kinds = {None if tensor is None else (tensor.device, tensor.dtype) for tensor in tensors}
+    kinds = {None if tensor is None else _kind(tensor) for tensor in tensors}
     if len(kinds) == 1 and None not in kinds:
         return _norms_of_a_kind(tensors, home)  # type: ignore[arg-type]  # None is not among them
     norms = [torch.zeros((), dtype=torch.float64, device=home)] * len(tensors)
     for kind in kinds - {None}:
-        indices = [
-            i for i, tensor in enumerate(tensors) if tensor is not None and (tensor.device, tensor.dtype) == kind
-        ]
+        indices = [i for i, tensor in enumerate(tensors) if tensor is not None and _kind(tensor) == kind]
         found = _norms_of_a_kind([tensors[i] for i in indices], home)  # type: ignore[misc]
         for index, norm in zip(indices, found.unbind(), strict=True):
             norms[index] = norm
@@ -55,6 +51,10 @@ def home_device(devices: Sequence[torch.device]) -> torch.device:
     That is the first accelerator if all are of a kind that can copy to the host without waiting, else the host.
     """
     return devices[0] if devices and all(device.type == "cuda" for device in devices) else torch.device("cpu")
+
+
+def _kind(tensor: Tensor) -> tuple[int, torch.dtype]:
+    return tensor.get_device(), tensor.dtype  # the number costs less than the device object
 
 
 def _norms_of_a_kind(tensors: Sequence[Tensor], home: torch.device) -> Tensor:

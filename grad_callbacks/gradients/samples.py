@@ -7,14 +7,13 @@ from torch import Tensor
 
 from grad_callbacks.gradients.layers import Layers
 from grad_callbacks.gradients.norms import l2_norms
-from grad_callbacks.gradients.sharding import local
 from grad_callbacks.gradients.transfer import to_device
 
-SAMPLE = 4096  # entries per parameter
+SAMPLE = 512  # entries per parameter: enough to know a norm within a few percent
 
 
 class Samples:
-    """Takes up to 4096 evenly spaced entries of each parameter (8191 at most, where they do not divide evenly)."""
+    """Takes some 512 evenly spaced entries of each parameter, up to 1023 where they do not divide evenly."""
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
@@ -44,19 +43,16 @@ class Samples:
     def _look_again(self) -> None:
         """Find the samples in memory: views are kept, since making them costs more than copying them."""
         parameters = self._layers.parameters
-        flats = [_flat(local(parameter.detach())) for parameter in parameters]
+        weights = [weight.detach() for weight in self._layers.weights()]
+        flats = [_flat(weight) for weight in weights]
         self._views = [flat[:: max(1, flat.numel() // SAMPLE)] for flat in flats]
         scales = [flat.numel() / max(1, view.numel()) for flat, view in zip(flats, self._views, strict=True)]
         self._scales = to_device(scales, self._layers.home)
-        is_view = all(
-            flat.numel() == 0 or flat.data_ptr() == local(parameter).data_ptr()
-            for flat, parameter in zip(flats, parameters, strict=True)
-        )
+        is_view = all(flat.data_ptr() == weight.data_ptr() for flat, weight in zip(flats, weights, strict=True))
         self._pointers = [parameter.data_ptr() for parameter in parameters] if is_view else []
 
 
 def _flat(tensor: Tensor) -> Tensor:
     """All entries in the order of memory: a view for dense tensors of any layout, channels-last included."""
-    tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     by_stride = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
     return tensor.permute(by_stride).reshape(-1)

@@ -47,23 +47,19 @@ class Sharding:
             shares=tuple(parts / world for _, parts in found),  # what is not cut at all lies on every process
         )
 
-    def take_apart(self, parameters: Sequence[Tensor]) -> tuple[list[Tensor | None], tuple[float, ...]]:
-        """Return this process's part of each parameter's gradient, and its share.
+    def shares_of_gradients(self, parameters: Sequence[Tensor]) -> tuple[float, ...]:
+        """Return the share of each gradient, which may be cut otherwise than its parameter.
 
-        Gradients that are still partial sums (where sequence parallelism meets a replicated weight) are added up
-        for good: the optimizer would do the same a moment later. A gradient may be cut otherwise than its parameter,
-        after a replicated weight has met a sharded activation.
+        That happens after a replicated weight has met a sharded activation. Gradients that are still partial sums
+        (sequence parallelism) are added up for good: the optimizer would do the same a moment later.
         """
         world = dist.get_world_size()
-        parts: list[Tensor | None] = []
-        shares: list[float] = []
-        for parameter, share in zip(parameters, self.shares, strict=True):
+        shares = list(self.shares)
+        for index, parameter in enumerate(parameters):
             if parameter.grad is not None and _is_dtensor(parameter.grad):
                 parameter.grad = _added_up(parameter.grad)
-                share = _parts(parameter.grad) / world
-            parts.append(None if parameter.grad is None else local(parameter.grad))
-            shares.append(share)
-        return parts, tuple(shares)
+                shares[index] = _parts(parameter.grad) / world
+        return tuple(shares)
 
     def sum_over_processes(self, values: Tensor) -> Tensor:
         """Add up ``values``, already weighted, over all processes: the one collective of a step."""

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from grad_callbacks.gradients import Incoming, Reading
 from grad_callbacks.gradients.norms import l2_norms
-from grad_callbacks.gradients.sharding import local
-from grad_callbacks.gradients.transfer import to_device
 from grad_callbacks.remedies.learning_rate import LearningRate
 
 
@@ -108,7 +106,7 @@ class OptimizerStep:
             torch._foreach_mul_(gradients, self._loss_scale.to(torch.float32))
         else:
             _clamp(gradients, max_value * self._loss_scale)
-        self.norm_on_device = self._measure_again(gradients)
+        self.norm_on_device = self._measure_again()
         return self.norm_on_device < before
 
     @torch.no_grad()
@@ -159,29 +157,15 @@ class OptimizerStep:
             torch._foreach_mul_(self._gradients(), self._coefficient.float())
             self._coefficient = None
 
-    def _measure_again(self, gradients: list[Tensor]) -> Tensor:
+    def _measure_again(self) -> Tensor:
         layers = self._measurement.layers
-        if layers.sharding is None:
-            norm: Tensor = torch.linalg.vector_norm(l2_norms(gradients, layers.home))
-            return norm / self._loss_scale
-        parts, shares = layers.sharding.take_apart(layers.parameters)
-        squares = l2_norms(parts, layers.home) ** 2 * to_device(shares, layers.home)
-        return layers.sharding.sum_over_processes(squares).sum().sqrt() / self._loss_scale
+        squares = (l2_norms(layers.gradients(), layers.home) / self._loss_scale) ** 2
+        if layers.sharding is not None:
+            squares = layers.sharding.sum_over_processes(squares * layers.gradient_shares())
+        return squares.sum().sqrt()
 
     def _gradients(self) -> list[Tensor]:
-        """The gradients' memory: real and dense, this process's part of each."""
-        gradients = []
-        for parameter in self._measurement.layers.parameters:
-            if parameter.grad is None:
-                continue
-            if parameter.grad.is_sparse:
-                # A row that was used twice has two entries until they are added up.
-                parameter.grad = parameter.grad.coalesce()
-                gradient = parameter.grad.values()
-            else:
-                gradient = local(parameter.grad)
-            gradients.append(torch.view_as_real(gradient) if gradient.is_complex() else gradient)
-        return gradients
+        return [gradient for gradient in self._measurement.layers.gradients() if gradient is not None]
 
 
 def can_skip_on_device(optimizer: torch.optim.Optimizer) -> bool:

@@ -71,7 +71,7 @@ class Vanishing:
         if reading.motion is None or len(reading.profile) < 3:
             return False
         early = reading.motion[reading.profiled][: len(reading.profile) // 3]
-        return bool(np.median(early) < self.motion)  # NaN, not measured yet, is not still
+        return bool(2 * np.count_nonzero(early < self.motion) > len(early))  # NaN, not measured yet, is not still
 
     def _alert(self, reading: Reading) -> Alert:
         profile, third = reading.profile, len(reading.profile) // 3

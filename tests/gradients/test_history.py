@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -91,3 +92,18 @@ def test_it_resumes_from_a_checkpoint_file(steps: int) -> None:
     for step in range(steps, steps + 5):
         second.append(reading([step + 1.0, 2.0, 3.0], step=step))
     pd.testing.assert_frame_equal(whole.to_frame(), second.to_frame())
+
+
+def test_its_memory_is_bounded_whatever_the_length() -> None:
+    one = reading([1.0] * 150)
+    history = History()
+    tracemalloc.start()
+    for step in range(10_000):
+        history.append(replace(one, step=step))
+        if step % 100 == 0:
+            history.mark()
+    frame = history.to_frame()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50e6
+    assert frame["step"].nunique() > 1000
