@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grad_callbacks.gradients import Transfer, arrives_later
+
 
 class LearningRate:
     """Scales an optimizer's learning rates during its steps only.
@@ -24,6 +26,8 @@ class LearningRate:
         self.scale = 1.0
         self._optimizer = optimizer
         self._clean: list[float | Tensor | None] | None = None  # the user's rates, while a step is under way
+        self._arriving: Transfer | None = None  # rates that are tensors on an accelerator, on their way to the host
+        self._arrived: list[float] = []
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -36,9 +40,13 @@ class LearningRate:
             self._set(self._clean, self.scale)
 
     def clean(self) -> list[float]:
-        """The rates of the parameter groups as the user's scheduler set them; NaN where a group has none."""
+        """The rates of the parameter groups as the user's scheduler set them; NaN where a group has none.
+
+        Rates in tensors on an accelerator are those of an earlier step, NaN at first: nobody waits for them.
+        """
         rates = self._clean if self._clean is not None else self._current()
-        return [math.nan if rate is None else float(rate) for rate in rates]
+        arrived = iter(self._arrived)
+        return [next(arrived, math.nan) if _is_remote(r) else math.nan if r is None else float(r) for r in rates]
 
     def effective(self) -> list[float]:
         """The rates that steps are taken with."""
@@ -63,6 +71,10 @@ class LearningRate:
     def _before_step(self, *_: Any) -> None:
         self.restore()
         self._clean = [rate.clone() if isinstance(rate, Tensor) else rate for rate in self._current()]
+        if self._arriving is not None:
+            self._arrived = [float(rate[0]) for rate in self._arriving.wait()]
+        remote = [rate.double() for rate in self._clean if isinstance(rate, Tensor) and _is_remote(rate)]
+        self._arriving = Transfer(remote) if remote else None
         if self.scale != 1.0:
             self._set(self._clean, self.scale)
 
@@ -79,3 +91,7 @@ class LearningRate:
                 group["lr"].copy_(torch.as_tensor(rate * factor))  # in place: captured graphs hold this tensor
             else:
                 group["lr"] = rate * factor
+
+
+def _is_remote(rate: object) -> bool:
+    return isinstance(rate, Tensor) and arrives_later(rate.device)

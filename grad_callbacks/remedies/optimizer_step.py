@@ -101,9 +101,9 @@ class OptimizerStep:
         if not self._on_device and not (before > max_value and torch.isfinite(before)):
             return torch.zeros((), dtype=torch.bool)  # no entry can be beyond the limit
         if isinstance(self._loss_scale, Tensor):
-            torch._foreach_div_(gradients, self._loss_scale.to(torch.float32))
+            _multiply(gradients, self._loss_scale.reciprocal())
             _clamp(gradients, max_value)
-            torch._foreach_mul_(gradients, self._loss_scale.to(torch.float32))
+            _multiply(gradients, self._loss_scale)
         else:
             _clamp(gradients, max_value * self._loss_scale)
         self.norm_on_device = self._measure_again()
@@ -154,7 +154,7 @@ class OptimizerStep:
 
     def _apply_coefficient(self) -> None:
         if self._coefficient is not None:
-            torch._foreach_mul_(self._gradients(), self._coefficient.float())
+            _multiply(self._gradients(), self._coefficient)
             self._coefficient = None
 
     def _measure_again(self) -> Tensor:
@@ -171,6 +171,12 @@ class OptimizerStep:
 def can_skip_on_device(optimizer: torch.optim.Optimizer) -> bool:
     """True for a fused optimizer: it reads from the device what to divide by, and whether to step at all."""
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def _multiply(gradients: list[Tensor], factor: Tensor) -> None:
+    for device in {gradient.device for gradient in gradients}:  # a model may be spread over several
+        mine = [gradient for gradient in gradients if gradient.device == device]
+        torch._foreach_mul_(mine, factor.to(device, torch.float32, non_blocking=True))
 
 
 def _clamp(gradients: list[Tensor], limit: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from torch.optim import lr_scheduler as s
 
 from grad_callbacks.remedies.learning_rate import LearningRate
+from tests.helpers import mlp
 
 SCHEDULERS: dict[str, Callable[[Any], Any]] = {
     "none": lambda o: None,
@@ -117,3 +119,18 @@ def test_once_removed_it_changes_nothing() -> None:
     optimizer.register_step_pre_hook(lambda *_: seen.append(optimizer.param_groups[0]["lr"]))
     optimizer.step()
     assert seen == [0.1]
+
+
+def test_a_rate_on_an_accelerator_is_known_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grad_callbacks.remedies.learning_rate.arrives_later", lambda device: True)
+    model = mlp(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.5))
+    rate, seen = LearningRate(optimizer), []
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    for _ in range(3):
+        seen.append(rate.effective()[0])
+        optimizer.step()
+    assert math.isnan(seen[0])
+    assert math.isnan(seen[1])
+    assert seen[2] == 0.5
