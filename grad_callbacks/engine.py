@@ -15,17 +15,13 @@ from grad_callbacks.alerts import Alert, Kind
 from grad_callbacks.checks import at_least
 from grad_callbacks.gradients import (
     About,
+    Gauge,
     Incoming,
-    Layers,
-    Motion,
     Reading,
     StepPlan,
     Transfer,
     arrives_later,
 )
-from grad_callbacks.gradients.layers import all_by_depth
-from grad_callbacks.gradients.order import ForwardHooks, order_of_use
-from grad_callbacks.gradients.sharding import agree
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.prescription import Prescription
 from grad_callbacks.record import Record
@@ -118,7 +114,7 @@ class Engine:
 
     Attributes:
         record: Alerts, interventions, verdict, outcome, history and report.
-        order: Names of the layers in forward order; empty while unknown.
+        gauge: Takes the readings.
         seen: Number of steps so far.
         measured: Number of steps measured so far.
         nonfinite_steps: Readings with a non-finite gradient so far.
@@ -144,12 +140,10 @@ class Engine:
         self.every_n_steps = at_least("every_n_steps", every_n_steps, 1)
         self.record = record or Record()
         self.index = index
-        self.order: list[str] = []
         self.seen = self.measured = 0
         self.nonfinite_steps = 0
         self.learning_rate = LearningRate(self.optimizer)
         self._on_outlook = on_outlook
-        self._agree_on = agree_on
         self._first_cause: Kind | None = None
         self._latest: dict[tuple[Kind, str], Intervention] = {}
         self._last: Reading | None = None
@@ -162,9 +156,7 @@ class Engine:
         ]
         if self.prescription is not None and isinstance(self.optimizer, torch.optim.LBFGS):
             self.prescription.leave_out(ClipNorm, ClipValue, why="clipping would spoil the line search of LBFGS")
-        self._used: list[str] = []  # layers in the order of their use, as far as losses have shown it
-        self._regroup()
-        self._forward = ForwardHooks(model) if self.layers.sharding is not None else None
+        self.gauge = Gauge(model, self.optimizer, agree_on)
 
     @property
     def active(self) -> list[Kind]:
@@ -198,10 +190,11 @@ class Engine:
         earlier = self.settle()
         if loss is not None:
             self.record.loss.feed(loss)
-            self.look_at(loss)
+            self.gauge.look_at(loss)
         if around is None:
             around = Surroundings.of_scaler(scaler, self.optimizer) if scaler is not None else Surroundings()
-        self._prepare()
+        self._release_step()  # of a step that was not taken: a loss scaler has skipped it
+        self.gauge.prepare()
         place, self.seen = self.seen, self.seen + 1
         if place % self.every_n_steps and not self._latest:
             return earlier
@@ -215,18 +208,14 @@ class Engine:
         self._act(under_way)
         return earlier
 
-    def look_at(self, loss: Tensor) -> None:
-        """Learn the order of the layers from a loss, if it is not known yet; before or after its backward pass."""
-        if not self.order and self._forward is None:
-            self._used = list(dict.fromkeys([*self._used, *order_of_use(loss, self.model)]))
-
     def settle(self) -> Outlook | None:
         """Judge the step that is still to be judged and return what happened; None if there is none."""
         step, self._unjudged = self._unjudged, None
         if step is None:
             return None
         reading = step.incoming.reading
-        self._note_motion(step.incoming.measurement.companions)
+        if "moved" in step.incoming.measurement.companions:
+            self._note_motion()
         if not reading.present.any():
             return None  # of a sharded run: seen only now
         step.handle.is_taken |= step.on_device
@@ -260,23 +249,16 @@ class Engine:
         self.settle()
         self._take_up_motion()
         self._release_step()
+        self.gauge.close()
         self.learning_rate.remove()
         for hook in self._hooks:
             hook.remove()
-        self._forget_forward()
-
-    def _prepare(self) -> None:
-        self._release_step()  # of a step that was not taken: a loss scaler has skipped it
-        if not self.order:
-            self._learn_order()
-        elif self._grouping != _grouping(self.optimizer):
-            self._regroup()  # a fine-tuning schedule has added parameters
 
     def _measure(self, number: int, around: Surroundings) -> _Step | None:
-        on_device = arrives_later(self.layers.home) and not self._must_wait(around)
+        on_device = arrives_later(self.gauge.layers.home) and not self._must_wait(around)
         plan = StepPlan.of(self.optimizer, self.learning_rate.effective())
         about = About(number, self.index, around.under_scaler, around.fill, around.clip_at)
-        incoming = Incoming.take(self.motion, plan, about, around.loss_scale)
+        incoming = self.gauge.take(plan, about, around.loss_scale)
         if incoming is None:
             return None
         handle = OptimizerStep(
@@ -309,7 +291,7 @@ class Engine:
         step.acted |= self.prescription.act(step.handle)
         step.handle.commit()
         if step.handle.is_skipped:
-            self.motion.forget_step()
+            self.gauge.motion.forget_step()
         told = [did.double() if isinstance(did, Tensor) else did for did in step.acted.values()]
         on_device = [did for did in told if isinstance(did, Tensor)]
         step.results = Transfer([step.handle.norm_on_device, *on_device])
@@ -338,7 +320,7 @@ class Engine:
 
     def _after_step(self, *_: Any) -> None:
         self._evaluations = None
-        self.motion.after_step()
+        self.gauge.motion.after_step()
         self._release_step()
 
     def _release_step(self) -> None:
@@ -347,46 +329,22 @@ class Engine:
             self._untaken = None
 
     def _take_up_motion(self) -> None:
-        """Bring home the last step's motion, which else comes with the next reading."""
-        if self.layers.sharding is None:  # where it is, that would be a collective at an unforeseen time
-            sums = {name: Transfer([moved]).wait()[0] for name, moved in self.motion.collect().items()}
-            self.motion.arrive(sums)
-            self._note_motion(sums)
+        if self.gauge.take_up_motion():
+            self._note_motion()
 
-    def _note_motion(self, sums: Mapping[str, object]) -> None:
-        if "moved" in sums and self._last is not None:
-            self.record.readings.set_update_ratios(self._last, self.motion.update_ratios)
-
-    def _learn_order(self) -> None:
-        used = self._used if self._forward is None else self._forward.called
-        agree_on = self._agree_on or (agree if self.layers.sharding is not None else list)
-        self.order = agree_on(all_by_depth(self.model, used))
-        self._forget_forward()
-        self._regroup()
-
-    def _forget_forward(self) -> None:
-        if self._forward is not None:
-            self._forward.remove()
-            self._forward = None
-
-    def _regroup(self) -> None:
-        self._grouping = _grouping(self.optimizer)
-        self.layers = Layers.of(self.optimizer, self.model, self.order)
-        self.motion = Motion(self.layers)
-        if self.layers.sharding is not None:
-            self.layers.sharding.check_alike(self.layers.names)
+    def _note_motion(self) -> None:
+        if self._last is not None:
+            self.record.readings.set_update_ratios(self._last, self.gauge.motion.update_ratios)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that later steps depend on, as plain numbers, strings and lists; the record has its own."""
         self.settle()
         self._take_up_motion()
         return {
-            "order": list(self.order),
-            "layers": list(self.layers.names),
+            "gauge": self.gauge.state_dict(),
             "rules": [[type(rule).__name__, rule.state_dict()] for rule in self.rules],
             "prescription": self.prescription.state_dict() if self.prescription else None,
             "lr_scale": self.learning_rate.scale,
-            "motion": self.motion.state_dict(),
             "seen": self.seen,
             "measured": self.measured,
             "nonfinite_steps": self.nonfinite_steps,
@@ -403,18 +361,9 @@ class Engine:
         if self.prescription and state["prescription"]:
             self.prescription.load_state_dict(state["prescription"])
             self.learning_rate.scale = state["lr_scale"]
-        if state["order"]:
-            self._forget_forward()
-            self.order = list(state["order"])
-            self._regroup()
-        if state["layers"] == list(self.layers.names):  # a finetuning may have added layers since
-            self.motion.load_state_dict(state["motion"])
+        self.gauge.load_state_dict(state["gauge"])
         self.seen, self.measured = state["seen"], state["measured"]
         self.nonfinite_steps = state["nonfinite_steps"]
         self._first_cause = state["first_cause"]
         mine = [made for made in self.record.interventions if made.optimizer == self.index]
         self._latest = {(made.alert_kind, made.remedy): made for made in mine}
-
-
-def _grouping(optimizer: torch.optim.Optimizer) -> tuple[int, ...]:
-    return tuple(len(group["params"]) for group in optimizer.param_groups)

@@ -18,7 +18,7 @@ def metrics(outlook: Outlook, engine: Engine, alerts: int, suffix: str = "") -> 
         alerts: Number of alerts so far.
         suffix: What distinguishes the optimizer's keys.
     """
-    reading, ratios = outlook.reading, engine.motion.update_ratios
+    reading, ratios = outlook.reading, engine.gauge.motion.update_ratios
     known = ratios[np.isfinite(ratios)]
     values = {
         "norm": reading.norm,

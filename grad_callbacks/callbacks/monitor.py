@@ -172,7 +172,7 @@ class GradientMonitor(Callback):
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Learn the order of the layers from the first losses."""
         for engine in self._engines.values():
-            engine.look_at(loss)
+            engine.gauge.look_at(loss)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer

@@ -1,5 +1,6 @@
 """Measuring: what the gradients of an optimizer look like at one step."""
 
+from grad_callbacks.gradients.gauge import Gauge
 from grad_callbacks.gradients.history import History
 from grad_callbacks.gradients.incoming import About, Incoming
 from grad_callbacks.gradients.layers import Layers
@@ -10,6 +11,7 @@ from grad_callbacks.gradients.transfer import Transfer, arrives_later
 
 __all__ = [
     "About",
+    "Gauge",
     "History",
     "Incoming",
     "Layers",

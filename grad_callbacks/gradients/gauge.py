@@ -1,0 +1,106 @@
+"""The gauge: takes the readings of one optimizer, step after step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grad_callbacks.gradients.incoming import About, Incoming
+from grad_callbacks.gradients.layers import Layers, all_by_depth
+from grad_callbacks.gradients.motion import Motion, StepPlan
+from grad_callbacks.gradients.order import ForwardHooks, order_of_use
+from grad_callbacks.gradients.sharding import agree
+from grad_callbacks.gradients.transfer import Transfer
+
+
+class Gauge:
+    """Groups an optimizer's parameters into layers, in forward order, and measures them.
+
+    Args:
+        model: Gives the layers their names and their order.
+        optimizer: Its parameters are measured.
+        agree_on: Makes the layers' order the same on all processes, given this process's own.
+
+    Raises:
+        ValueError: If the processes of a sharded run hold different layers.
+
+    Attributes:
+        layers: The layers at present.
+        motion: How far steps move them.
+        order: Names of the layers in forward order; empty while unknown.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        agree_on: Callable[[list[str]], list[str]] | None = None,
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self.order: list[str] = []
+        self._used: list[str] = []  # layers in the order of their use, as far as losses have shown it
+        self._regroup()
+        self._agree_on = agree_on or (agree if self.layers.sharding is not None else list)
+        self._hooks = ForwardHooks(model) if self.layers.sharding is not None else None
+
+    def look_at(self, loss: Tensor) -> None:
+        """Learn the order of the layers from a loss, if it is not known yet; before or after its backward pass."""
+        if not self.order and self._hooks is None:
+            self._used = list(dict.fromkeys([*self._used, *order_of_use(loss, self._model)]))
+
+    def prepare(self) -> None:
+        """Fix the order of the layers at the first step, and notice parameters that have come since the last one."""
+        if not self.order:
+            used = self._used if self._hooks is None else self._hooks.called
+            self._fix_order(self._agree_on(all_by_depth(self._model, used)))
+        elif self._grouping != _grouping(self._optimizer):
+            self._regroup()  # a fine-tuning schedule has added parameters
+
+    def take(self, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> Incoming | None:
+        """Measure the gradients as they are now; None if there is none."""
+        return Incoming.take(self.motion, plan, about, loss_scale)
+
+    def take_up_motion(self) -> bool:
+        """Bring the last step's motion home, which else comes with the next reading; True if there was one."""
+        if self.layers.sharding is not None:
+            return False  # it would take a collective at an unforeseen time
+        sums = {name: Transfer([moved]).wait()[0] for name, moved in self.motion.collect().items()}
+        self.motion.arrive(sums)
+        return bool(sums)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        if self._hooks is not None:
+            self._hooks.remove()
+            self._hooks = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers, strings and lists."""
+        return {"order": list(self.order), "layers": list(self.layers.names), "motion": self.motion.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        if state["order"]:
+            self._fix_order(state["order"])
+        if state["layers"] == list(self.layers.names):  # a finetuning may have added layers since
+            self.motion.load_state_dict(state["motion"])
+
+    def _fix_order(self, order: list[str]) -> None:
+        self.close()
+        self.order = list(order)
+        self._regroup()
+
+    def _regroup(self) -> None:
+        self._grouping = _grouping(self._optimizer)
+        self.layers = Layers.of(self._optimizer, self._model, self.order)
+        self.motion = Motion(self.layers)
+        if self.layers.sharding is not None:
+            self.layers.sharding.check_alike(self.layers.names)
+
+
+def _grouping(optimizer: torch.optim.Optimizer) -> tuple[int, ...]:
+    return tuple(len(group["params"]) for group in optimizer.param_groups)
