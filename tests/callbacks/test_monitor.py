@@ -183,7 +183,7 @@ def test_metrics_go_to_the_trainers_logger(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
-def test_each_step_is_logged_once(accumulate: int) -> None:
+def test_each_step_is_logged_once(accumulate: int, tmp_path: Any) -> None:
     class Log(CSVLogger):
         steps: list[int] = []  # noqa: RUF012  # a fresh class for each test
 
@@ -191,7 +191,7 @@ def test_each_step_is_logged_once(accumulate: int) -> None:
             if "grad/norm" in metrics:
                 self.steps.append(int(step or 0))
 
-    logger = Log("unused")
+    logger = Log(tmp_path)
     fit(
         Regression(mlp(4, 2)),
         GradientMonitor(),
