@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -53,23 +53,18 @@ def measure(
     companions = companions or {}
     shares = layers.gradient_shares()
     gradients = layers.gradients()
-    held = _flags([gradient is not None and gradient.numel() > 0 for gradient in gradients], layers.home)
+    held = [gradient is not None and gradient.numel() > 0 for gradient in gradients]
+    present = torch.ones_like(shares) if all(held) else to_device(held, layers.home)
     if layers.sharding is None:
-        if all(gradient is None for gradient in gradients):
+        if not any(held):
             return None
         norms = l2_norms(gradients, layers.home) / loss_scale
     else:
         squares = (l2_norms(gradients, layers.home) / loss_scale) ** 2
-        weighted = torch.stack([squares, held, *companions.values()])
+        weighted = torch.stack([squares, present, *companions.values()])
         weighted[:2] *= shares
         weighted[2:] *= layers.shares
-        squares, held, *sums = layers.sharding.sum_over_processes(weighted).unbind()
+        squares, present, *sums = layers.sharding.sum_over_processes(weighted).unbind()
         companions = dict(zip(companions, sums, strict=True))
-        held, norms = (held > 0).double(), squares.sqrt()
-    return Measurement(layers, norms, held, companions, torch.linalg.vector_norm(norms))
-
-
-def _flags(flags: Sequence[bool], device: torch.device) -> Tensor:
-    if all(flags):
-        return torch.ones(len(flags), dtype=torch.float64, device=device)
-    return to_device(flags, device)
+        present, norms = (present > 0).double(), squares.sqrt()
+    return Measurement(layers, norms, present, companions, torch.linalg.vector_norm(norms))
