@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from grad_callbacks.gradients import (
     arrives_later,
 )
 from grad_callbacks.interventions import Intervention
-from grad_callbacks.prescription import Prescription
+from grad_callbacks.prescription import Plan, Prescription
 from grad_callbacks.record import Record
 from grad_callbacks.remedies import ClipNorm, ClipValue, OptimizerStep, SkipStep
 from grad_callbacks.remedies.learning_rate import LearningRate
@@ -32,7 +32,7 @@ from grad_callbacks.rules import RULES, Rule
 from grad_callbacks.spec import build, load_named_states
 from grad_callbacks.surroundings import Surroundings
 
-log = logging.getLogger("grad_callbacks")
+_TREATED: WeakSet[torch.optim.Optimizer] = WeakSet()  # by an engine with a prescription
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Engine:
         model: Gives the layers their names and their order.
         optimizer: Its parameters are watched.
         rules: Judge the readings, in this order: rules, names or plain values; by default all built-in ones.
-        prescription: Answers the alerts; None never changes training.
+        prescription: Answers the alerts: a prescription or the plan for one; None never changes training.
         every_n_steps: Measure every so many steps. What happens between is not seen and not treated, except by
             remedies that are already switched on.
         record: Where the findings go; share it between the engines of several optimizers.
@@ -109,8 +109,8 @@ class Engine:
         agree_on: Makes the layers' order the same on all processes, given this process's own.
 
     Raises:
-        ValueError: If a rule is unknown, ``every_n_steps`` is no whole number of at least 1, or the processes hold
-            different layers.
+        ValueError: If a rule or remedy is unknown, ``every_n_steps`` is no whole number of at least 1, another engine
+            treats the optimizer already, or the processes hold different layers.
 
     Attributes:
         record: Alerts, interventions, verdict, outcome, history and report.
@@ -125,18 +125,26 @@ class Engine:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         rules: Sequence[Any] | None = None,
-        prescription: Prescription | None = None,
+        prescription: Prescription | Plan | None = None,
         every_n_steps: int = 1,
         record: Record | None = None,
         index: int = 0,
         on_outlook: Callable[[Outlook], object] | None = None,
         agree_on: Callable[[list[str]], list[str]] | None = None,
     ) -> None:
-        self.model = model
-        self.optimizer: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)  # as wrapped by Fabric
+        self.model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+        self.optimizer = _unwrapped(optimizer)
         chosen = list(RULES) if rules is None else rules
         self.rules: list[Rule] = [copy.deepcopy(build(rule, RULES, "rule", Rule)) for rule in chosen]
-        self.prescription = copy.deepcopy(prescription)
+        plan = Prescription(prescription) if isinstance(prescription, Mapping) else prescription
+        if plan is not None and not isinstance(plan, Prescription):
+            raise ValueError(f"prescription must be a Prescription, a plan for one, or None, got {prescription!r}")
+        if plan is not None and self.optimizer in _TREATED:
+            raise ValueError(
+                "another engine with a prescription treats this optimizer already, and they would lower its learning "
+                "rate twice: keep one of them, or use a GradientMonitor for the other"
+            )
+        self.prescription = copy.deepcopy(plan)
         self.every_n_steps = at_least("every_n_steps", every_n_steps, 1)
         self.record = record or Record()
         self.index = index
@@ -146,7 +154,8 @@ class Engine:
         self._on_outlook = on_outlook
         self._first_cause: Kind | None = None
         self._latest: dict[tuple[Kind, str], Intervention] = {}
-        self._last: Reading | None = None
+        self._last: tuple[int, Reading] | None = None  # with its place in the history
+        self._is_closed = False
         self._unjudged: _Step | None = None
         self._untaken: _Step | None = None
         self._evaluations: int | None = None  # of the closure in the step under way; None outside of a step
@@ -156,7 +165,9 @@ class Engine:
         ]
         if self.prescription is not None and isinstance(self.optimizer, torch.optim.LBFGS):
             self.prescription.leave_out(ClipNorm, ClipValue, why="clipping would spoil the line search of LBFGS")
-        self.gauge = Gauge(model, self.optimizer, agree_on)
+        self.gauge = Gauge(self.model, self.optimizer, agree_on)
+        if self.prescription is not None:
+            _TREATED.add(self.optimizer)
 
     @property
     def active(self) -> list[Kind]:
@@ -176,20 +187,35 @@ class Engine:
             step: Its number; by default steps are counted from 0.
             loss: The training loss, a scalar: it tells whether a remedy helped, and its graph the order of the
                 layers, which is that of registration without it.
-            scaler: The loss scaler that will take the step. Gradients are unscaled here if they are not yet.
+            scaler: The loss scaler that will take the step. Gradients are unscaled here if they are not yet, so do
+                not unscale them afterwards.
             around: What is special about the step, instead of ``scaler``.
 
         Returns:
             What happened at the step that has been judged: this one, or on an accelerator the one before. None if
             there is no such step, or if it had no gradients.
         """
+        if self._is_closed:
+            raise RuntimeError("this engine was closed: make a new one to go on watching the optimizer")
         if self._evaluations is not None:
             self._evaluations += 1
             if self._evaluations > 1:
                 return None  # LBFGS and the like come here several times in a step: the first is the step's reading
-        earlier = self.settle()
+        outlook = self._take_up(step, loss, scaler, around)
         if loss is not None:
-            self.record.loss.feed(loss)
+            self.record.feed(loss, self.index)
+        return outlook
+
+    def _take_up(
+        self,
+        step: int | None,
+        loss: Tensor | None,
+        scaler: torch.amp.GradScaler | None,
+        around: Surroundings | None,
+    ) -> Outlook | None:
+        earlier = self.settle()
+        self.learning_rate.follow()
+        if loss is not None:
             self.gauge.look_at(loss)
         if around is None:
             around = Surroundings.of_scaler(scaler, self.optimizer) if scaler is not None else Surroundings()
@@ -219,12 +245,11 @@ class Engine:
         if not reading.present.any():
             return None  # of a sharded run: seen only now
         step.handle.is_taken |= step.on_device
-        self._last = reading
+        self._last = (self.record.readings.append(reading), reading)
         self.nonfinite_steps += not reading.is_finite
-        self.record.readings.append(reading)
         alerts = [alert for rule in self.rules if (alert := rule.judge(reading)) is not None and self._is_news(alert)]
         for alert in alerts:
-            self.record.add(alert)
+            self.record.add(alert, late=step.on_device)
         self.record.active[self.index] = self.active
         interventions = self._answer(alerts, step)
         if not step.on_device:
@@ -246,13 +271,18 @@ class Engine:
 
     def close(self) -> None:
         """Judge what is left, and let go of the optimizer: hooks removed, the user's learning rates in place."""
-        self.settle()
-        self._take_up_motion()
-        self._release_step()
-        self.gauge.close()
-        self.learning_rate.remove()
-        for hook in self._hooks:
-            hook.remove()
+        try:
+            self.settle()
+            self._take_up_motion()
+        finally:  # a device that has failed gives no numbers any more
+            self._is_closed = True
+            self._release_step()
+            self.gauge.close()
+            self.learning_rate.remove()
+            for hook in self._hooks:
+                hook.remove()
+            if self.prescription is not None:
+                _TREATED.discard(self.optimizer)
 
     def _measure(self, number: int, around: Surroundings) -> _Step | None:
         on_device = arrives_later(self.gauge.layers.home) and not self._must_wait(around)
@@ -291,7 +321,7 @@ class Engine:
         step.acted |= self.prescription.act(step.handle)
         step.handle.commit()
         if step.handle.is_skipped:
-            self.gauge.motion.forget_step()
+            self.gauge.motion.void_step()
         told = [did.double() if isinstance(did, Tensor) else did for did in step.acted.values()]
         on_device = [did for did in told if isinstance(did, Tensor)]
         step.results = Transfer([step.handle.norm_on_device, *on_device])
@@ -334,10 +364,14 @@ class Engine:
 
     def _note_motion(self) -> None:
         if self._last is not None:
-            self.record.readings.set_update_ratios(self._last, self.gauge.motion.update_ratios)
+            place, reading = self._last
+            self.record.readings.set_update_ratios(place, self.gauge.motion.update_ratios[reading.layer_present])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that later steps depend on, as plain numbers, strings and lists; the record has its own."""
+        """Return all that later steps depend on, as plain numbers, strings and lists.
+
+        The record has its own state: ask for that afterwards, since this judges the step that is still to be judged.
+        """
         self.settle()
         self._take_up_motion()
         return {
@@ -367,3 +401,11 @@ class Engine:
         self._first_cause = state["first_cause"]
         mine = [made for made in self.record.interventions if made.optimizer == self.index]
         self._latest = {(made.alert_kind, made.remedy): made for made in mine}
+
+
+def _unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer that Fabric or Lightning has wrapped. Others that wrap one, such as Lookahead, step themselves."""
+    wrappers = ("_FabricOptimizer", "LightningOptimizer")
+    if any(cls.__name__ in wrappers for cls in type(optimizer).__mro__):
+        return optimizer.optimizer  # type: ignore[attr-defined, no-any-return]
+    return optimizer

@@ -25,11 +25,17 @@ class LossTrack:
         """Note what ``training_step`` returned: a loss, or a mapping with one; anything else is passed over."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if isinstance(loss, Tensor) and loss.numel() == 1:
-            self._recent.append(loss.detach())  # read only when asked for: reading waits for the device
+            # Read only when asked for, since reading waits for the device; a copy, since buffers are used again.
+            self._recent.append(loss.detach().clone())
 
-    def mark(self) -> None:
-        """Remember the present level as the one before the first alert."""
-        self._earlier = tuple(self._recent)  # not read yet: reading would wait for the device
+    def mark(self, late: bool = False) -> None:
+        """Remember the present level as the one before the first alert.
+
+        Args:
+            late: The loss of the alert's own step has been fed already, and is left out.
+        """
+        losses = tuple(self._recent)
+        self._earlier = losses[:-1] if late else losses  # not read yet: reading would wait for the device
 
     @property
     def before(self) -> float:

@@ -20,14 +20,14 @@ class Record:
     Attributes:
         alerts: All alerts so far, in order.
         interventions: All interventions so far, in order.
-        loss: The training loss, as far as it was told.
+        losses: The training loss of each optimizer, as far as it was told.
         active: For each optimizer the kinds of trouble that were there at its last reading.
     """
 
     def __init__(self) -> None:
         self.alerts: list[Alert] = []
         self.interventions: list[Intervention] = []
-        self.loss = LossTrack()
+        self.losses: dict[int, LossTrack] = {}
         self.readings = History()
         self.active: dict[int, list[Kind]] = {}
 
@@ -35,6 +35,12 @@ class Record:
     def is_empty(self) -> bool:
         """True before the first reading."""
         return self.readings.is_empty
+
+    @property
+    def loss(self) -> LossTrack:
+        """The loss of the optimizer with the first alert; where optimizers share one, that of the first."""
+        first = self.alerts[0].optimizer if self.alerts else 0
+        return self.losses.get(first) or self.losses.get(0) or LossTrack()
 
     @property
     def verdict(self) -> Verdict:
@@ -76,20 +82,33 @@ class Record:
             self.verdict, self.outcome, self.alerts, self.interventions, self.history(), self.still_wrong, self.loss
         )
 
-    def add(self, alert: Alert) -> None:
-        """Note an alert; at the first one, also where the loss was."""
+    def feed(self, loss: object, optimizer: int = 0) -> None:
+        """Note the loss of a step (see :meth:`LossTrack.feed`), after its judgement if that comes in the step."""
+        self.losses.setdefault(optimizer, LossTrack()).feed(loss)
+
+    def add(self, alert: Alert, late: bool = False) -> None:
+        """Note an alert; at the first one, also where the loss was.
+
+        Args:
+            alert: The alert.
+            late: The loss of its step has been noted already.
+        """
         if not self.alerts:
-            self.loss.mark()
+            for loss in self.losses.values():
+                loss.mark(late)
         self.alerts.append(alert)
         self.readings.mark()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain data and tensors, which a checkpoint loads with ``weights_only=True``."""
+        """Return plain data and tensors, which a checkpoint loads with ``weights_only=True``.
+
+        Ask the engines for theirs first: they may have a step to judge yet.
+        """
         return {
             "alerts": [alert.to_dict() for alert in self.alerts],
             "interventions": [intervention.to_dict() for intervention in self.interventions],
             "history": self.readings.state_dict(),
-            "loss": self.loss.state_dict(),
+            "losses": {index: loss.state_dict() for index, loss in self.losses.items()},
             "active": {index: list(kinds) for index, kinds in self.active.items()},
         }
 
@@ -98,5 +117,7 @@ class Record:
         self.alerts = [Alert.from_dict(alert) for alert in state["alerts"]]
         self.interventions = [Intervention.from_dict(entry) for entry in state["interventions"]]
         self.readings.load_state_dict(state["history"])
-        self.loss.load_state_dict(state["loss"])
+        self.losses = {index: LossTrack() for index in state["losses"]}
+        for index, loss in self.losses.items():
+            loss.load_state_dict(state["losses"][index])
         self.active = {index: list(kinds) for index, kinds in state["active"].items()}

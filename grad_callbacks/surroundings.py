@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import OptState
 
-from grad_callbacks.remedies.optimizer_step import can_skip_on_device
+from grad_callbacks.remedies.optimizer_step import unscales_itself
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Surroundings:
             return cls()
         state = scaler._per_optimizer_states.get(id(optimizer), {})  # the only place that tells what is unscaled
         if scaler._scale is not None and state.get("stage", OptState.READY) is OptState.READY:
-            if can_skip_on_device(optimizer):
+            if unscales_itself(optimizer):
                 return cls(loss_scale=scaler._scale, under_scaler=True)
             scaler.unscale_(optimizer)
         return cls(under_scaler=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -99,7 +100,7 @@ class GradientMonitor(Callback):
         self._saved: dict[int, dict[str, Any]] = {}  # states that wait for their engine
         self._latest: dict[int, Outlook] = {}
         self._unlogged = False
-        self._logged_step = -1
+        self._logged: dict[int, int] = {}  # for each optimizer the last step whose metrics were sent
         self._batch_idx = 0
         self._warned_without_gradients = False
 
@@ -191,7 +192,7 @@ class GradientMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note the loss, and send the metrics to the Trainer's loggers when it is time."""
-        self.record.loss.feed(outputs)
+        self.record.feed(outputs)
         if self._unlogged:
             self._log_metrics(trainer)
 
@@ -289,12 +290,11 @@ class GradientMonitor(Callback):
             )
 
     def _log_metrics(self, trainer: Trainer) -> None:
-        step = max((outlook.reading.step for outlook in self._latest.values()), default=-1)
-        if step == self._logged_step:
-            return  # nothing new yet: an accelerator's numbers come a step later
-        self._unlogged, self._logged_step = False, step
         several = len(trainer.optimizers) > 1
         for index, outlook in self._latest.items():
+            if self._logged.get(index) == outlook.reading.step:
+                continue  # nothing new: it steps seldom, or an accelerator's numbers are still to come
+            self._unlogged, self._logged[index] = False, outlook.reading.step
             alerts = sum(alert.optimizer == index for alert in self.alerts)
             values = metrics(outlook, self._engines[index], alerts, suffix=f"_{index}" if several else "")
             for logger in trainer.loggers:
@@ -302,8 +302,12 @@ class GradientMonitor(Callback):
 
     def _finish(self, trainer: Trainer) -> None:
         for index, engine in self._engines.items():
-            self._saved[index] = engine.state_dict()
-            engine.close()
+            try:
+                self._saved[index] = engine.state_dict()
+            except RuntimeError as error:  # a device that has failed: the user's own error says more
+                rank_zero_warn(f"{type(self).__name__}: the last step could not be judged: {error}")
+            with suppress(RuntimeError):
+                engine.close()
         self._log_metrics(trainer)
         self._engines, self._latest = {}, {}  # they hold model and optimizer
         record(trainer, self)

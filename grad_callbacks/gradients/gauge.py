@@ -15,6 +15,8 @@ from grad_callbacks.gradients.order import ForwardHooks, order_of_use
 from grad_callbacks.gradients.sharding import agree
 from grad_callbacks.gradients.transfer import Transfer
 
+MAX_LOSSES = 8  # that are looked at for an optimizer that has not stepped yet: each costs a walk over its graph
+
 
 class Gauge:
     """Groups an optimizer's parameters into layers, in forward order, and measures them.
@@ -43,22 +45,24 @@ class Gauge:
         self._optimizer = optimizer
         self.order: list[str] = []
         self._used: list[str] = []  # layers in the order of their use, as far as losses have shown it
+        self._looked = 0
         self._regroup()
         self._agree_on = agree_on or (agree if self.layers.sharding is not None else list)
         self._hooks = ForwardHooks(model) if self.layers.sharding is not None else None
 
     def look_at(self, loss: Tensor) -> None:
         """Learn the order of the layers from a loss, if it is not known yet; before or after its backward pass."""
-        if not self.order and self._hooks is None:
+        if not self.order and self._hooks is None and self._looked < MAX_LOSSES:
+            self._looked += 1
             self._used = list(dict.fromkeys([*self._used, *order_of_use(loss, self._model)]))
 
     def prepare(self) -> None:
-        """Fix the order of the layers at the first step, and notice parameters that have come since the last one."""
+        """Fix the order of the layers at the first step, and notice parameters that have changed since the last one."""
         if not self.order:
             used = self._used if self._hooks is None else self._hooks.called
             self._fix_order(self._agree_on(all_by_depth(self._model, used)))
         elif self._grouping != _grouping(self._optimizer):
-            self._regroup()  # a fine-tuning schedule has added parameters
+            self._regroup()  # a fine-tuning schedule has added parameters, or a head was replaced
 
     def take(self, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> Incoming | None:
         """Measure the gradients as they are now; None if there is none."""
@@ -102,5 +106,5 @@ class Gauge:
             self.layers.sharding.check_alike(self.layers.names)
 
 
-def _grouping(optimizer: torch.optim.Optimizer) -> tuple[int, ...]:
-    return tuple(len(group["params"]) for group in optimizer.param_groups)
+def _grouping(optimizer: torch.optim.Optimizer) -> list[list[int]]:
+    return [list(map(id, group["params"])) for group in optimizer.param_groups]

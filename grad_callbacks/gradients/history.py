@@ -56,8 +56,8 @@ class History:
         """True before the first reading."""
         return not self._steps
 
-    def append(self, reading: Reading) -> None:
-        """Add a row for each layer that had a gradient."""
+    def append(self, reading: Reading) -> int:
+        """Add a row for each layer that had a gradient; return the step's place, counted over all optimizers."""
         unknown = np.full(len(reading.layers.names), math.nan)
         weight_norms = unknown if reading.weight_norms is None else reading.weight_norms
         values = np.stack([reading.layer_norms, reading.layer_rms, weight_norms, unknown], axis=1)
@@ -71,11 +71,20 @@ class History:
             self._rows -= _rows(self._steps.pop(-RECENT - 1))
         if self._rows > self.max_rows and len(self._steps) > 2 * RECENT:
             self._thin_out()
+        return self._seen - 1
 
-    def set_update_ratios(self, reading: Reading, ratios: FloatArray) -> None:
-        """Fill in the update ratios of the step just taken, shape ``(layers,)``, if its rows are still there."""
-        if self._steps and self._steps[-1].step == reading.step:
-            self._steps[-1].numbers[:, 3] = ratios[reading.layer_present]
+    def set_update_ratios(self, place: int, ratios: FloatArray) -> None:
+        """Fill in the update ratios of a step, if its rows are still there.
+
+        Args:
+            place: What :meth:`append` returned for it.
+            ratios: For each of the layers that had a gradient.
+        """
+        for entry in reversed(self._steps):
+            if entry.place <= place:
+                if entry.place == place:
+                    entry.numbers[:, 3] = ratios
+                return
 
     def mark(self) -> None:
         """Keep the latest steps, and those that are to come next, for good: there was an alert."""

@@ -55,7 +55,7 @@ class Incoming:
             return None
         measurement = measure(motion.layers, loss_scale, motion.before_step())
         if measurement is None:
-            motion.forget_step()
+            motion.void_step()
             return None
         return cls(measurement, motion, plan, about)
 
@@ -76,6 +76,7 @@ class Incoming:
             clip_at=self._about.clip_at,
         )
         if not reading.is_finite:
+            self._motion.void_step()
             return reading
         motion, displacement = self._motion.of(reading, self.plan)
         return replace(reading, motion=motion, displacement=displacement)

@@ -50,6 +50,8 @@ def measure(
     Returns:
         The measurement; None if no parameter has a gradient (where they are sharded, that is seen in ``present``).
     """
+    if isinstance(loss_scale, Tensor):
+        loss_scale = loss_scale.to(layers.home, non_blocking=layers.home.type == "cuda")
     companions = companions or {}
     shares = layers.gradient_shares()
     gradients = layers.gradients()

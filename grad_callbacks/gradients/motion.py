@@ -67,6 +67,7 @@ class Motion:
         self.readings = 0
         self._before: Tensor | None = None  # samples of the weights, from before a step
         self._moved: Tensor | None = None  # squared change of each parameter, not yet brought to the host
+        self._is_void = False  # the last step was none: skipped, or not finite
         self._samples = Samples(layers)
         # Norm of these weights under torch's default initialisation, U(-1, 1) / sqrt(fan_in): weights that
         # start at or near zero are on their way there, and their relative motion says nothing.
@@ -82,8 +83,8 @@ class Motion:
             the change in the last step that was compared, and ``"weights"``, each if there is one. They are
             taken up by :meth:`arrive`, in this order.
         """
+        due = self.readings < EARLY_READINGS or self.readings % INTERVAL == 0 or self._is_void
         sums = self.collect()
-        due = self.readings < EARLY_READINGS or self.readings % INTERVAL == 0
         self.readings += 1
         self._before = None
         if due:
@@ -94,7 +95,8 @@ class Motion:
     def collect(self) -> dict[str, Tensor]:
         """Return the change in the last step that was compared, if it has not been collected yet."""
         moved, self._moved = self._moved, None
-        return {} if moved is None else {"moved": moved}
+        is_void, self._is_void = self._is_void, False
+        return {} if moved is None or is_void else {"moved": moved}
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -103,9 +105,10 @@ class Motion:
             self._moved = self._samples.squared_distance(self._before)
             self._before = None
 
-    def forget_step(self) -> None:
-        """Compare nothing: the step will not be taken."""
+    def void_step(self) -> None:
+        """Let the step before the next reading not count: it is skipped, by whomever, or was not finite."""
         self._before = None
+        self._is_void = True
 
     def arrive(self, sums: Mapping[str, FloatArray]) -> None:
         """Take up what :meth:`before_step` or :meth:`collect` returned, summed over all processes."""

@@ -53,13 +53,12 @@ def order_of_use(loss: Tensor, model: nn.Module) -> list[str]:
         for place, (origin, _) in enumerate(node.next_functions):
             if origin is None:
                 continue
-            parameter = getattr(origin, "variable", None)  # of a leaf
-            if parameter is None:
+            if type(origin).__name__ != "AccumulateGrad":
                 if origin not in seen:
                     seen.add(origin)
                     nodes.append(origin)
-            elif id(parameter) in layer_of:
-                layer, use = layer_of[id(parameter)], (node._sequence_nr(), place)
+            elif (layer := layer_of.get(id(origin.variable))) is not None:  # type: ignore[attr-defined]  # a leaf's
+                use = (node._sequence_nr(), place)
                 first_use[layer] = min(first_use.get(layer, use), use)
     return sorted(first_use, key=first_use.__getitem__)
 

@@ -25,7 +25,8 @@ class Samples:
         """Return a copy of all samples, one behind the other, in float32 (or float64 for such parameters)."""
         if self._layers.sharding is not None or self._pointers != [p.data_ptr() for p in self._layers.parameters]:
             self._look_again()
-        taken = torch.cat([view.to(self._layers.home, non_blocking=True) for view in self._views])
+        home = self._layers.home
+        taken = torch.cat([view.to(home, non_blocking=home.type == "cuda") for view in self._views])
         return taken if taken.dtype == torch.float64 else taken.float()
 
     def squared_distance(self, before: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ class LearningRate:
         self.scale = 1.0
         self._optimizer = optimizer
         self._clean: list[float | Tensor | None] | None = None  # the user's rates, while a step is under way
+        self._placed: list[float | None] | None = None  # what is in the groups instead
+        self._is_scaled = False
         self._arriving: Transfer | None = None  # rates that are tensors on an accelerator, on their way to the host
         self._arrived: list[float] = []
         self._handles = [
@@ -37,7 +39,7 @@ class LearningRate:
         """Multiply the scale with ``factor``, also for the step under way."""
         self.scale *= factor
         if self._clean is not None:
-            self._set(self._clean, self.scale)
+            self._place(self.scale)
 
     def clean(self) -> list[float]:
         """The rates of the parameter groups as the user's scheduler set them; NaN where a group has none.
@@ -52,11 +54,20 @@ class LearningRate:
         """The rates that steps are taken with."""
         return [rate * self.scale for rate in self.clean()]
 
+    def follow(self) -> None:
+        """Take up a rate that the user has set in the middle of a step, and scale that."""
+        if self._clean is not None and self._placed is not None:
+            for index, (group, placed) in enumerate(zip(self._optimizer.param_groups, self._placed, strict=False)):
+                if placed is not None and group["lr"] != placed:
+                    self._clean[index] = group["lr"]
+            self._place(self.scale)
+
     def restore(self) -> None:
-        """Give the user's rates back after a step that an exception cut short."""
-        if self._clean is not None:
-            self._set(self._clean, 1.0)
-            self._clean = None
+        """Give the user's rates back after a step, or one that an exception cut short."""
+        if self._clean is not None and self.scale != 1.0:
+            self.follow()
+            self._place(1.0)
+        self._clean = self._placed = None
 
     def remove(self) -> None:
         """Give the user's rates back and stop scaling."""
@@ -75,22 +86,23 @@ class LearningRate:
             self._arrived = [float(rate[0]) for rate in self._arriving.wait()]
         remote = [rate.double() for rate in self._clean if isinstance(rate, Tensor) and _is_remote(rate)]
         self._arriving = Transfer(remote) if remote else None
-        if self.scale != 1.0:
-            self._set(self._clean, self.scale)
+        self._place(self.scale)
 
     def _after_step(self, *_: Any) -> None:
-        if self.scale != 1.0:
-            self.restore()
-        self._clean = None
+        self.restore()
 
-    def _set(self, rates: list[float | Tensor | None], factor: float) -> None:
-        for group, rate in zip(self._optimizer.param_groups, rates, strict=False):
-            if rate is None:
-                continue
-            if isinstance(group["lr"], Tensor):
-                group["lr"].copy_(torch.as_tensor(rate * factor))  # in place: captured graphs hold this tensor
-            else:
+    def _place(self, factor: float) -> None:
+        """Put the clean rates times ``factor`` into the parameter groups."""
+        assert self._clean is not None
+        self._placed = []  # numbers only: to compare tensors may mean to wait
+        for group, rate in zip(self._optimizer.param_groups, self._clean, strict=False):
+            self._placed.append(None if rate is None or isinstance(rate, Tensor) else rate * factor)
+            if isinstance(rate, Tensor):
+                if factor != 1.0 or self._is_scaled:
+                    group["lr"].copy_(rate * factor)  # in place: captured graphs hold this tensor
+            elif rate is not None and group["lr"] != rate * factor:
                 group["lr"] = rate * factor
+        self._is_scaled = factor != 1.0
 
 
 def _is_remote(rate: object) -> bool:

@@ -28,7 +28,7 @@ class OptimizerStep:
         learning_rate: The learning rate of its optimizer.
         norm_on_device: The global norm after what remedies did so far, a scalar.
         is_skipped: True once the host has decided that the step will not be taken.
-        is_taken: True once the step has been taken: acting on it comes too late.
+        is_taken: True once the step has been taken: acting on it comes too late and does nothing.
     """
 
     def __init__(
@@ -72,6 +72,8 @@ class OptimizerStep:
             Whether they were rescaled, a scalar.
         """
         norm = self.norm_on_device
+        if self.is_taken:
+            return _no(norm)
         coefficient = torch.clamp(max_norm / norm, max=1.0).where(torch.isfinite(norm), torch.ones_like(norm))
         self.multiply(coefficient)
         return coefficient < 1.0
@@ -79,6 +81,8 @@ class OptimizerStep:
     @torch.no_grad()
     def multiply(self, coefficient: float | Tensor) -> None:
         """Multiply all gradients with ``coefficient``."""
+        if self.is_taken:
+            return
         self.norm_on_device = self.norm_on_device * coefficient
         if self._on_device:
             pending = coefficient if self._coefficient is None else self._coefficient * coefficient
@@ -96,29 +100,34 @@ class OptimizerStep:
         Returns:
             Whether the norm has changed, a scalar.
         """
+        if self.is_taken:
+            return _no(self.norm_on_device)
         self._apply_coefficient()
         before, gradients = self.norm_on_device, self._gradients()
         if not self._on_device and not (before > max_value and torch.isfinite(before)):
-            return torch.zeros((), dtype=torch.bool)  # no entry can be beyond the limit
+            return _no(before)  # no entry can be beyond the limit
         if isinstance(self._loss_scale, Tensor):
             _multiply(gradients, self._loss_scale.reciprocal())
             _clamp(gradients, max_value)
             _multiply(gradients, self._loss_scale)
         else:
             _clamp(gradients, max_value * self._loss_scale)
-        self.norm_on_device = self._measure_again()
+        self.norm_on_device = self._unless_skipped(self._measure_again())
         return self.norm_on_device < before
 
     @torch.no_grad()
     def skip(self) -> None:
         """Make the step an exact no-op: no momentum, no decay, no step count."""
+        if self.is_taken:
+            return
         self.is_skipped = True
         self.norm_on_device = torch.zeros_like(self.norm_on_device)
-        if not (self._under_scaler and can_skip_on_device(self._optimizer)):
+        still_scaled = isinstance(self._loss_scale, Tensor) or self._loss_scale != 1.0
+        if not (self._under_scaler and still_scaled):
             for parameter in self._measurement.layers.parameters:
                 parameter.grad = None
         elif gradients := [gradient for gradient in self._gradients() if gradient.numel()]:
-            # A fused optimizer under a loss scaler needs its gradients; it skips when one of them is infinite.
+            # The scaler has yet to look at these gradients: it skips when one of them is infinite.
             gradients[0].fill_(torch.inf)
 
     @torch.no_grad()
@@ -128,9 +137,9 @@ class OptimizerStep:
         if not self._on_device:
             if bad:
                 self.skip()
-        else:
+        elif not self.is_taken:
             self._found_inf = bad.float()
-            self.norm_on_device = self.norm_on_device.where(~bad, torch.zeros_like(self.norm_on_device))
+            self.norm_on_device = self._unless_skipped(self.norm_on_device)
         return bad
 
     @torch.no_grad()
@@ -138,8 +147,7 @@ class OptimizerStep:
         """Hand over to the optimizer what was left to the device. Called once, after all remedies."""
         if self._found_inf is not None and not self._under_scaler:  # a scaler brings its own
             self._optimizer.found_inf = self._found_inf  # type: ignore[attr-defined]
-        fused = can_skip_on_device(self._optimizer) and not self._under_scaler
-        if self._coefficient is not None and fused:
+        if self._coefficient is not None and is_fused(self._optimizer) and not self._under_scaler:
             # The fused kernel divides by this on its way, which saves a pass over the gradients.
             self._optimizer.grad_scale = self._coefficient.float().reciprocal()  # type: ignore[attr-defined]
             self._coefficient = None
@@ -157,9 +165,15 @@ class OptimizerStep:
             _multiply(self._gradients(), self._coefficient)
             self._coefficient = None
 
+    def _unless_skipped(self, norm: Tensor) -> Tensor:
+        return norm if self._found_inf is None else norm.where(self._found_inf == 0, torch.zeros_like(norm))
+
     def _measure_again(self) -> Tensor:
         layers = self._measurement.layers
-        squares = (l2_norms(layers.gradients(), layers.home) / self._loss_scale) ** 2
+        scale = self._loss_scale
+        if isinstance(scale, Tensor):
+            scale = scale.to(layers.home, non_blocking=layers.home.type == "cuda")
+        squares = (l2_norms(layers.gradients(), layers.home) / scale) ** 2
         if layers.sharding is not None:
             squares = layers.sharding.sum_over_processes(squares * layers.gradient_shares())
         return squares.sum().sqrt()
@@ -168,9 +182,31 @@ class OptimizerStep:
         return [gradient for gradient in self._measurement.layers.gradients() if gradient is not None]
 
 
-def can_skip_on_device(optimizer: torch.optim.Optimizer) -> bool:
-    """True for a fused optimizer: it reads from the device what to divide by, and whether to step at all."""
+def unscales_itself(optimizer: torch.optim.Optimizer) -> bool:
+    """True for an optimizer that divides by the loss scale in its own step, as a loss scaler sees it."""
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    """True for a fused optimizer: it reads from the device what to divide by, and whether to step at all."""
+    # Loading the state of another optimizer changes the groups and leaves the flag.
+    return unscales_itself(optimizer) and all(group.get("fused") for group in optimizer.param_groups)
+
+
+def can_skip_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """True for a fused optimizer whose skipped step is an exact no-op."""
+    if not is_fused(optimizer):
+        return False
+    # A first step of fused SGD leaves uninitialised momentum behind if it is skipped on the device.
+    return not isinstance(optimizer, torch.optim.SGD) or all(
+        not group["momentum"] or optimizer.state[parameter].get("momentum_buffer") is not None
+        for group in optimizer.param_groups
+        for parameter in group["params"][:1]
+    )
+
+
+def _no(like: Tensor) -> Tensor:
+    return torch.zeros_like(like, dtype=torch.bool)
 
 
 def _multiply(gradients: list[Tensor], factor: Tensor) -> None:

@@ -47,8 +47,8 @@ def test_the_update_ratio_belongs_to_the_step_just_taken() -> None:
     history = History()
     for step in (0, 1):
         taken = reading(step=step)
-        history.append(taken)
-        history.set_update_ratios(taken, np.full(3, 0.1 * (step + 1)))
+        place = history.append(taken)
+        history.set_update_ratios(place, np.full(3, 0.1 * (step + 1)))
     assert history.to_frame()["update_ratio"].tolist() == pytest.approx([0.1] * 3 + [0.2] * 3)
 
 
