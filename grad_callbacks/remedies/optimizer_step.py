@@ -199,7 +199,7 @@ def can_skip_on_device(optimizer: torch.optim.Optimizer) -> bool:
         return False
     # A first step of fused SGD leaves uninitialised momentum behind if it is skipped on the device.
     return not isinstance(optimizer, torch.optim.SGD) or all(
-        not group["momentum"] or optimizer.state[parameter].get("momentum_buffer") is not None
+        not group["momentum"] or optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
         for group in optimizer.param_groups
         for parameter in group["params"][:1]
     )
