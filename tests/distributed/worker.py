@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from grad_callbacks import ClipNorm, GradientGuard, SkipStep
 from tests.helpers import AlarmAtOnce
 
 BATCH, STEPS, BAD_STEP, MAX_NORM = 8, 6, 3, 0.5
+TIMEOUT = 60.0  # seconds for a case, which takes one or two
 
 
 class Block(nn.Module):
@@ -286,7 +288,7 @@ def norm(tensors: list[Any]) -> float:
 
 def _process(rank: int, case: str, folder: Path, world: int, port: int) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), NODE_RANK="0")
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     try:
         train(case, folder)
@@ -307,11 +309,22 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     for case in cases:
-        world = CASES[case][3]
         try:
-            start_processes(_process, (case, Path(folder), world, _free_port()), nprocs=world, start_method="fork")
+            _run(case, Path(folder))
         except Exception as error:  # the other cases go on; the test of this one shows it
             Path(folder, f"{case}.error").write_text(str(error))
+
+
+def _run(case: str, folder: Path) -> None:
+    world = CASES[case][3]
+    arguments = (case, folder, world, _free_port())
+    processes = start_processes(_process, arguments, nprocs=world, join=False, start_method="fork")
+    deadline = time.monotonic() + TIMEOUT
+    while not processes.join(timeout=1.0):
+        if time.monotonic() > deadline:
+            for process in processes.processes:
+                process.kill()
+            raise TimeoutError(f"{case} hangs: some process waits for another")
 
 
 if __name__ == "__main__":
