@@ -16,7 +16,8 @@ from grad_callbacks.remedies import ClipNorm, ClipValue
 class GradientGuard(GradientMonitor):
     """Watches the gradients like :class:`GradientMonitor`, and applies remedies when an alert comes.
 
-    A remedy acts in the very step that raised the alert. By default a non-finite gradient is skipped, an
+    A remedy acts in the very step that raised the alert; on a GPU, whose numbers come later, from the next step on,
+    except that non-finite steps are skipped at once. By default a non-finite gradient is skipped, an
     exploding one is clipped by norm and, if it comes again, the learning rate is lowered to 0.3 times. No
     remedy here brings back a vanishing gradient: its alert advises what to change in the model. A run
     without alerts is not touched.
