@@ -1,0 +1,1 @@
+"""Benchmarks: what measuring, clipping and logging cost, as ratios within one run on one thread."""

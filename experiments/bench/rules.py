@@ -1,0 +1,34 @@
+"""A rule that has clipping switched on from the first reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from grad_callbacks import Alert
+from grad_callbacks.alerts import Kind
+from grad_callbacks.gradients import Reading
+
+
+class FromTheStart:
+    """Raises one alert, at the first reading."""
+
+    kind: Kind = "exploding"
+
+    def __init__(self) -> None:
+        self.active = False
+
+    def judge(self, reading: Reading) -> Alert | None:
+        """Alert once."""
+        if self.active:
+            return None
+        self.active = True
+        return Alert(self.kind, "critical", reading.step, (), "the benchmark clips from the start", {}, "", "")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether it has spoken."""
+        return {"active": self.active}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.active = state["active"]
