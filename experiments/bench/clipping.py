@@ -29,7 +29,8 @@ be multiplied; *below*: half of it, so nothing has, yet `clip_grad_norm_` multip
 clips, with no rule but one that switches clipping on; *{WHOLE}* has the default rules too. Both keep the history
 and, in one step out of {INTERVAL}, measure weights and their motion (the first {EARLY_READINGS} steps, where each does,
 are left out). {BY_HAND} shows what is left of the cost when nothing is kept and
-nothing judged. A round is {INTERVAL} calls of each variant in turns; gradients are restored before each, outside the timed part."""
+nothing judged. A round is {INTERVAL} calls of each variant in turns; gradients are restored before each, outside the
+timed part."""
 
 
 def run(quick: bool) -> Section:

@@ -32,8 +32,8 @@ METHOD = f"""Random data; `CSVLogger` with Lightning's default of a record every
 timed: loop, data, forward, backward, optimizer, callbacks. The bare step, {MONITOR} and
 {GUARD} take turns in one training, step by step. The others leave traces in their Trainer and model, so each
 has its own, and *{AGAIN}* tells what that alone does: copies of a model differ in speed. {INTERVAL} steps of
-each are a round; the first {EARLY_READINGS} do not count. The promise is for steps of {1000 * LEAST_STEP:.0f} ms or more.
-Batches are small (8 images of 64×64, 256 tokens, 64 rows): larger ones make every ratio smaller."""
+each are a round; the first {EARLY_READINGS} do not count. The promise is for steps of {1000 * LEAST_STEP:.0f} ms or
+more. Batches are small (8 images of 64×64, 256 tokens, 64 rows): larger ones make every ratio smaller."""
 
 
 def run(quick: bool) -> Section:
