@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,7 +111,9 @@ def test_after_closing_the_optimizer_is_the_users_again() -> None:
 def test_a_line_search_is_read_once_a_step_and_never_clipped(caplog: pytest.LogCaptureFixture) -> None:
     model = mlp(4, 2)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=5)
-    engine = Engine(model, optimizer, rules=[AlarmAtOnce()], prescription=Prescription({"exploding": [ClipNorm(1e-6)]}))
+    prescription = Prescription({"exploding": [ClipNorm(1e-6)]})
+    with caplog.at_level(logging.WARNING, "grad_callbacks"):
+        engine = Engine(model, optimizer, rules=[AlarmAtOnce()], prescription=prescription)
     assert "line search of LBFGS" in caplog.text
     inputs = torch.randn(8, 4)
 

@@ -38,7 +38,7 @@ def run(quick: bool) -> Section:
     cases: list[tuple[str, Shapes, int]] = [
         ("ResNet-50 shapes", shapes.resnet50(), 3),
         ("GPT-2 shapes", shapes.gpt2(), 2),
-        ("small layers", shapes.many(), 5),
+        ("small layers", shapes.many(), 4),
     ]
     if quick:
         cases = [("small layers", shapes.many(tensors=20), 2)]

@@ -71,7 +71,7 @@ def _time(tensors: int, entries: int, quick: bool) -> Point:
         engine.before_step()
         optimizer.step()
 
-    warmup, steps, rounds = (1, 2, 2) if quick else (EARLY_READINGS, INTERVAL, 2 if entries > 10**8 else 4)
+    warmup, steps, rounds = (1, 2, 2) if quick else (EARLY_READINGS, INTERVAL, 2 if entries > 10**8 else 3)
     variants: dict[str, Call] = {STEP: step, FLOOR: lambda: torch._foreach_norm(gradients)}
     times = interleave(variants, seconds, rounds, steps, warmup)
     engine.close()

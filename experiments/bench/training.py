@@ -38,7 +38,7 @@ more. Batches are small (8 images of 64×64, 256 tokens, 64 rows): larger ones m
 
 def run(quick: bool) -> Section:
     """Train all tasks with all variants."""
-    tasks = [(models.convolutional(), 2), (models.transformer(), 4), (models.deep_mlp(), 4)]
+    tasks = [(models.convolutional(), 2), (models.transformer(), 4), (models.deep_mlp(), 3)]
     if quick:
         tasks = [(models.convolutional(2, 16, (1, 1), 8), 2)]
     rows = []

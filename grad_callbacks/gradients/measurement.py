@@ -60,9 +60,9 @@ def measure(
     if layers.sharding is None:
         if not any(held):
             return None
-        norms = l2_norms(gradients, layers.home) / loss_scale
+        norms = l2_norms(gradients, layers.home, exact=True) / loss_scale
     else:
-        squares = (l2_norms(gradients, layers.home) / loss_scale) ** 2
+        squares = (l2_norms(gradients, layers.home, exact=True) / loss_scale) ** 2
         weighted = torch.stack([squares, present, *companions.values()])
         weighted[:2] *= shares
         weighted[2:] *= layers.shares

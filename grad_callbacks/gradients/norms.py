@@ -20,17 +20,17 @@ def as_real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
-def l2_norms(tensors: Sequence[Tensor | None], home: torch.device) -> Tensor:
+def l2_norms(tensors: Sequence[Tensor | None], home: torch.device, exact: bool = False) -> Tensor:
     """Return the L2 norm of each tensor, with one kernel per device and precision.
 
     Norms are accumulated in float32 whatever the tensors' type (float64 stays float64): the norm of float16
-    gradients would overflow at 65504. On the host a float32 sum that overflowed, or that is faint enough to
-    have lost digits, is taken again in float64. On an accelerator that would mean waiting; there a norm
-    beyond 1.8e19 reads as infinite and one below 1e-22 as zero.
+    gradients would overflow at 65504. A norm beyond 1.8e19 reads as infinite, one below 1e-22 as zero.
 
     Args:
         tensors: Real, dense tensors; None counts as zero.
         home: Where the norms are gathered (see :func:`home_device`).
+        exact: On the host take sums again in float64 that have overflowed, or are faint enough to have lost digits.
+            (On an accelerator that would mean waiting.)
 
     Returns:
         Float64, shape ``(len(tensors),)``, on ``home``.
@@ -39,12 +39,12 @@ def l2_norms(tensors: Sequence[Tensor | None], home: torch.device) -> Tensor:
     # Each set by a function in C: with a thousand tensors that counts.
     dtypes, devices = set(map(attrgetter("dtype"), present)), set(map(Tensor.get_device, present))
     if len(dtypes) == len(devices) == 1 and len(present) == len(tensors):
-        return _norms_of_a_kind(present, home)
+        return _norms_of_a_kind(present, home, exact)
     norms = [torch.zeros((), dtype=torch.float64, device=home)] * len(tensors)
     for kind in product(devices, dtypes):
         mine = {i: t for i, t in enumerate(tensors) if t is not None and (t.get_device(), t.dtype) == kind}
         if mine:
-            found = _norms_of_a_kind(list(mine.values()), home)
+            found = _norms_of_a_kind(list(mine.values()), home, exact)
             for index, norm in zip(mine, found.unbind(), strict=True):
                 norms[index] = norm
     return torch.stack(norms) if norms else torch.zeros(0, dtype=torch.float64)
@@ -58,12 +58,12 @@ def home_device(devices: Sequence[torch.device]) -> torch.device:
     return devices[0] if devices and all(device.type == "cuda" for device in devices) else torch.device("cpu")
 
 
-def _norms_of_a_kind(tensors: list[Tensor], home: torch.device) -> Tensor:
+def _norms_of_a_kind(tensors: list[Tensor], home: torch.device, exact: bool) -> Tensor:
     accumulate = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
     # The foreach kernel is private in torch, yet it is what clip_grad_norm_ itself is built on.
     norms = torch.stack(torch._foreach_norm(tensors, 2, dtype=accumulate))
     norms = norms.to(home, non_blocking=home.type == "cuda").double()
-    if tensors[0].device.type == "cpu" and accumulate == torch.float32:
+    if exact and tensors[0].device.type == "cpu" and accumulate == torch.float32:
         _mend(norms, tensors)
     return norms
 
