@@ -2,8 +2,9 @@
 
 from grad_callbacks.alerts import Alert
 from grad_callbacks.callbacks import GradientGuard, GradientMonitor
-from grad_callbacks.engine import Engine, Outlook
+from grad_callbacks.engine import Engine
 from grad_callbacks.interventions import Intervention
+from grad_callbacks.outlook import Outlook
 from grad_callbacks.prescription import Prescription
 from grad_callbacks.record import Record
 from grad_callbacks.remedies import ClipNorm, ClipValue, OptimizerStep, ReduceLR, Remedy, SkipStep

@@ -23,6 +23,7 @@ from grad_callbacks.gradients import (
     arrives_later,
 )
 from grad_callbacks.interventions import Intervention
+from grad_callbacks.outlook import Outlook
 from grad_callbacks.prescription import Plan, Prescription
 from grad_callbacks.record import Record
 from grad_callbacks.remedies import ClipNorm, ClipValue, OptimizerStep, SkipStep
@@ -33,29 +34,6 @@ from grad_callbacks.spec import build, load_named_states
 from grad_callbacks.surroundings import Surroundings
 
 _TREATED: WeakSet[torch.optim.Optimizer] = WeakSet()  # by an engine with a prescription
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What happened at one step.
-
-    Attributes:
-        reading: The gradients before any remedy.
-        alerts: What the rules said.
-        interventions: What was switched on.
-        norm_clipped: The global norm with which the step is taken, after remedies and the user's clipping.
-        coefficient: ``norm_clipped`` over the measured norm; NaN for a non-finite gradient.
-        lr_scale: The factor on the learning rate.
-        lr_effective: The learning rate of the first parameter group, with the factor.
-    """
-
-    reading: Reading
-    alerts: list[Alert]
-    interventions: list[Intervention]
-    norm_clipped: float
-    coefficient: float
-    lr_scale: float
-    lr_effective: float
 
 
 @dataclass

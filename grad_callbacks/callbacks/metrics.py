@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from grad_callbacks.engine import Engine, Outlook
+from grad_callbacks.engine import Engine
+from grad_callbacks.outlook import Outlook
 
 
 def metrics(outlook: Outlook, engine: Engine, alerts: int, suffix: str = "") -> dict[str, float]:

@@ -20,8 +20,9 @@ from grad_callbacks.callbacks.metrics import metrics
 from grad_callbacks.callbacks.recording import record
 from grad_callbacks.callbacks.surroundings import refuse_unsupported, surroundings, warn_of_spawning, watched_module
 from grad_callbacks.checks import at_least
-from grad_callbacks.engine import Engine, Outlook
+from grad_callbacks.engine import Engine
 from grad_callbacks.interventions import Intervention
+from grad_callbacks.outlook import Outlook
 from grad_callbacks.prescription import Prescription
 from grad_callbacks.record import Record
 from grad_callbacks.rules import RULES, Rule

@@ -211,15 +211,16 @@ def test_the_norm_after_the_trainers_own_clipping_is_told(tmp_path: Any) -> None
     assert float(values["grad/norm_clipped"]) == pytest.approx(0.01)
 
 
+class Reversed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.late, self.early = nn.Linear(3, 2), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.late(self.early(x))
+
+
 def test_layers_are_in_forward_order_and_no_hook_is_left() -> None:
-    class Reversed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.late, self.early = nn.Linear(3, 2), nn.Linear(4, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.late(self.early(x))
-
     monitor, module = GradientMonitor(), Regression(Reversed())
     fit(module, monitor)
     assert monitor.history()["layer"].unique().tolist() == ["model.early", "model.late"]
@@ -227,14 +228,6 @@ def test_layers_are_in_forward_order_and_no_hook_is_left() -> None:
 
 
 def test_a_compiled_module_keeps_names_and_order_and_is_compiled_once() -> None:
-    class Reversed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.late, self.early = nn.Linear(3, 2), nn.Linear(4, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.late(self.early(x))
-
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     monitor = GradientMonitor()
