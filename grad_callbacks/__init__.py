@@ -3,6 +3,7 @@
 from grad_callbacks.alerts import Alert
 from grad_callbacks.callbacks import GradientGuard, GradientMonitor
 from grad_callbacks.engine import Engine
+from grad_callbacks.gradients import Reading
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.outlook import Outlook
 from grad_callbacks.prescription import Prescription
@@ -25,6 +26,7 @@ __all__ = [
     "OptimizerStep",
     "Outlook",
     "Prescription",
+    "Reading",
     "Record",
     "ReduceLR",
     "Remedy",

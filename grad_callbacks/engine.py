@@ -42,7 +42,6 @@ class _Step:
 
     incoming: Incoming
     handle: OptimizerStep
-    clip_at: float | None
     lr_scale: float
     on_device: bool
     acted: dict[tuple[Kind, str], bool | Tensor] = field(default_factory=dict)
@@ -67,10 +66,10 @@ class Engine:
 
     On the CPU a step is measured, judged and treated before it is taken. A GPU runs behind the host, and the host
     does not wait for it: a step's numbers are judged when the next one comes, exactly one step later, so that all
-    processes of a distributed run decide alike. What is switched on by then acts on the device itself, in time. Two
-    things make the host wait: a prescription that skips the steps of exploding gradients, and one that skips
-    non-finite ones for an optimizer that is neither ``fused=True`` nor under a loss scaler, since only the host can
-    make such an optimizer skip.
+    processes of a distributed run decide alike. What is switched on by then acts on the device itself, in time. Three
+    things make the host wait: a prescription that skips the steps of exploding gradients; one that skips non-finite
+    ones for an optimizer that is neither ``fused=True`` nor under a loss scaler, since only the host can make such an
+    optimizer skip (fused SGD too in its first step, before it has momentum); and sparse gradients.
 
     In a sharded run every process must have an engine, and call it at the same steps.
 
@@ -233,7 +232,7 @@ class Engine:
         if not step.on_device:
             self._act(step)
         norm = self._count_acts(step, reading)
-        norm_clipped = min(norm, step.clip_at) if step.clip_at else norm
+        norm_clipped = min(norm, reading.clip_at) if reading.clip_at else norm
         outlook = Outlook(
             reading=reading,
             alerts=alerts,
@@ -272,7 +271,7 @@ class Engine:
         handle = OptimizerStep(
             incoming, self.optimizer, self.learning_rate, around.loss_scale, around.under_scaler, on_device
         )
-        return _Step(incoming, handle, around.clip_at, self.learning_rate.scale, on_device)
+        return _Step(incoming, handle, self.learning_rate.scale, on_device)
 
     def _must_wait(self, around: Surroundings) -> bool:
         """True if a remedy needs the judgement before the step is taken."""

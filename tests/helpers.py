@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -14,8 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from grad_callbacks import Alert, OptimizerStep
-from grad_callbacks.alerts import Kind
+from grad_callbacks import OptimizerStep
 from grad_callbacks.gradients import About, Incoming, Layers, Motion, Reading, StepPlan
 from grad_callbacks.remedies.learning_rate import LearningRate
 
@@ -58,28 +57,6 @@ class Regression(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return self.make_optimizer(self.parameters())
-
-
-class AlarmAtOnce:
-    """A rule that calls the first reading an explosion, so that a remedy is on from then."""
-
-    kind: Kind = "exploding"
-
-    def __init__(self) -> None:
-        self.active = False
-
-    def judge(self, reading: Reading) -> Alert | None:
-        if self.active:
-            return None
-        self.active = True
-        evidence = {"norm": reading.norm}
-        return Alert(self.kind, "warning", reading.step, (), "", evidence, "", "", reading.optimizer)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"active": self.active}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.active = state["active"]
 
 
 class Poisoned(Regression):

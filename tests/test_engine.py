@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Iterator
@@ -14,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from experiments.bench.rules import FromTheStart
 from grad_callbacks import ClipNorm, Engine, Outlook, Prescription, Record, ReduceLR, SkipStep
-from tests.helpers import SGD, AlarmAtOnce, Backwards, mlp
+from tests.helpers import SGD, Backwards, mlp
 
 STEPS = 30
 
@@ -99,11 +99,16 @@ def test_two_optimizers_share_a_record() -> None:
 
 
 def test_after_closing_the_optimizer_is_the_users_again() -> None:
-    engine = guarded(plan={"exploding": [ReduceLR(0.1)]})
-    before = copy.deepcopy(engine.optimizer.param_groups[0]["lr"])
+    engine = guarded(plan={"exploding": [ReduceLR(0.1)]}, lr=0.01)
+    engine.rules.insert(0, FromTheStart())
     train(engine, steps=3)
+    engine.optimizer.register_step_pre_hook(lambda *_: rates.append(engine.optimizer.param_groups[0]["lr"]))
+    rates: list[float] = []
+    engine.optimizer.step()
     engine.close()
-    assert engine.optimizer.param_groups[0]["lr"] == before
+    engine.optimizer.step()
+    assert rates == pytest.approx([0.001, 0.01]), "lowered while the engine is there, and only then"
+    engine.optimizer._optimizer_step_pre_hooks.popitem()  # the test's own
     assert not engine.optimizer._optimizer_step_pre_hooks
     assert not engine.optimizer._optimizer_step_post_hooks
 
@@ -113,7 +118,7 @@ def test_a_line_search_is_read_once_a_step_and_never_clipped(caplog: pytest.LogC
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=5)
     prescription = Prescription({"exploding": [ClipNorm(1e-6)]})
     with caplog.at_level(logging.WARNING, "grad_callbacks"):
-        engine = Engine(model, optimizer, rules=[AlarmAtOnce()], prescription=prescription)
+        engine = Engine(model, optimizer, rules=[FromTheStart()], prescription=prescription)
     assert "line search of LBFGS" in caplog.text
     inputs = torch.randn(8, 4)
 
@@ -136,7 +141,7 @@ def test_a_loss_scaler_is_taken_into_account(fused: bool, unscaled: bool) -> Non
     torch.manual_seed(0)
     model = mlp(4, 8, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, fused=fused)
-    engine = Engine(model, optimizer, rules=[AlarmAtOnce()], prescription=Prescription({"exploding": [ClipNorm(1e9)]}))
+    engine = Engine(model, optimizer, rules=[FromTheStart()], prescription=Prescription({"exploding": [ClipNorm(1e9)]}))
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     inputs = torch.randn(8, 4)
     for _ in range(2):
@@ -179,7 +184,7 @@ def test_an_overflow_is_left_to_the_loss_scaler() -> None:
 
 def test_reads_of_the_host_are_noticed() -> None:
     engine = guarded(plan={"exploding": [ClipNorm(1e-6)]})
-    engine.rules.insert(0, AlarmAtOnce())
+    engine.rules.insert(0, FromTheStart())
     train(engine, steps=1)
     with no_host_reads(), pytest.raises(AssertionError, match="the host has read"):
         engine.before_step()
@@ -199,7 +204,7 @@ def test_reads_of_the_host_are_noticed() -> None:
 )
 def test_the_host_reads_nothing_in_a_step(make: Any, plan: Any) -> None:
     engine = guarded(make, plan)
-    engine.rules.insert(0, AlarmAtOnce())
+    engine.rules.insert(0, FromTheStart())
     for step in range(12):
         loss = engine.model(torch.ones(3, 4)).square().mean() * (math.nan if step == 8 else 1.0)
         engine.optimizer.zero_grad()
@@ -231,7 +236,7 @@ def test_late_judgement_comes_to_the_same_as_early(make: Any, monkeypatch: pytes
 @pytest.mark.parametrize("fused", [False, True])
 def test_clipping_acts_in_the_step_it_is_due(fused: bool) -> None:
     engine = guarded(torch.optim.SGD, {"exploding": [ClipNorm(0.05)]}, lr=1.0, fused=fused)
-    engine.rules.insert(0, AlarmAtOnce())
+    engine.rules.insert(0, FromTheStart())
     train(engine, steps=3)
     before = [p.detach().clone() for p in engine.model.parameters()]
     train(engine, steps=4, start=3, factors={3: 100.0})
@@ -279,11 +284,11 @@ def test_the_host_waits_only_for_what_only_it_can_do(make: Any, plan: Any, waits
 def test_a_state_saved_in_between_goes_on_as_if_nothing_had_happened() -> None:
     whole, first = (guarded(plan={"exploding": [ClipNorm(0.1)]}) for _ in range(2))
     for engine in (whole, first):
-        engine.rules.insert(0, AlarmAtOnce())
+        engine.rules.insert(0, FromTheStart())
     train(whole, factors={20: 1e4})
     train(first, steps=11)
     second = guarded(plan={"exploding": [ClipNorm(0.1)]})
-    second.rules.insert(0, AlarmAtOnce())
+    second.rules.insert(0, FromTheStart())
     second.model.load_state_dict(first.model.state_dict())
     state = first.state_dict()
     second.record.load_state_dict(first.record.state_dict())

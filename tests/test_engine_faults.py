@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from experiments.bench.rules import FromTheStart
 from grad_callbacks import ClipNorm, Engine, Prescription, Record, ReduceLR, SkipStep, Surroundings
-from tests.helpers import SGD, AlarmAtOnce, mlp
+from tests.helpers import SGD, mlp
 
 
 def backward(model: nn.Module, factor: float = 1.0, scaler: Any = None) -> Tensor:
@@ -52,7 +53,7 @@ def test_a_judged_step_is_skipped_exactly_under_a_loss_scaler(fused: bool, unsca
     model = mlp(4, 8, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
     prescription = Prescription({"exploding": [SkipStep()]})
-    engine = Engine(model, optimizer, rules=[AlarmAtOnce()], prescription=prescription)
+    engine = Engine(model, optimizer, rules=[FromTheStart()], prescription=prescription)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     before = [p.detach().clone() for p in model.parameters()]
     loss = backward(model, scaler=scaler)
@@ -189,7 +190,7 @@ def test_a_rate_set_in_the_middle_of_a_step_is_kept_and_scaled(reduced: bool) ->
     model = mlp(4, 2)
     optimizer = SGD(model.parameters(), lr=0.5)
     prescription = Prescription({"exploding": [ReduceLR(0.1)]})
-    engine = Engine(model, optimizer, rules=[AlarmAtOnce()] if reduced else [], prescription=prescription)
+    engine = Engine(model, optimizer, rules=[FromTheStart()] if reduced else [], prescription=prescription)
     used: list[float] = []
 
     def closure() -> Tensor:
@@ -244,7 +245,7 @@ def test_what_comes_too_late_does_nothing() -> None:
 
     model = mlp(4, 2)
     optimizer = SGD(model.parameters(), lr=0.1)
-    engine = Engine(model, optimizer, rules=[AlarmAtOnce()], prescription=Prescription({"exploding": [Hasty()]}))
+    engine = Engine(model, optimizer, rules=[FromTheStart()], prescription=Prescription({"exploding": [Hasty()]}))
     moved = []
     for _ in range(3):
         before = model[0].weight.detach().clone()
@@ -278,7 +279,7 @@ def test_a_step_skipped_on_the_device_reports_norm_zero_whatever_else_clips() ->
     model = mlp(4, 2)
     optimizer = partial(torch.optim.AdamW, fused=True)(model.parameters())
     plan = {"exploding": [{"ClipValue": 0.01}], "nonfinite": ["SkipStep"]}
-    engine = Engine(model, optimizer, rules=[AlarmAtOnce(), "NonFinite"], prescription=plan)
+    engine = Engine(model, optimizer, rules=[FromTheStart(), "NonFinite"], prescription=plan)
     for step in range(5):
         optimizer.zero_grad()
         engine.before_step(loss=backward(model, math.nan if step == 4 else 1.0))

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.bench.rules import FromTheStart
 from grad_callbacks import ClipNorm, Engine, GradientGuard, Prescription, SkipStep
-from tests.helpers import AlarmAtOnce, Poisoned, fit, mlp
+from tests.helpers import Poisoned, fit, mlp
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -31,7 +32,7 @@ fused = partial(torch.optim.AdamW, lr=1e-3, fused=True)
 def test_the_host_never_waits(make: Any, plan: Any, dtype: torch.dtype) -> None:
     model = mlp(4, 64, 64, 2).to("cuda", dtype)
     engine = Engine(model, make(model.parameters(), lr=1e-3), prescription=Prescription(plan) if plan else None)
-    engine.rules.insert(0, AlarmAtOnce())
+    engine.rules.insert(0, FromTheStart())
     inputs = torch.randn(8, 4, device="cuda", dtype=dtype)
     for step in range(30):
         engine.optimizer.zero_grad()

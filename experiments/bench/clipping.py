@@ -12,10 +12,9 @@ from experiments.bench import shapes
 from experiments.bench.rules import FromTheStart
 from experiments.bench.shapes import Shapes
 from experiments.bench.table import Row, Section
-from experiments.bench.timing import Call, interleave, ratio, seconds
+from experiments.bench.timing import ROUND, WARMUP, Call, interleave, ratio, seconds
 from experiments.bench.weights import Nudging, Weights
 from grad_callbacks import ClipNorm, Engine, Exploding, NonFinite, Prescription, Rule, Vanishing
-from grad_callbacks.gradients.motion import EARLY_READINGS, INTERVAL
 
 ALONE = "`clip_grad_norm_`"
 TWICE = "`grad_norm` + `clip_grad_norm_`"
@@ -27,9 +26,9 @@ PROMISES = {ALONE: 1.0, TWICE: 0.6}
 METHOD = f"""Gradients only, no training. *Above*: the gradient's norm is twice the threshold, so everything has to
 be multiplied; *below*: half of it, so nothing has, yet `clip_grad_norm_` multiplies by 1. *{ONE_RULE}* measures and
 clips, with no rule but one that switches clipping on; *{WHOLE}* has the default rules too. Both keep the history
-and, in one step out of {INTERVAL}, measure weights and their motion (the first {EARLY_READINGS} steps, where each does,
+and, in one step out of {ROUND}, measure weights and their motion (the first {WARMUP} steps, where each does,
 are left out). {BY_HAND} shows what is left of the cost when nothing is kept and
-nothing judged. A round is {INTERVAL} calls of each variant in turns; gradients are restored before each, outside the
+nothing judged. A round is {ROUND} calls of each variant in turns; gradients are restored before each, outside the
 timed part."""
 
 
@@ -67,7 +66,7 @@ def _compare(name: str, case: Shapes, above: bool, rounds: int, quick: bool) -> 
             model.restore()
             call()
         _check(variant, model.gradients, min(norm, threshold))
-    warmup, steps = (1, 2) if quick else (EARLY_READINGS, INTERVAL)
+    warmup, steps = (1, 2) if quick else (WARMUP, ROUND)
     times = interleave(variants, seconds, rounds, steps, warmup, prepare=model.restore)
     one_rule.close()
     whole.close()

@@ -13,9 +13,8 @@ from experiments.bench import models, shapes
 from experiments.bench.fitting import fitting
 from experiments.bench.pacing import Paced, alternate
 from experiments.bench.table import Row, Section
-from experiments.bench.timing import added_milliseconds
+from experiments.bench.timing import WARMUP, added_milliseconds
 from grad_callbacks import GradientMonitor
-from grad_callbacks.gradients.motion import EARLY_READINGS
 from grad_callbacks.tracking import prepare_store
 
 MONITOR = "`GradientMonitor()`, history of all layers"
@@ -23,7 +22,7 @@ BARE = "same logger, no callback"
 PROMISE = 3.0  # milliseconds a step
 
 METHOD = f"""`MLFlowLogger` on a fresh SQLite store; the loss is logged with the callback and without, which take turns
-in one training, step by step. 50 steps of each are a round, and the first {EARLY_READINGS} do not count. The steps are
+in one training, step by step. 50 steps of each are a round, and the first {WARMUP} do not count. The steps are
 short on purpose, so that what is added stands out. This is time on the wall: writing to disk counts."""
 
 
@@ -33,7 +32,7 @@ def run(quick: bool) -> Section:
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{folder}/mlflow.db"
         prepare_store(store)
-        steps, warmup = (2, 1) if quick else (50, EARLY_READINGS)
+        steps, warmup = (2, 1) if quick else (50, WARMUP)
         rows = [_compare(store, layers, every, rounds, steps, warmup) for layers, every, rounds in cases]
     return Section("Recording in MLflow", METHOD, rows)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from grad_callbacks import Alert
+from grad_callbacks import Alert, Reading
 from grad_callbacks.alerts import Kind
-from grad_callbacks.gradients import Reading
 
 
 class FromTheStart:
@@ -23,7 +22,7 @@ class FromTheStart:
         if self.active:
             return None
         self.active = True
-        return Alert(self.kind, "critical", reading.step, (), "the benchmark clips from the start", {}, "", "")
+        return Alert(self.kind, "warning", reading.step, (), "clipped from the start", {}, "", "", reading.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether it has spoken."""

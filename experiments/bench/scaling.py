@@ -14,10 +14,9 @@ from matplotlib.figure import Figure
 from experiments.bench import shapes
 from experiments.bench.machine import free_bytes
 from experiments.bench.table import Row, Section
-from experiments.bench.timing import Call, Spread, interleave, ratio, seconds
+from experiments.bench.timing import ROUND, WARMUP, Call, Spread, interleave, ratio, seconds
 from experiments.bench.weights import Nudging, Weights
 from grad_callbacks import Engine
-from grad_callbacks.gradients.motion import EARLY_READINGS, INTERVAL
 
 STEP = "whole engine step"
 FLOOR = "reading each gradient once"
@@ -27,8 +26,8 @@ BYTES_PER_ENTRY = 10  # weight and gradient in float32, and room for what is pas
 
 METHOD = f"""An engine with its default rules, nothing to treat, against `torch._foreach_norm` over the same
 gradients, which reads each of them once. Either {ENTRIES:,} entries in a growing number of tensors, or {TENSORS}
-tensors of growing size, as far as memory goes. A round is {INTERVAL} steps of both in turns, of which one also measures
-weights and their motion; the first {EARLY_READINGS} steps are left out."""
+tensors of growing size, as far as memory goes. A round is {ROUND} steps of both in turns, of which one also measures
+weights and their motion; the first {WARMUP} steps are left out."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def _time(tensors: int, entries: int, quick: bool) -> Point:
         engine.before_step()
         optimizer.step()
 
-    warmup, steps, rounds = (1, 2, 2) if quick else (EARLY_READINGS, INTERVAL, 2 if entries > 10**8 else 3)
+    warmup, steps, rounds = (1, 2, 2) if quick else (WARMUP, ROUND, 2 if entries > 10**8 else 3)
     variants: dict[str, Call] = {STEP: step, FLOOR: lambda: torch._foreach_norm(gradients)}
     times = interleave(variants, seconds, rounds, steps, warmup)
     engine.close()

@@ -15,6 +15,10 @@ import torch
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+# The engine measures weights and their motion in each of its first 20 readings and in every 25th: the first are left
+# out of the timing, and a round holds exactly one of the others.
+WARMUP, ROUND = 20, 25
+
 Call = Callable[[], object]
 V = TypeVar("V")
 

@@ -14,9 +14,8 @@ from experiments.bench.models import Task
 from experiments.bench.pacing import Paced, alternate
 from experiments.bench.rivals import LogGradNorms, WandbWatch, installed, zclip
 from experiments.bench.table import Row, Section
-from experiments.bench.timing import ratio
+from experiments.bench.timing import ROUND, WARMUP, ratio
 from grad_callbacks import GradientGuard, GradientMonitor
-from grad_callbacks.gradients.motion import EARLY_READINGS, INTERVAL
 
 BARE = "the bare step"
 AGAIN = "the bare step, second copy"
@@ -31,8 +30,8 @@ LEAST_STEP = 0.020  # seconds; what is promised is promised for steps that take 
 METHOD = f"""Random data; `CSVLogger` with Lightning's default of a record every 50 steps. All that happens in a step is
 timed: loop, data, forward, backward, optimizer, callbacks. The bare step, {MONITOR} and
 {GUARD} take turns in one training, step by step. The others leave traces in their Trainer and model, so each
-has its own, and *{AGAIN}* tells what that alone does: copies of a model differ in speed. {INTERVAL} steps of
-each are a round; the first {EARLY_READINGS} do not count. The promise is for steps of {1000 * LEAST_STEP:.0f} ms or
+has its own, and *{AGAIN}* tells what that alone does: copies of a model differ in speed. {ROUND} steps of
+each are a round; the first {WARMUP} do not count. The promise is for steps of {1000 * LEAST_STEP:.0f} ms or
 more. Batches are small (8 images of 64×64, 256 tokens, 64 rows): larger ones make every ratio smaller."""
 
 
@@ -43,7 +42,7 @@ def run(quick: bool) -> Section:
         tasks = [(models.convolutional(2, 16, (1, 1), 8), 2)]
     rows = []
     for task, rounds in tasks:
-        rows += _compare(task, rounds, steps=2 if quick else INTERVAL, warmup=1 if quick else EARLY_READINGS)
+        rows += _compare(task, rounds, steps=2 if quick else ROUND, warmup=1 if quick else WARMUP)
     return Section("A training step with the callbacks", METHOD, rows)
 
 

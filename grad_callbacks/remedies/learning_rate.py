@@ -59,7 +59,7 @@ class LearningRate:
         if self._clean is not None and self._placed is not None:
             for index, (group, placed) in enumerate(zip(self._optimizer.param_groups, self._placed, strict=False)):
                 if placed is not None and group["lr"] != placed:
-                    self._clean[index] = group["lr"]
+                    self._clean[index] = _copy(group["lr"])
             self._place(self.scale)
 
     def restore(self) -> None:
@@ -81,7 +81,7 @@ class LearningRate:
 
     def _before_step(self, *_: Any) -> None:
         self.restore()
-        self._clean = [rate.clone() if isinstance(rate, Tensor) else rate for rate in self._current()]
+        self._clean = [_copy(rate) for rate in self._current()]
         if self._arriving is not None:
             self._arrived = [float(rate[0]) for rate in self._arriving.wait()]
         remote = [rate.double() for rate in self._clean if isinstance(rate, Tensor) and _is_remote(rate)]
@@ -103,6 +103,10 @@ class LearningRate:
             elif rate is not None and group["lr"] != rate * factor:
                 group["lr"] = rate * factor
         self._is_scaled = factor != 1.0
+
+
+def _copy(rate: float | Tensor | None) -> float | Tensor | None:
+    return rate.clone() if isinstance(rate, Tensor) else rate
 
 
 def _is_remote(rate: object) -> bool:

@@ -20,8 +20,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
+from experiments.bench.rules import FromTheStart
 from grad_callbacks import ClipNorm, GradientGuard, Outlook, SkipStep
-from tests.helpers import AlarmAtOnce, Regression, batches, fit, mlp
+from tests.helpers import Regression, batches, fit, mlp
 
 BAD_BATCH = 13
 AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.1)
@@ -201,7 +202,7 @@ class Guard(GradientGuard):
 
     def __init__(self, max_norm: float) -> None:
         super().__init__(
-            {"exploding": [ClipNorm(max_norm)], "nonfinite": [SkipStep()]}, rules=[AlarmAtOnce(), "NonFinite"]
+            {"exploding": [ClipNorm(max_norm)], "nonfinite": [SkipStep()]}, rules=[FromTheStart(), "NonFinite"]
         )
         self.outlooks: dict[int, Outlook] = {}
 
@@ -232,6 +233,20 @@ def test_norms_clipping_and_skipping(name: str) -> None:
         assert witness.changes, "other steps are taken"
     kinds = [alert.kind for alert in guard.alerts]
     assert ("nonfinite" in kinds) == ("16-mixed" not in name or "bf16" in name), "overflows are the scaler's"
+
+
+def test_overflows_that_do_not_stop_are_named_as_such() -> None:
+    class Endless(Regression):
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor | None:
+            loss = super().training_step(batch, batch_idx)
+            assert loss is not None
+            return loss * math.inf
+
+    guard = GradientGuard()
+    fit(Endless(mlp(4, 8, 2)), guard, **scaled())
+    [alert] = guard.alerts
+    assert (alert.kind, alert.step) == ("nonfinite", 15)
+    assert "16 overflows in a row" in alert.message
 
 
 def test_a_short_window_is_neither_alarming_nor_mis_scaled() -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.demos.boring_classes import ManualOptimBoringModel
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from grad_callbacks import Alert, ClipNorm, Exploding, GradientGuard, GradientMonitor
@@ -353,15 +355,15 @@ def test_a_rule_of_ones_own_is_one_class() -> None:
     assert len(monitor.alerts) == 32
 
 
-def test_what_hides_its_gradients_is_refused_at_the_start() -> None:
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from lightning.pytorch.strategies import SingleDeviceStrategy
-
-    class DeepSpeedStrategy(SingleDeviceStrategy):
-        """Stands in for the real one by its name, which is how strategies are recognised."""
-
-    with pytest.raises(MisconfigurationException, match=r"does not work under DeepSpeedStrategy.*FSDPStrategy"):
-        fit(Regression(mlp(4, 2)), GradientMonitor(), strategy=DeepSpeedStrategy(device=torch.device("cpu")))
+@pytest.mark.parametrize(
+    ("name", "alternative"),
+    [("DeepSpeedStrategy", "FSDPStrategy"), ("XLAStrategy", "on GPUs"), ("XLAFSDPStrategy", "FSDPStrategy")],
+)
+def test_what_hides_its_gradients_is_refused_at_the_start(name: str, alternative: str) -> None:
+    # A stand-in with the real one's name, by which strategies are recognised.
+    strategy = type(name, (SingleDeviceStrategy,), {})
+    with pytest.raises(MisconfigurationException, match=f"does not work under {name}.*{alternative}"):
+        fit(Regression(mlp(4, 2)), GradientMonitor(), strategy=strategy(device=torch.device("cpu")))
 
 
 def test_a_second_fit_continues() -> None:

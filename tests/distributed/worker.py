@@ -36,8 +36,8 @@ from torch.distributed.tensor.placement_types import Replicate, Shard
 from torch.multiprocessing import start_processes
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
+from experiments.bench.rules import FromTheStart
 from grad_callbacks import ClipNorm, GradientGuard, SkipStep
-from tests.helpers import AlarmAtOnce
 
 BATCH, STEPS, BAD_STEP, MAX_NORM = 8, 6, 3, 0.5
 TIMEOUT = 60.0  # seconds for a case, which takes one or two
@@ -195,7 +195,7 @@ class Guard(GradientGuard):
     def __init__(self) -> None:
         super().__init__(
             prescription={"exploding": [ClipNorm(MAX_NORM)], "nonfinite": [SkipStep()]},
-            rules=[AlarmAtOnce(), "NonFinite"],
+            rules=[FromTheStart(), "NonFinite"],
         )
         self.collectives: list[int] = []
 

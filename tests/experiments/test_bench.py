@@ -15,7 +15,8 @@ from experiments.bench.__main__ import main
 from experiments.bench.fitting import fitting
 from experiments.bench.pacing import Paced, alternate
 from experiments.bench.table import COLUMNS, Row, Section
-from experiments.bench.timing import Spread, interleave, seconds
+from experiments.bench.timing import ROUND, WARMUP, Spread, interleave, seconds
+from grad_callbacks.gradients.motion import EARLY_READINGS, INTERVAL
 
 TITLES = [
     "Measuring and clipping in one pass",
@@ -87,6 +88,10 @@ def test_what_is_not_installed_is_said() -> None:
 )
 def test_the_shapes_are_those_of_the_networks(made: shapes.Shapes, label: str) -> None:
     assert shapes.label(made) == label
+
+
+def test_a_round_holds_one_measurement_of_the_weights() -> None:
+    assert (WARMUP, ROUND) == (EARLY_READINGS, INTERVAL)
 
 
 def test_variants_take_turns_in_changing_order() -> None:
