@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,12 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is im
 import hydra
 from hydra.errors import HydraException
 from hydra.utils import instantiate
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.classifier import Classifier
+from experiments.tasks import Task
 from grad_callbacks import GradientMonitor
 from grad_callbacks.tracking import (
     StoreError,
@@ -49,18 +50,24 @@ class Result:
     """What came of a run.
 
     Attributes:
-        accuracy: Final validation accuracy.
+        accuracy: Final validation accuracy; NaN for a task that has none.
+        quality: Final quality on the validation data: 1 is perfect, 0 is chance. NaN if it is not finite.
         monitor: The callback that watched it, if any.
         run_id: The MLflow run, if any.
     """
 
     accuracy: float
+    quality: float
     monitor: GradientMonitor | None
     run_id: str | None
 
 
-def run(cfg: DictConfig) -> Result:
+def run(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result:
     """Train as ``cfg`` says, and log the run.
+
+    Args:
+        cfg: The composed config.
+        callbacks: Added to those that the config names.
 
     Raises:
         ConfigError: If a value of the config is wrong.
@@ -71,17 +78,21 @@ def run(cfg: DictConfig) -> Result:
     # Everything is made before the logger, so that a wrong setting leaves no half-written run behind.
     data = _make(cfg, "data")
     model = _make(cfg, "model", in_features=data.in_features, out_features=data.out_features)
-    classifier = Classifier(model, _make(cfg, "optimizer"))
-    with _named("optimizer"):
-        classifier.configure_optimizers()
+    task = _make(cfg, "task", model=model, optimizer=_make(cfg, "optimizer"), schedule=_make(cfg, "schedule"))
+    if isinstance(task, Task):
+        with _named("optimizer"):
+            task.make_optimizer()
     monitor: GradientMonitor | None = _make(cfg, "guard.callback")
-    trainer: Trainer = _make(cfg, "trainer", logger=False, callbacks=[monitor] if monitor else [])
+    mine = [callback for callback in (_make(cfg, "fault"), monitor, *callbacks) if callback is not None]
+    trainer: Trainer = _make(cfg, "trainer", logger=False, callbacks=mine)
     logger = _logger(cfg)
     trainer.loggers = [logger] if logger else []
     with _logged(logger, cfg):
-        trainer.fit(classifier, datamodule=data)
-    accuracy = float(trainer.callback_metrics.get("val/accuracy", float("nan")))
-    return Result(accuracy, monitor, logger.run_id if isinstance(logger, MLFlowLogger) else None)
+        trainer.fit(task, datamodule=data)
+    accuracy, quality = (
+        float(trainer.callback_metrics.get(f"val/{name}", math.nan)) for name in ("accuracy", "quality")
+    )
+    return Result(accuracy, quality, monitor, logger.run_id if isinstance(logger, MLFlowLogger) else None)
 
 
 @contextmanager
@@ -107,6 +118,8 @@ WHOLE_NUMBERS = {"seed": 0, "trainer.max_epochs": 1, "trainer.log_every_n_steps"
 def _check(cfg: DictConfig) -> None:
     """Refuse values that Lightning would only stumble over in mid-run."""
     for name, least in WHOLE_NUMBERS.items():
+        if name == "trainer.max_epochs" and cfg.trainer.max_epochs == -1:
+            name = "trainer.max_steps"  # which then must end the run
         value = OmegaConf.select(cfg, name)
         if not isinstance(value, int) or value < least:
             raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")

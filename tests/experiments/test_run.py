@@ -206,7 +206,7 @@ def test_a_crash_leaves_a_failed_run(client: MlflowClient, monkeypatch: pytest.M
     def crash(*_: Any, **__: Any) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("experiments.classifier.Classifier.training_step", crash)
+    monkeypatch.setattr("experiments.tasks.Classifier.training_step", crash)
     with pytest.raises(RuntimeError):
         run(config(*QUICK))
     [logged] = _runs(client)

@@ -1,4 +1,4 @@
-"""Data sets that ship with libraries, so that no run needs a network."""
+"""Scikit-learn's digits."""
 
 from __future__ import annotations
 

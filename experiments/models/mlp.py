@@ -1,4 +1,4 @@
-"""Models."""
+"""A multilayer perceptron, with what its layers may have between them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Faults: callbacks that break a run at a given step."""

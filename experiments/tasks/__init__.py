@@ -1,0 +1,6 @@
+"""Tasks: what a model is trained for. Each logs ``train/loss`` and ``val/quality``: 1 is perfect, 0 is chance."""
+
+from experiments.tasks.base import MakeOptimizer, MakeSchedule, Task
+from experiments.tasks.classifier import Classifier
+
+__all__ = ["Classifier", "MakeOptimizer", "MakeSchedule", "Task"]
