@@ -2,5 +2,7 @@
 
 from experiments.tasks.base import MakeOptimizer, MakeSchedule, Task
 from experiments.tasks.classifier import Classifier
+from experiments.tasks.language import Language
+from experiments.tasks.regressor import Regressor
 
-__all__ = ["Classifier", "MakeOptimizer", "MakeSchedule", "Task"]
+__all__ = ["Classifier", "Language", "MakeOptimizer", "MakeSchedule", "Regressor", "Task"]
