@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakSet
 
@@ -22,6 +22,7 @@ from grad_callbacks.gradients import (
     Transfer,
     arrives_later,
 )
+from grad_callbacks.gradients.sharding import replicas_of
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.outlook import Outlook
 from grad_callbacks.prescription import Plan, Prescription
@@ -142,7 +143,7 @@ class Engine:
         ]
         if self.prescription is not None and isinstance(self.optimizer, torch.optim.LBFGS):
             self.prescription.leave_out(ClipNorm, ClipValue, why="clipping would spoil the line search of LBFGS")
-        self.gauge = Gauge(self.model, self.optimizer, agree_on)
+        self.gauge = Gauge(self.model, self.optimizer, agree_on, replicas_of(model))
         if self.prescription is not None:
             _TREATED.add(self.optimizer)
 
@@ -196,6 +197,7 @@ class Engine:
             self.gauge.look_at(loss)
         if around is None:
             around = Surroundings.of_scaler(scaler, self.optimizer) if scaler is not None else Surroundings()
+            around = replace(around, loss=loss if loss is not None and loss.numel() == 1 else None)
         self._release_step()  # of a step that was not taken: a loss scaler has skipped it
         self.gauge.prepare()
         place, self.seen = self.seen, self.seen + 1
@@ -264,7 +266,7 @@ class Engine:
     def _measure(self, number: int, around: Surroundings) -> _Step | None:
         on_device = arrives_later(self.gauge.layers.home) and not self._must_wait(around)
         plan = StepPlan.of(self.optimizer, self.learning_rate.effective())
-        about = About(number, self.index, around.under_scaler, around.fill, around.clip_at)
+        about = About(number, self.index, around.under_scaler, around.fill, around.clip_at, around.loss)
         incoming = self.gauge.take(plan, about, around.loss_scale)
         if incoming is None:
             return None

@@ -21,12 +21,14 @@ class Surroundings:
         fill: Share of the accumulation window that was there when an epoch cut it short: the gradient is that much
             too small.
         clip_at: The norm to which the user's own clipping will clip afterwards.
+        loss: The training loss of the step, as it is without any scaling; None if it is unknown.
     """
 
     loss_scale: float | Tensor = 1.0
     under_scaler: bool = False
     fill: float = 1.0
     clip_at: float | None = None
+    loss: Tensor | None = None
 
     @classmethod
     def of_scaler(cls, scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> Surroundings:

@@ -103,6 +103,8 @@ class GradientMonitor(Callback):
         self._unlogged = False
         self._logged: dict[int, int] = {}  # for each optimizer the last step whose metrics were sent
         self._batch_idx = 0
+        self._losses: list[Tensor] = []  # of the backward passes since the last step
+        self._has_stepped = False
         self._warned_without_gradients = False
 
     @property
@@ -172,7 +174,11 @@ class GradientMonitor(Callback):
         self._batch_idx = batch_idx
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Learn the order of the layers from the first losses."""
+        """Note the loss, and learn the order of the layers from the first ones."""
+        if self._has_stepped:
+            self._has_stepped = False
+            self._losses.clear()
+        self._losses.append(loss.detach())
         for engine in self._engines.values():
             engine.gauge.look_at(loss)
 
@@ -182,7 +188,9 @@ class GradientMonitor(Callback):
         """Measure, judge and, in a guard, treat."""
         engine = self._engine_of(trainer, pl_module, optimizer)
         seen, measured = engine.seen, engine.measured
-        engine.before_step(trainer.global_step, around=surroundings(trainer, pl_module, optimizer, self._batch_idx))
+        around = surroundings(trainer, pl_module, optimizer, self._batch_idx, self._losses)
+        self._has_stepped = True
+        engine.before_step(trainer.global_step, around=around)
         if engine.measured == 0 and engine.seen > seen:
             self._warn_without_gradients(trainer, engine)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -9,7 +10,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import nn
+from torch import Tensor, nn
 
 from grad_callbacks.surroundings import Surroundings
 
@@ -22,20 +23,44 @@ _UNSUPPORTED = {
 
 
 def surroundings(
-    trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer, batch_idx: int
+    trainer: Trainer,
+    pl_module: LightningModule,
+    optimizer: torch.optim.Optimizer,
+    batch_idx: int,
+    losses: Sequence[Tensor] = (),
 ) -> Surroundings:
-    """Describe the step that ``optimizer`` is about to take, as of ``on_before_optimizer_step``."""
+    """Describe the step that ``optimizer`` is about to take, as of ``on_before_optimizer_step``.
+
+    Args:
+        trainer: Is training.
+        pl_module: Is trained.
+        optimizer: One of its optimizers.
+        batch_idx: The batch's place in the epoch.
+        losses: What the backward passes since the last step began with, as ``on_before_backward`` was given them.
+    """
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     scaled = Surroundings() if scaler is None else Surroundings.of_scaler(scaler, optimizer)
     window = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
     # Lightning divides the loss by the whole window even when the epoch ends within it.
     filled = (batch_idx + 1) % window or window
-    return replace(scaled, fill=filled / window, clip_at=clips_by_norm_at(trainer))
+    loss = _mean_loss(losses, filled / window, getattr(scaler, "_scale", None))
+    return replace(scaled, fill=filled / window, clip_at=clips_by_norm_at(trainer), loss=loss)
+
+
+def _mean_loss(losses: Sequence[Tensor], fill: float, loss_scale: Tensor | None) -> Tensor | None:
+    """Undo what Lightning has multiplied the losses with: the share of the window, and the loss scale."""
+    scalars = [loss.detach().float().reshape(()) for loss in losses if loss.numel() == 1]
+    if not scalars:
+        return None
+    total = scalars[0] if len(scalars) == 1 else torch.stack(scalars).sum()
+    return total / fill if loss_scale is None else total / (fill * loss_scale.to(total.device))
 
 
 def watched_module(trainer: Trainer, pl_module: LightningModule) -> nn.Module:
-    """The module whose names and parameters count: with FSDP the one that holds the flattened parameters."""
-    return cast(nn.Module, trainer.strategy.model) if _is_strategy(trainer, "FSDPStrategy") else pl_module
+    """The module whose names and parameters count: what a strategy has wrapped, to see how it is distributed."""
+    wrapped = trainer.strategy.model
+    is_wrapped = _is_strategy(trainer, "FSDPStrategy") or isinstance(wrapped, nn.parallel.DistributedDataParallel)
+    return cast(nn.Module, wrapped) if is_wrapped else pl_module
 
 
 def clips_by_norm_at(trainer: Trainer) -> float | None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from grad_callbacks.gradients.incoming import About, Incoming
 from grad_callbacks.gradients.layers import Layers, all_by_depth
 from grad_callbacks.gradients.motion import Motion, StepPlan
 from grad_callbacks.gradients.order import ForwardHooks, order_of_use
-from grad_callbacks.gradients.sharding import agree
+from grad_callbacks.gradients.sharding import agree, is_alone
+from grad_callbacks.gradients.through_time import ThroughTime
 from grad_callbacks.gradients.transfer import Transfer
 
 MAX_LOSSES = 8  # that are looked at for an optimizer that has not stepped yet: each costs a walk over its graph
@@ -25,6 +28,7 @@ class Gauge:
         model: Gives the layers their names and their order.
         optimizer: Its parameters are measured.
         agree_on: Makes the layers' order the same on all processes, given this process's own.
+        replicas: The processes that train replicas of the model, if they do.
 
     Raises:
         ValueError: If the processes of a sharded run hold different layers.
@@ -40,8 +44,11 @@ class Gauge:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         agree_on: Callable[[list[str]], list[str]] | None = None,
+        replicas: dist.ProcessGroup | None = None,
     ) -> None:
         self._model = model
+        self._replicas = replicas
+        self._through_time = ThroughTime(model)
         self._optimizer = optimizer
         self.order: list[str] = []
         self._used: list[str] = []  # layers in the order of their use, as far as losses have shown it
@@ -66,7 +73,10 @@ class Gauge:
 
     def take(self, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> Incoming | None:
         """Measure the gradients as they are now; None if there is none."""
-        return Incoming.take(self.motion, plan, about, loss_scale)
+        through_time = self._through_time.take()
+        if self._replicas is None and self.layers.sharding is None and not is_alone():
+            about, through_time = replace(about, loss=None), None  # nobody tells what the other processes saw
+        return Incoming.take(self.motion, plan, about, loss_scale, through_time, self._replicas)
 
     def take_up_motion(self) -> bool:
         """Bring the last step's motion home, which else comes with the next reading; True if there was one."""
@@ -78,6 +88,10 @@ class Gauge:
 
     def close(self) -> None:
         """Let go of the model."""
+        self._through_time.detach()
+        self._release_order()
+
+    def _release_order(self) -> None:
         if self._hooks is not None:
             self._hooks.remove()
             self._hooks = None
@@ -94,7 +108,7 @@ class Gauge:
             self.motion.load_state_dict(state["motion"])
 
     def _fix_order(self, order: list[str]) -> None:
-        self.close()
+        self._release_order()
         self.order = list(order)
         self._regroup()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch.distributed as dist
 from torch import Tensor
 
 from grad_callbacks.gradients.measurement import Measurement, measure
@@ -24,6 +25,7 @@ class About:
         under_scaler: A loss scaler is at work, so a non-finite gradient is an overflow.
         fill: Share of the accumulation window that was there.
         clip_at: The norm to which somebody else clips afterwards.
+        loss: The training loss of the step, a scalar tensor; None if it is unknown.
     """
 
     step: int
@@ -31,6 +33,7 @@ class About:
     under_scaler: bool = False
     fill: float = 1.0
     clip_at: float | None = None
+    loss: Tensor | None = None
 
 
 class Incoming:
@@ -46,14 +49,33 @@ class Incoming:
         self.plan = plan
         self._motion = motion
         self._about = about
-        self._transfer = Transfer([measurement.norms, measurement.present, *measurement.companions.values()])
+        told = [measurement.norms, measurement.present, measurement.beside, *measurement.companions.values()]
+        self._transfer = Transfer(told)
 
     @classmethod
-    def take(cls, motion: Motion, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> Incoming | None:
-        """Measure gradients, and weights if it is time; None if no parameter has a gradient."""
+    def take(
+        cls,
+        motion: Motion,
+        plan: StepPlan,
+        about: About,
+        loss_scale: float | Tensor = 1.0,
+        through_time: Tensor | None = None,
+        group: dist.ProcessGroup | None = None,
+    ) -> Incoming | None:
+        """Measure gradients, and weights if it is time; None if no parameter has a gradient.
+
+        Args:
+            motion: Has the layers, and measures how they move.
+            plan: With what the optimizer will take the step.
+            about: What the reading says beside the numbers.
+            loss_scale: What the gradients are still multiplied with.
+            through_time: As in the reading, a scalar on the device.
+            group: The processes that train replicas, each with a loss of its own.
+        """
         if not motion.layers.parameters:
             return None
-        measurement = measure(motion.layers, loss_scale, motion.before_step())
+        beside = (about.loss, through_time)
+        measurement = measure(motion.layers, loss_scale, motion.before_step(), beside, group)
         if measurement is None:
             motion.void_step()
             return None
@@ -62,7 +84,7 @@ class Incoming:
     @cached_property
     def reading(self) -> Reading:
         """The reading. The first use waits until the numbers have arrived."""
-        norms, present, *sums = self._transfer.wait()
+        norms, present, (loss, through_time), *sums = self._transfer.wait()
         self._motion.arrive(dict(zip(self.measurement.companions, sums, strict=True)))
         reading = Reading(
             step=self._about.step,
@@ -74,6 +96,8 @@ class Incoming:
             optimizer=self._about.optimizer,
             weight_norms=self._motion.weight_norms,
             clip_at=self._about.clip_at,
+            loss=float(loss),
+            through_time=float(through_time),
         )
         if not reading.is_finite:
             self._motion.void_step()

@@ -33,6 +33,9 @@ class Reading:
         clip_at: The norm to which somebody else clips the gradient after this reading, or None.
         displacement: How far this gradient moves all weights together, relative to them; NaN where the
             optimizer's update cannot be foretold from the gradient alone.
+        loss: The training loss of the step, averaged over processes; NaN if it is unknown.
+        through_time: Gradient of a recurrent layer's input at its early time steps over that at the late ones; NaN
+            where it was not measured (see :class:`~grad_callbacks.gradients.through_time.ThroughTime`).
     """
 
     step: int
@@ -46,6 +49,8 @@ class Reading:
     motion: FloatArray | None = None
     clip_at: float | None = None
     displacement: float = math.nan
+    loss: float = math.nan
+    through_time: float = math.nan
 
     @cached_property
     def norm(self) -> float:

@@ -35,7 +35,7 @@ class Sharding:
 
         Knows FSDP (``FullyShardedDataParallel``), FSDP2 (``fully_shard``) and tensor parallelism (DTensor).
         """
-        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        if is_alone():
             return None
         pieces = _flat_pieces(model)
         found = [pieces.get(id(parameter)) or (parameter.shape, _parts(parameter)) for parameter in parameters]
@@ -61,13 +61,6 @@ class Sharding:
                 shares[index] = _parts(parameter.grad) / world
         return tuple(shares)
 
-    def sum_over_processes(self, values: Tensor) -> Tensor:
-        """Add up ``values``, already weighted, over all processes: the one collective of a step."""
-        where = _collective_device(values.device)
-        total = values.to(where, copy=True)
-        dist.all_reduce(total)
-        return total.to(values.device)
-
     def check_alike(self, names: Sequence[str]) -> None:
         """Make sure that all processes hold parts of the same parameters.
 
@@ -81,6 +74,31 @@ class Sharding:
                 "the processes hold different layers (pipeline parallelism?), so gradients cannot be compared over "
                 "them. Watch the stages with data or tensor parallelism only, or remove the gradient callback."
             )
+
+
+def replicas_of(model: nn.Module) -> dist.ProcessGroup | None:
+    """Return the processes that train replicas of ``model`` under DistributedDataParallel, None if there are none.
+
+    None too where processes may run out of batches at different times (``join``), and would wait for each other.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.parallel.DistributedDataParallel):
+            alone = module.process_group.size() == 1 or module._join_config.enable
+            return None if alone else module.process_group
+    return None
+
+
+def sum_over_processes(values: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """Add up ``values``, already weighted, over the processes of ``group`` or all: the one collective of a step."""
+    where = _collective_device(values.device)
+    total = values.to(where, copy=True)
+    dist.all_reduce(total, group=group)
+    return total.to(values.device)
+
+
+def is_alone() -> bool:
+    """True where no other process takes part in the training."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
 
 
 def is_first_process() -> bool:

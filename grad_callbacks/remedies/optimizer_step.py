@@ -7,6 +7,7 @@ from torch import Tensor
 
 from grad_callbacks.gradients import Incoming, Reading
 from grad_callbacks.gradients.norms import l2_norms
+from grad_callbacks.gradients.sharding import sum_over_processes
 from grad_callbacks.remedies.learning_rate import LearningRate
 
 
@@ -175,7 +176,7 @@ class OptimizerStep:
             scale = scale.to(layers.home, non_blocking=layers.home.type == "cuda")
         squares = (l2_norms(layers.gradients(), layers.home) / scale) ** 2
         if layers.sharding is not None:
-            squares = layers.sharding.sum_over_processes(squares * layers.gradient_shares())
+            squares = sum_over_processes(squares * layers.gradient_shares())
         return squares.sum().sqrt()
 
     def _gradients(self) -> list[Tensor]:

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ from torch.multiprocessing import start_processes
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from experiments.bench.rules import FromTheStart
-from grad_callbacks import ClipNorm, GradientGuard, SkipStep
+from grad_callbacks import ClipNorm, GradientGuard, Reading, SkipStep
+from grad_callbacks.alerts import Kind
 
 BATCH, STEPS, BAD_STEP, MAX_NORM = 8, 6, 3, 0.5
 TIMEOUT = 60.0  # seconds for a case, which takes one or two
@@ -189,13 +190,36 @@ CASES: dict[str, tuple[Callable[[], Strategy], Callable[[Net, Any], None] | None
 }
 
 
+class Losses:
+    """A rule that alerts of nothing and notes the losses; engines copy rules, and this one stays itself."""
+
+    kind: Kind = "exploding"
+    active = False
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def judge(self, reading: Reading) -> None:
+        self.seen.append(reading.loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Losses:
+        return self
+
+
 class Guard(GradientGuard):
     """Clips from the first step, skips what is not finite, and counts the collectives of each step."""
 
     def __init__(self) -> None:
+        self.losses = Losses()
         super().__init__(
             prescription={"exploding": [ClipNorm(MAX_NORM)], "nonfinite": [SkipStep()]},
-            rules=[FromTheStart(), "NonFinite"],
+            rules=[FromTheStart(), "NonFinite", self.losses],
         )
         self.collectives: list[int] = []
 
@@ -253,6 +277,7 @@ def train(case: str, folder: Path) -> None:
         "norms": [list(rows["norm"]) for _, rows in history.groupby("step")],
         "weight_norms": [list(rows["weight_norm"]) for _, rows in history.groupby("step")],
         "update_ratios": [list(rows["update_ratio"]) for _, rows in history.groupby("step")],
+        "losses": guard.losses.seen,
         "collectives": guard.collectives,
         "changed": witness.changed,
     }
@@ -264,11 +289,13 @@ def brute_force(name: str) -> dict[str, Any]:
     data, net = samples(1), Net().double()
     used = optimizer("adamw" if name == "fused" else name, net)
     layers = {layer: list(net.get_submodule(layer).parameters()) for layer in ORDER}
-    seen: dict[str, Any] = {"norms": [], "weight_norms": [], "update_ratios": [], "total": []}
+    seen: dict[str, Any] = {"norms": [], "weight_norms": [], "update_ratios": [], "total": [], "losses": []}
     for step in range(STEPS):
         inputs, targets = (tensor.double() for tensor in data[2 * BATCH * step : 2 * BATCH * (step + 1)])
         used.zero_grad()
-        nn.functional.mse_loss(net(inputs), targets).backward()
+        loss = nn.functional.mse_loss(net(inputs), targets)
+        loss.backward()
+        seen["losses"].append(float(loss))
         seen["norms"].append([norm([p.grad for p in mine]) for mine in layers.values()])
         seen["weight_norms"].append([norm(mine) for mine in layers.values()])
         total = norm([p.grad for p in net.parameters() if p.grad is not None])

@@ -1,0 +1,80 @@
+"""Through time: how the error shrinks on its way back over the steps of a sequence."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+FIRST = 3  # readings that are all measured,
+INTERVAL = 25  # later ones at intervals
+
+
+class ThroughTime:
+    """Measures the gradient of the input of recurrent layers (``nn.RNN``, ``nn.LSTM``, ``nn.GRU``) at every time step.
+
+    The gradient of a recurrent weight is a sum over time steps, in which the late ones hide that nothing comes from
+    the early ones (Hochreiter 1991; Bengio et al. 1994). The gradient of the input shows each step alone.
+
+    The hooks are there only for the passes that are measured, and never on a compiled model, which they would compile
+    anew. An input that needs no gradient is made to need one, which changes no other gradient.
+
+    Args:
+        model: Its recurrent layers are measured.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        compiled = any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in model.modules())
+        self._recurrent = [] if compiled else [m for m in model.modules() if isinstance(m, nn.RNNBase)]
+        self._handles: list[RemovableHandle] = []
+        self._sizes: dict[nn.Module, Tensor] = {}  # for each time step the norm of the input's gradient
+        self._readings = 0
+        self._attach()
+
+    def take(self) -> Tensor | None:
+        """Return the gradient in the first third of the time steps over its largest one, None if not measured.
+
+        Where several layers were measured it is the smallest ratio, a scalar. Called once a reading.
+        """
+        ratios = [_early_to_late(sizes) for sizes in self._sizes.values()]
+        self._readings += 1
+        if self._readings < FIRST or self._readings % INTERVAL == 0:
+            self._attach()
+        else:
+            self.detach()
+        return torch.stack(ratios).amin() if ratios else None
+
+    def detach(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._sizes.clear()
+
+    def _attach(self) -> None:
+        self._sizes.clear()
+        if not self._handles:
+            self._handles = [module.register_forward_pre_hook(self._watch) for module in self._recurrent]
+
+    def _watch(self, module: nn.RNNBase, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        sequence = inputs[0] if inputs else None
+        if not isinstance(sequence, Tensor) or sequence.ndim != 3 or not torch.is_grad_enabled():
+            return None  # packed, unbatched or by keyword: not measured
+        if not sequence.is_floating_point():
+            return None
+        if not sequence.requires_grad:
+            sequence = sequence.detach().requires_grad_()
+        sequence.register_hook(partial(self._note, module))  # type: ignore[no-untyped-call]
+        return (sequence, *inputs[1:])
+
+    def _note(self, module: nn.RNNBase, gradient: Tensor) -> None:
+        others = (0, 2) if module.batch_first else (1, 2)
+        self._sizes[module] = torch.linalg.vector_norm(gradient.detach().float(), dim=others).double()
+
+
+def _early_to_late(sizes: Tensor) -> Tensor:
+    early = sizes[: max(1, len(sizes) // 3)]
+    return early.median() / sizes.amax()
