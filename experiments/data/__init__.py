@@ -1,7 +1,27 @@
 """Data sets that ship with libraries or are generated, so that no run needs a network."""
 
+from experiments.data.altered import AlteredDigits, ShiftedDigits, StagedDigits
+from experiments.data.curves import Line, Waves
 from experiments.data.digits import Digits
+from experiments.data.plane import Plane
+from experiments.data.ratings import Ratings
 from experiments.data.sequences import PixelDigits, TemporalOrder
+from experiments.data.tabular import Tabular
 from experiments.data.text import Text
+from experiments.data.words import Words
 
-__all__ = ["Digits", "PixelDigits", "TemporalOrder", "Text"]
+__all__ = [
+    "AlteredDigits",
+    "Digits",
+    "Line",
+    "PixelDigits",
+    "Plane",
+    "Ratings",
+    "ShiftedDigits",
+    "StagedDigits",
+    "Tabular",
+    "TemporalOrder",
+    "Text",
+    "Waves",
+    "Words",
+]
