@@ -1,0 +1,169 @@
+"""Making recordings: what is missing, over several processes, each file on its own so that nothing is done twice."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, fields
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+import grad_callbacks
+from experiments.corpus.recorder import Recorder
+from experiments.corpus.recording import FORMAT, Recording
+from experiments.corpus.scenarios import CONF, Scenario, compose_run, configs
+from experiments.run import run
+from grad_callbacks import Reading
+
+_IRRELEVANT = ("expects", "guard", "logger", "variant", "hydra")  # of the config: they do not change the run
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be recorded.
+
+    Attributes:
+        scenario: Name of the scenario.
+        seed: Its seed.
+        path: The file of its recording.
+    """
+
+    scenario: str
+    seed: int
+    path: Path
+
+
+def describe(scenarios: Iterable[Scenario], seeds: Sequence[int], folder: Path, conf: Path = CONF) -> list[Job]:
+    """Return the runs of scenarios and seeds with their files, whether these are there or not.
+
+    A file is named by scenario, seed and a key (see :func:`key_of`): a changed config makes a new file.
+    """
+    jobs = []
+    with configs(conf):
+        for scenario in scenarios:
+            cfg = compose_run(scenario.name, 0)
+            for seed in seeds:
+                cfg.seed = seed  # composing is dear
+                jobs.append(Job(scenario.name, seed, folder / f"{scenario.name}-{seed}-{key_of(cfg)}.npz"))
+    return jobs
+
+
+def key_of(cfg: DictConfig) -> str:
+    """Return a key of all that decides how a run goes and what of it is recorded.
+
+    That is the resolved config with its seed, the source of each file of ``experiments/`` that the config names, the
+    format of a recording, and the names of what a reading holds. It is not the code of ``grad_callbacks``: rules may
+    change and be judged on the same recordings. Delete the recordings (or pass ``--fresh``) when *how* something is
+    measured has changed, or when causes are to be scored after the diagnosis has changed: they are the live monitor's.
+    """
+    kept = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in _IRRELEVANT])
+    plain = OmegaConf.to_container(kept, resolve=True)
+    sources = sorted({_source(target) for target in _targets(plain)} - {""})
+    told = [FORMAT, plain, sources, [field.name for field in fields(Reading)]]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _targets(config: Any) -> Iterator[str]:
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield str(config["_target_"])
+        for value in config.values():
+            yield from _targets(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _targets(value)
+
+
+def _source(target: str) -> str:
+    if not target.startswith("experiments."):
+        return ""
+    module, _, attribute = target.rpartition(".")
+    found = getattr(import_module(module), attribute)
+    return Path(inspect.getsourcefile(found) or "").read_text()
+
+
+def missing(jobs: Iterable[Job]) -> list[Job]:
+    """Return the jobs whose recording is not there yet."""
+    return [job for job in jobs if not job.path.exists()]
+
+
+def record_all(
+    jobs: Sequence[Job],
+    workers: int = 2,
+    conf: Path = CONF,
+    on_done: Callable[[Job, str | None], object] | None = None,
+) -> dict[str, str]:
+    """Record each of ``jobs``.
+
+    Args:
+        jobs: The runs.
+        workers: Processes, each with one thread.
+        conf: The folder of the configs.
+        on_done: Called after each run with the job and, if it has crashed, its error.
+
+    Returns:
+        The error of each run that crashed, by name.
+    """
+    failures = {}
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare) as pool:
+        waiting = {pool.submit(_record, job, conf): job for job in jobs}
+        try:
+            for future in as_completed(waiting):
+                job, error = waiting[future], future.result()
+                if error is not None:
+                    failures[f"{job.scenario}/{job.seed}"] = error
+                if on_done is not None:
+                    on_done(job, error)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failures
+
+
+def _prepare() -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "grad_callbacks", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _record(job: Job, conf: Path) -> str | None:
+    try:
+        with configs(conf):
+            recording = make_recording(job.scenario, job.seed)
+        recording.write(job.path)
+        for outdated in set(job.path.parent.glob(f"{job.scenario}-{job.seed}-*.npz")) - {job.path}:
+            outdated.unlink()  # of an earlier config
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        told = " ".join(str(error).split()) or type(error).__name__
+        return f"{type(error).__name__}: {told[:300]} ({Path(place.filename).name}:{place.lineno})"
+    return None
+
+
+def make_recording(scenario: str, seed: int) -> Recording:
+    """Train one run and return its recording; inside :func:`experiments.corpus.scenarios.configs`."""
+    recorder = Recorder()
+    started = time.monotonic()
+    result = run(compose_run(scenario, seed), callbacks=[recorder.monitor, recorder])
+    seconds = time.monotonic() - started
+    return recorder.recording(scenario, seed, result.quality, seconds, rules_key())
+
+
+def rules_key() -> str:
+    """Return a key of the code that raises alerts and names causes: everything in ``grad_callbacks`` but tracking."""
+    root = Path(inspect.getsourcefile(grad_callbacks) or "").parent
+    files = sorted(file for file in root.rglob("*.py") if "tracking" not in file.parts)
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]

@@ -1,0 +1,1 @@
+"""The scoreboard: detectors, and later remedies, on the corpus of labelled runs."""

@@ -1,0 +1,79 @@
+"""The rules of this project, replayed over a recording."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiments.corpus import Recording, Stream
+from experiments.scoreboard.detectors.base import Alarm, in_order
+from grad_callbacks import Alert, Rule
+from grad_callbacks.rules import RULES
+from grad_callbacks.spec import build
+
+
+def build_rules(specs: Sequence[Any]) -> list[Rule]:
+    """Return the rules that plain values describe (see :func:`grad_callbacks.spec.build`).
+
+    Raises:
+        ValueError: If a rule is unknown, or its arguments do not fit.
+    """
+    return [copy.deepcopy(build(spec, RULES, "rule", Rule)) for spec in specs]
+
+
+def replay(stream: Stream, specs: Sequence[Any]) -> list[Alert]:
+    """Return the alerts that rules raise on the readings of one optimizer, as the engine would let them through.
+
+    The first cause is the one to report: a vanishing gradient that an explosion has left behind is none.
+    """
+    rules = build_rules(specs)
+    told: list[Alert] = []
+    for reading in stream.readings:
+        for rule in rules:
+            alert = rule.judge(reading)
+            if alert is None or (alert.kind == "vanishing" and any(other.kind != "vanishing" for other in told)):
+                continue
+            told.append(alert)
+    return told
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Our rules, with one set for each optimizer.
+
+    The diagnosis looks at the model, which a recording does not hold: causes are those of the live alerts, and those
+    of the rules alone where there was no such alert.
+
+    Attributes:
+        rules: Names or plain values; by default all built-in rules.
+        name: Of the detector.
+    """
+
+    rules: tuple[Any, ...] = field(default_factory=lambda: tuple(RULES))
+    name: str = "ours"
+
+    @property
+    def thresholds(self) -> dict[str, Any]:
+        """The arguments of each rule."""
+        return {
+            f"{type(rule).__name__}.{name}": value
+            for rule in build_rules(self.rules)
+            for name, value in vars(rule).items()
+            if not name.startswith("_") and isinstance(value, (int, float, str))
+        }
+
+    def alarms(self, recording: Recording) -> list[Alarm]:
+        """Replay the rules."""
+        return in_order(
+            Alarm(alert.step, (alert.kind,), _cause(alert, recording.alerts), alert.kind)
+            for stream in recording.streams.values()
+            for alert in replay(stream, self.rules)
+        )
+
+
+def _cause(alert: Alert, live: Iterable[Alert]) -> str:
+    """The cause that the monitor named in the nearest alert of the same kind."""
+    alike = [other for other in live if (other.kind, other.optimizer) == (alert.kind, alert.optimizer)]
+    return min(alike, key=lambda other: abs(other.step - alert.step), default=alert).cause
