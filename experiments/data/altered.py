@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from experiments.data.batches import sampled, shuffled
 from experiments.data.digits import Digits
 from experiments.data.staged import Staged
 
@@ -50,7 +51,7 @@ class AlteredDigits(Digits):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches."""
-        return DataLoader(self._train, self.batch_size, shuffle=True, drop_last=self.drop_last)
+        return shuffled(self._train, self.batch_size, self.drop_last)
 
 
 class StagedDigits(Digits):
@@ -95,7 +96,7 @@ class StagedDigits(Digits):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the stage that the run is in."""
-        return DataLoader(self._train, batch_sampler=self._sampler)
+        return sampled(self._train, self._sampler)
 
 
 class ShiftedDigits(Digits):
@@ -115,7 +116,7 @@ class ShiftedDigits(Digits):
 
     def source_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches of the plain digits."""
-        return DataLoader(self._source, self.batch_size, shuffle=True, drop_last=True)
+        return shuffled(self._source, self.batch_size)
 
 
 def _mirrored(dataset: TensorDataset) -> TensorDataset:

@@ -8,6 +8,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from experiments.data.batches import shuffled
+
 
 class Arrays(LightningDataModule):
     """Inputs with their targets, in memory.
@@ -28,7 +30,7 @@ class Arrays(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches."""
-        return DataLoader(self._train, self.batch_size, shuffle=True, drop_last=True)
+        return shuffled(self._train, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """All validation examples in one batch."""

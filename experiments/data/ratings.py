@@ -22,12 +22,12 @@ class Ratings(Arrays):
     out_features = 1
 
     def __init__(
-        self, size: int = 200, count: int = 12_000, noise: float = 0.1, batch_size: int = 64, split_seed: int = 0
+        self, size: int = 300, count: int = 12_000, noise: float = 0.1, batch_size: int = 64, split_seed: int = 0
     ) -> None:
         self.in_features = size
         draw = torch.Generator().manual_seed(split_seed)
         users, items = (torch.randn(size, 4, generator=draw) / 2**0.5 for _ in range(2))
-        popularity = 1 / torch.arange(1, size + 1)
+        popularity = torch.arange(1, size + 1) ** -1.5
 
         def rate(number: int) -> tuple[Tensor, Tensor]:
             pairs = torch.multinomial(popularity, 2 * number, replacement=True, generator=draw).view(number, 2)
