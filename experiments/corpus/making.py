@@ -5,25 +5,23 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import logging
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 import grad_callbacks
 from experiments.corpus.recorder import Recorder
 from experiments.corpus.recording import FORMAT, Recording
 from experiments.corpus.scenarios import CONF, Scenario, compose_run, configs
+from experiments.corpus.workers import pool
 from experiments.run import run
 from grad_callbacks import Reading
 
@@ -117,26 +115,26 @@ def record_all(
         The error of each run that crashed, by name.
     """
     failures = {}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare) as pool:
-        waiting = {pool.submit(_record, job, conf): job for job in jobs}
+    with pool(workers) as processes:
+        waiting = {processes.submit(_record, job, conf): job for job in jobs}
         try:
             for future in as_completed(waiting):
-                job, error = waiting[future], future.result()
+                job, error = waiting[future], _error_of(future)
                 if error is not None:
                     failures[f"{job.scenario}/{job.seed}"] = error
                 if on_done is not None:
                     on_done(job, error)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            processes.shutdown(wait=False, cancel_futures=True)
             raise
     return failures
 
 
-def _prepare() -> None:
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "grad_callbacks", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+def _error_of(future: Future[str | None]) -> str | None:
+    try:
+        return future.result()
+    except BrokenProcessPool:  # and with it the runs that were still waiting
+        return "a process was killed, perhaps for want of memory: the same command goes on from here"
 
 
 def _record(job: Job, conf: Path) -> str | None:

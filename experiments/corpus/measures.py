@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 # SageMaker Debugger, SaturatedActivation: inputs beyond which the derivative is below 1e-7.
-TANH_LIMITS = (-9.4999, 9.4999)
-SIGMOID_LIMITS = (-23.0, 16.99999)
-RANGES = {"Tanh": (-1.0, 1.0), "Sigmoid": (0.0, 1.0), "Softsign": (-1.0, 1.0)}
+LIMITS = {"Tanh": (-9.4999, 9.4999), "Sigmoid": (-23.0, 16.99999)}
+RANGES = {"Tanh": (-1.0, 1.0), "Sigmoid": (0.0, 1.0)}
 RECTIFIERS = ("ReLU", "ReLU6")
 SAMPLE = 4096  # entries of a gradient that a percentile is taken of
 
-ACTIVATION_SHARES = ("dead", "silent", "beyond", "saturated", "input_variance")
+ACTIVATION_SHARES = ("inactive", "mute", "beyond", "saturated", "input_variance")
 
 
 @torch.no_grad()
@@ -60,8 +59,9 @@ def activation_shares(module: nn.Module, inputs: Tensor, outputs: Tensor) -> tup
     Returns:
         In the order of :data:`ACTIVATION_SHARES`, NaN where it does not apply:
 
-        * ``dead``: share of a ReLU's units that are active on less than 1% of the samples;
-        * ``silent``: share of a ReLU's outputs that are zero;
+        * ``inactive``: share of a ReLU's units that are active on less than 1% of the samples;
+        * ``mute``: share of units, of any activation but tanh and sigmoid, whose output is below 1e-5 in size on 95% of
+          the samples;
         * ``beyond``: share of a tanh's or sigmoid's units whose input is beyond SageMaker's limits on more than
           99% of the samples;
         * ``saturated``: share of its units whose saturation is above 0.85: the mean distance of the output from
@@ -72,19 +72,18 @@ def activation_shares(module: nn.Module, inputs: Tensor, outputs: Tensor) -> tup
     nan = float("nan")
     kind = type(module).__name__
     x, y = _by_unit(inputs), _by_unit(outputs)
-    dead = silent = beyond = saturated = nan
-    if kind in RECTIFIERS:
-        active = y > 0
-        dead = float((active.float().mean(0) < 0.01).float().mean())
-        silent = float((~active).float().mean())
-    elif kind in RANGES:
+    inactive = mute = beyond = saturated = nan
+    if kind in RANGES:
         low, high = RANGES[kind]
         middle, half = (low + high) / 2, (high - low) / 2
         saturated = float((((y - middle).abs() / half).mean(0) > 0.85).float().mean())
-        if kind != "Softsign":
-            lowest, highest = TANH_LIMITS if kind == "Tanh" else SIGMOID_LIMITS
-            beyond = float((((x < lowest) | (x > highest)).float().mean(0) > 0.99).float().mean())
-    return dead, silent, beyond, saturated, float(x.var(unbiased=False))
+        lowest, highest = LIMITS[kind]
+        beyond = float((((x < lowest) | (x > highest)).float().mean(0) > 0.99).float().mean())
+    else:
+        mute = float(((y.abs() < 1e-5).float().mean(0) >= 0.95).float().mean())
+    if kind in RECTIFIERS:
+        inactive = float(((y > 0).float().mean(0) < 0.01).float().mean())
+    return inactive, mute, beyond, saturated, float(x.var(unbiased=False))
 
 
 def _by_unit(values: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from experiments.corpus.columns import Arrays, from_columns, to_columns
 from grad_callbacks import Alert, Reading
 from grad_callbacks.gradients import Layers
 
-FORMAT = 1  # raise it when something else is recorded, or otherwise
+FORMAT = 2  # raise it when something else is recorded, or otherwise
 
 
 @dataclass

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import torch
-
 from experiments.corpus import Recording, lost_at, rules_key
+from experiments.corpus.workers import pool
 from experiments.scoreboard.detectors import Alarm, Detector
 
 CHUNK = 4  # recordings that a process takes at once
@@ -69,8 +66,8 @@ def judge_all(
     """Let detectors judge recordings, in the order of ``paths``."""
     judged = []
     task = partial(judge, detectors=detectors, present=rules_key())
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        for one in pool.map(task, paths, chunksize=CHUNK):
+    with pool(workers) as processes:
+        for one in processes.map(task, paths, chunksize=CHUNK):
             judged.append(one)
             if on_done is not None:
                 on_done()
