@@ -16,7 +16,7 @@ from experiments.corpus.scenarios import Scenario
 
 FAILS, HEALTHY = 0.85, 0.93  # of the reference's median quality
 WINDOW = 9  # losses over which the loss is smoothed
-NEAR = 0.2  # of the way from the best loss back to the first
+HALF = 0.5  # of the way from the best loss back to the first
 LEARNED = 0.1  # of the first loss that must have been gained to call anything learned
 
 Label = Literal["failing", "healthy", "unsettled"]
@@ -80,18 +80,19 @@ def _majority(labels: Iterable[Label]) -> Label:
 
 
 def lost_at(steps: NDArray[np.int64], losses: NDArray[np.float64]) -> int | None:
-    """Return the step from which on the training loss never again gets near its best, known with hindsight.
+    """Return the step from which on the training loss is lost: known with hindsight, and only from the loss.
 
-    The loss is smoothed by a centred median over 9 steps, in which a loss that is not finite is infinite. It is near
-    its best while it has not gone back more than a fifth of the way to the first. Where it never fell by a tenth of
-    the first, nothing was ever learned: 0.
+    The loss is smoothed by a centred median over 9 steps, in which a loss that is not finite is infinite. The first
+    loss is the median of the first 5, the best the least of the smoothed ones. The loss is lost once it has gone back
+    more than half of the way from its best to the first, and never comes back. Where it never fell by a tenth of the
+    first, nothing was ever learned: 0.
 
     Args:
         steps: Ascending, shape ``(steps,)``.
         losses: Training loss of each.
 
     Returns:
-        The step; None if the run ends near its best.
+        The step; None if the loss is not lost at the end.
     """
     known = np.where(np.isfinite(losses), losses, np.inf)
     if len(known) < WINDOW:
@@ -103,7 +104,7 @@ def lost_at(steps: NDArray[np.int64], losses: NDArray[np.float64]) -> int | None
     if math.isfinite(first):
         if not best < first - LEARNED * abs(first):
             return 0
-        limit = best + NEAR * (first - best)
+        limit = best + HALF * (first - best)
     else:
         limit = best
     if not math.isfinite(best):

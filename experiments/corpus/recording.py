@@ -151,16 +151,10 @@ class Recording:
 
     @classmethod
     def read(cls, path: Path) -> Recording:
-        """Read what :meth:`write` wrote.
-
-        Raises:
-            ValueError: If it is of another format.
-        """
+        """Read what :meth:`write` wrote."""
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         head = json.loads(arrays["head"].tobytes().decode())
-        if head["format"] != FORMAT:
-            raise ValueError(f"{path} was written in another format: delete it")
         seen = {
             name.removeprefix("activation."): values
             for name, values in arrays.items()

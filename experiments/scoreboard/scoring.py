@@ -26,7 +26,7 @@ class Verdict:
         kind: The kind that the run counts for; empty for a healthy one.
         result: ``"hit"``: a failing run, and the first alarm names an accepted kind; ``"wrong kind"``: it does not;
             ``"missed"``: there is none; ``"false alarm"``: a healthy run with an alarm; ``"quiet"``: without.
-        alarm: The first alarm, if any.
+        alarm: The first alarm, if any; of several at the same step the one that is right.
         alarms: Number of alarms, those less than 20 steps apart counted once.
         readings: Steps that were read.
         delay: Steps from the onset to a hit, 0 for one before it; NaN for anything else.
@@ -63,20 +63,20 @@ class Score:
 
     def metrics(self) -> dict[str, float]:
         """Return all figures; NaN where there is nothing to divide by."""
-        hits, healthy = self._of("hit"), self._of("false alarm", "quiet")
-        alarmed = self._of("hit", "wrong kind", "false alarm")
+        hits, healthy = self.named("hit"), self.named("false alarm", "quiet")
+        alarmed = self.named("hit", "wrong kind", "false alarm")
         leads = [hit.lead for hit in hits if not math.isnan(hit.lead)]
         causes = [hit.cause_is_right for hit in hits if hit.cause_is_right is not None]
         false_alarms = sum(verdict.alarms for verdict in healthy)
         return {
             "precision": _ratio(len(hits), len(alarmed)),
-            "recall": _ratio(len(hits), len(self._of("hit", "wrong kind", "missed"))),
+            "recall": _ratio(len(hits), len(self.named("hit", "wrong kind", "missed"))),
             **{f"recall_{kind}": self._recall(kind) for kind in KINDS},
             "false_alarms_per_10000_steps": 1e4 * _ratio(false_alarms, sum(verdict.readings for verdict in healthy)),
-            "healthy_runs_alarmed": float(len(self._of("false alarm"))),
+            "healthy_runs_alarmed": float(len(self.named("false alarm"))),
             "healthy_runs": float(len(healthy)),
-            "failing_runs": float(len(self._of("hit", "wrong kind", "missed"))),
-            "wrong_kind": float(len(self._of("wrong kind"))),
+            "failing_runs": float(len(self.named("hit", "wrong kind", "missed"))),
+            "wrong_kind": float(len(self.named("wrong kind"))),
             "median_delay": median(hit.delay for hit in hits) if hits else math.nan,
             "early_hits": float(sum(hit.is_early for hit in hits)),
             "median_lead": median(leads) if leads else math.nan,
@@ -85,9 +85,6 @@ class Score:
 
     def named(self, *results: Result) -> list[Verdict]:
         """Return the verdicts with one of ``results``."""
-        return self._of(*results)
-
-    def _of(self, *results: Result) -> list[Verdict]:
         return [verdict for verdict in self.verdicts if verdict.result in results]
 
     def _recall(self, kind: str) -> float:
@@ -122,7 +119,7 @@ def score(
 
 
 def _verdict(run: Judged, alarms: Sequence[Alarm], scenario: Scenario, label: Label) -> Verdict:
-    first = alarms[0] if alarms else None
+    first = _decisive(alarms, scenario)
     count = len(episodes(alarms))
     if label == "healthy":
         result: Result = "quiet" if first is None else "false alarm"
@@ -144,6 +141,13 @@ def _verdict(run: Judged, alarms: Sequence[Alarm], scenario: Scenario, label: La
         lead=float(run.lost - first.step) if run.lost else math.nan,
         cause_is_right=first.cause in scenario.causes if first.cause else None,
     )
+
+
+def _decisive(alarms: Sequence[Alarm], scenario: Scenario) -> Alarm | None:
+    """The first alarm; of several at the same step the one that is right, if any."""
+    at_once = [alarm for alarm in alarms if alarm.step == alarms[0].step]
+    right = [alarm for alarm in at_once if set(alarm.kinds) & set(scenario.kinds)]
+    return next(iter(right or at_once), None)
 
 
 def _ratio(part: float, whole: float) -> float:

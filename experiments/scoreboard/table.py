@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.corpus import Labelled, Scenario
-from experiments.scoreboard.scoring import Score, Verdict
+from experiments.scoreboard.scoring import Result, Score, Verdict
+
+MISTAKES: tuple[Result, ...] = ("missed", "wrong kind", "false alarm")
 
 
 def score_table(scores: Sequence[Score]) -> Table:
@@ -55,8 +57,8 @@ def tell_runs(console: Console, labelled: Labelled, scenarios: Mapping[str, Scen
 
 def tell_mistakes(console: Console, one: Score) -> None:
     """Print misses, wrong kinds, false alarms and wrong causes of a detector, by name."""
-    for result, head in (("missed", "missed"), ("wrong kind", "wrong kind"), ("false alarm", "false alarms")):
-        _list(console, head, (_told(verdict) for verdict in one.named(result)))  # type: ignore[arg-type]
+    for result in MISTAKES:
+        _list(console, result, (_told(verdict) for verdict in one.named(result)))
     wrong = [verdict for verdict in one.named("hit") if verdict.cause_is_right is False]
     _list(console, "wrong cause", (_told(verdict) for verdict in wrong))
 
