@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
 
+from experiments.data.arrays import Arrays
 from experiments.data.digits import Digits
 
 
-class PixelDigits(LightningDataModule):
+class PixelDigits(Arrays):
     """Scikit-learn's digits, read some pixels at a time: ``(batch, steps, 64 / steps)``.
 
     Args:
@@ -24,28 +23,17 @@ class PixelDigits(LightningDataModule):
     out_features = Digits.out_features
 
     def __init__(self, batch_size: int = 64, steps: int = 64, split_seed: int = 0) -> None:
-        super().__init__()
         if not isinstance(steps, int) or steps < 1 or Digits.in_features % steps:
             raise ValueError(f"steps must be a divisor of {Digits.in_features}, got {steps!r}")
         self.in_features = Digits.in_features // steps
-        self._digits = Digits(batch_size, split_seed)
-        self._shape = (steps, self.in_features)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches."""
-        return self._as_sequences(self._digits.train_dataloader(), shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """All validation images in one batch."""
-        return self._as_sequences(self._digits.val_dataloader(), shuffle=False)
-
-    def _as_sequences(self, loader: DataLoader[Any], shuffle: bool) -> DataLoader[Any]:
-        pixels, labels = loader.dataset.tensors  # type: ignore[attr-defined]
-        sequences = TensorDataset(pixels.view(-1, *self._shape), labels)
-        return DataLoader(sequences, loader.batch_size, shuffle=shuffle, drop_last=shuffle)
+        digits = Digits(batch_size, split_seed)
+        train, val = (
+            _as_sequences(loader.dataset, steps) for loader in (digits.train_dataloader(), digits.val_dataloader())
+        )
+        super().__init__(train, val, batch_size)
 
 
-class TemporalOrder(LightningDataModule):
+class TemporalOrder(Arrays):
     """The temporal order problem (Hochreiter & Schmidhuber 1997; Pascanu et al. 2013): which came first?
 
     Each sequence is made of four distractors, but for two places, one in its second tenth and one in its fifth, that
@@ -54,7 +42,7 @@ class TemporalOrder(LightningDataModule):
     Args:
         batch_size: Sequences per batch.
         length: Steps of a sequence, at least 10.
-        count: Sequences for training; as many as 1000 more are for validation.
+        count: Sequences for training; 1000 more are for validation.
         data_seed: Which sequences.
     """
 
@@ -62,22 +50,16 @@ class TemporalOrder(LightningDataModule):
     out_features = 4
 
     def __init__(self, batch_size: int = 20, length: int = 30, count: int = 8000, data_seed: int = 0) -> None:
-        super().__init__()
-        for name, value, least in (("batch_size", batch_size, 1), ("length", length, 10), ("count", count, batch_size)):
+        for name, value, least in (("length", length, 10), ("count", count, 1)):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        self.batch_size = batch_size
-        generator = torch.Generator().manual_seed(data_seed)
-        self._train = TensorDataset(*_temporal_order(count, length, generator))
-        self._val = TensorDataset(*_temporal_order(1000, length, generator))
+        draw = torch.Generator().manual_seed(data_seed)
+        super().__init__(_temporal_order(count, length, draw), _temporal_order(1000, length, draw), batch_size)
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches."""
-        return DataLoader(self._train, self.batch_size, shuffle=True, drop_last=True)
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """All validation sequences in one batch."""
-        return DataLoader(self._val, len(self._val))
+def _as_sequences(digits: Any, steps: int) -> tuple[Tensor, Tensor]:
+    pixels, labels = digits.tensors
+    return pixels.view(len(pixels), steps, -1), labels
 
 
 def _temporal_order(count: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
