@@ -11,11 +11,11 @@ from torch import Tensor
 
 from experiments.data.arrays import Arrays
 
-SUBJECTS = 10
+SUBJECTS = 5
 
 
 class Words(Arrays):
-    """Snippets of the ten longest topics of Python's ``help()``; the class is the topic.
+    """Snippets of the five longest topics of Python's ``help()``; the class is the topic.
 
     Most of the words are rare: half of them occur once or twice.
 

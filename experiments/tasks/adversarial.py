@@ -16,7 +16,8 @@ class Adversarial(Task):
     """Trains a generator against a discriminator; logs ``train/loss``, the sum of both, and ``val/quality``.
 
     Each batch makes two steps, one of either. The quality of a run is 1 minus the energy distance (Székely & Rizzo
-    2013) of generated points from real ones, as a share of that of normal points from real ones.
+    2013) of generated points from real ones, as a share of that of the real ones' mean, which a collapsed generator
+    would repeat.
 
     Args:
         model: Generator and discriminator.
@@ -64,8 +65,8 @@ class Adversarial(Task):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log the quality."""
         real = batch[0]
-        chance = torch.randn_like(real)
-        distance, worst = energy_distance(self.model(len(real)), real), energy_distance(chance, real)
+        collapsed = real.mean(dim=0, keepdim=True)
+        distance, worst = energy_distance(self.model(len(real)), real), energy_distance(collapsed, real)
         self.log("val/quality", 1 - distance / worst, batch_size=len(real))
 
 
