@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,7 @@ class StepEvidence:
             "loss_before_step": self.before,
             "loss_after_step": self.after,
             "loss_ratio_of_step": self.after / self.before if self.before > 0 else math.nan,
+            "step_overshoots": float(self.overshoots),
             "rate_that_helps": self.share,
             "curvature_times_rate": self.curvature,
         }
@@ -64,11 +66,11 @@ def try_step(
     """Try the step that ``optimizer`` is about to take with the gradients that are there; leaves no trace.
 
     Costs at most 7 forward passes and as much memory as two copies of the weights. Where the step cannot be foretold
-    (other optimizers than SGD and Adam's family) or anything fails, nothing is known.
+    (other optimizers than SGD, Adam, AdamW and RMSprop) or anything fails, nothing is known.
 
     Args:
         model: The model.
-        optimizer: SGD, or one that keeps Adam's moments.
+        optimizer: Has the gradients of the step.
         replay: Computes the loss of the batch.
         rates: Learning rates of the parameter groups, by default those in the groups.
         gradients: Instead of ``parameter.grad``, for all parameters of all groups in order.
@@ -161,25 +163,31 @@ def _moves(
 
 
 def _change(
-    optimizer: torch.optim.Optimizer, group: dict[str, object], parameter: Tensor, gradient: Tensor
+    optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor, gradient: Tensor
 ) -> Tensor | None:
     """The step for a learning rate of 1, without weight decay; None if it cannot be foretold."""
     state: dict[str, Tensor] = optimizer.state.get(parameter, {})
     if isinstance(optimizer, torch.optim.SGD):
-        momentum, buffer = float(group["momentum"]), state.get("momentum_buffer")  # type: ignore[arg-type]
+        momentum, buffer = float(group["momentum"]), state.get("momentum_buffer")
         if not momentum:
             return gradient
-        moved = gradient if buffer is None else momentum * buffer + (1 - float(group["dampening"])) * gradient  # type: ignore[arg-type]
+        moved = gradient if buffer is None else momentum * buffer + (1 - float(group["dampening"])) * gradient
         return gradient + momentum * moved if group["nesterov"] else moved
-    betas = group.get("betas")
-    if not isinstance(betas, (tuple, list)) or len(betas) != 2 or group.get("eps") is None:
-        return None
-    if state and not {"exp_avg", "exp_avg_sq", "step"} <= set(state):
-        return None
-    first, second = (float(beta) for beta in betas)
+    if isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
+        return _adam(group, state, gradient)
+    if isinstance(optimizer, torch.optim.RMSprop) and not group["momentum"] and not group["centered"]:
+        alpha = group["alpha"]
+        square: Tensor = (1 - alpha) * gradient**2 + (alpha * state["square_avg"] if state else 0)
+        return gradient / (square.sqrt() + float(group["eps"]))
+    return None
+
+
+def _adam(group: dict[str, Any], state: dict[str, Tensor], gradient: Tensor) -> Tensor:
+    first, second = map(float, group["betas"])
     step = float(state.get("step", 0)) + 1
     mean: Tensor = (1 - first) * gradient + (first * state["exp_avg"] if state else 0)
     square: Tensor = (1 - second) * gradient**2 + (second * state["exp_avg_sq"] if state else 0)
-    root: Tensor = (square / (1 - second**step)).sqrt() + float(group["eps"])  # type: ignore[arg-type]
-    change: Tensor = mean / (1 - first**step) / root
-    return change
+    if state and group.get("amsgrad"):
+        square = torch.maximum(square, state["max_exp_avg_sq"])
+    root: Tensor = (square / (1 - second**step)).sqrt() + float(group["eps"])
+    return mean / (1 - first**step) / root

@@ -7,6 +7,7 @@ from functools import cached_property
 from statistics import median
 
 import torch
+from numpy import isfinite
 from torch import nn
 
 from grad_callbacks.alerts import Alert
@@ -39,7 +40,9 @@ class Examination:
     @cached_property
     def flow(self) -> Flow:
         """The batch's way through the layers: one forward and one backward pass."""
-        return examine(self.case.model, None if self.case.is_late else self.case.replay)
+        # An explosion's step, once taken, has changed what there was to see.
+        is_gone = self.case.is_late and self.alert.kind == "exploding"
+        return examine(self.case.model, None if is_gone else self.case.replay)
 
     @property
     def structure(self) -> Structure:
@@ -63,6 +66,15 @@ class Examination:
         """The weights' gains by layer: before the first step if known, else now. Recurrent weights are left out."""
         gains = self.case.first_gains if self.case.first_gains is not None else weight_gains(self.case.model)
         return {name: gain for name, gain in gains.items() if "weight_hh" not in name}
+
+    @cached_property
+    def growth_of_weights(self) -> float:
+        """How many times the layer's weights that grew most are as large as before the first step; NaN if unknown."""
+        if self.case.first_gains is None:
+            return math.nan
+        now = weight_gains(self.case.model)
+        grown = [now[name] / first for name, first in self.case.first_gains.items() if first > 0 and name in now]
+        return max(grown, default=math.nan)
 
     @cached_property
     def gain(self) -> float:
@@ -90,8 +102,17 @@ class Examination:
 
     @cached_property
     def radius(self) -> float:
-        """The largest spectral radius of a plain recurrent weight; NaN without any."""
+        """The largest spectral radius of a plain recurrent weight as it is now; NaN without any."""
         return max(spectral_radii(self.case.model).values(), default=math.nan)
+
+    @cached_property
+    def first_radius(self) -> float:
+        """The same before the first step: a random matrix's is its gain (Girko's circular law). NaN if unknown."""
+        known = self.case.first_gains
+        if known is None:
+            return self.radius
+        plain = spectral_radii(self.case.model)
+        return max((gain for name, gain in known.items() if name in plain), default=math.nan)
 
     @property
     def loss(self) -> float:
@@ -122,7 +143,7 @@ class Examination:
     @cached_property
     def origin(self) -> NonFiniteOrigin:
         """Where the first non-finite value comes from."""
-        if self.case.replay is None:
+        if self.case.replay is None or self._has_bad_weights_now:
             return NonFiniteOrigin("weights") if self.has_bad_weights else NonFiniteOrigin()
         scaled = self.case.reading is not None and self.case.reading.overflow
         # A scaler's scale is at 2 by the time an overflow is alarming.
@@ -130,7 +151,14 @@ class Examination:
 
     @cached_property
     def has_bad_weights(self) -> bool:
-        """True if a weight is NaN or infinite."""
+        """True if a weight was NaN or infinite before the step."""
+        reading = self.case.reading
+        if not self.case.is_late:
+            return self._has_bad_weights_now
+        return reading is not None and reading.weight_norms is not None and not isfinite(reading.weight_norms).all()
+
+    @cached_property
+    def _has_bad_weights_now(self) -> bool:
         return any(not bool(torch.isfinite(parameter).all()) for parameter in self.case.model.parameters())
 
     @property

@@ -86,7 +86,8 @@ def _explodes_through_time(exam: Examination) -> bool:
         return True
     if exam.structure.is_gated:
         return False
-    return exam.radius > 1.05 or math.isnan(exam.radius)
+    # Weights that have grown in training were thrown there by the steps.
+    return exam.first_radius > 1.05 or math.isnan(exam.first_radius)
 
 
 def _targets(exam: Examination) -> Finding | None:
@@ -203,8 +204,8 @@ def _rate(exam: Examination) -> Finding:
     step = exam.step
     seen = "the weights move further than the loss allows"
     if step.overshoots:
-        ratio = step.after / step.before
-        seen = f"the step makes the loss of its own batch {ratio:.2g} times as large"
+        grown = f"{step.after / step.before:.2g} times as large" if math.isfinite(step.after) else "infinite"
+        seen = f"the step makes the loss of its own batch {grown}"
         if not math.isnan(step.share):
             seen += f", {step.share:g} of it would lower it"
     elif exam.is_diverging:

@@ -6,13 +6,14 @@ import math
 
 from grad_callbacks.diagnosis import advice
 from grad_callbacks.diagnosis.activations import SATURATING, mean_of
-from grad_callbacks.diagnosis.examination import LASTING, Examination
+from grad_callbacks.diagnosis.examination import EARLY, LASTING, Examination
 from grad_callbacks.diagnosis.finding import Finding
 from grad_callbacks.diagnosis.weights import needed_gain
 
 DEAD = 0.9  # share of a layer's units: AutoTrainer calls a layer dead at 0.7, a healthy deep ReLU net has up to 0.5
 SATURATED = 0.5  # share of all units: SageMaker's and TheDeepChecker's limit
 TOO_SMALL = 0.85  # of the gain that is needed: over 30 layers the error shrinks to a hundredth
+GROWN = 1.5  # times its first size: a layer's weights seldom grow so in the few steps before an alert
 TIME = 1e-3  # the error at the early steps over that at the late ones, as for layers
 
 
@@ -25,7 +26,7 @@ def cause_of_vanishing(exam: Examination) -> Finding:
     if gain != 0:
         # A unit that never fires passes nothing back (Lu et al. 2019). Bounded activations do not die, they saturate.
         if not saturates and (dead := _dead_share(exam)) >= DEAD:
-            return _dead(exam, dead)
+            return _killed(exam, dead) or _dead(exam, dead)
         # Through time the same weight multiplies at every step (Hochreiter 1991; Bengio et al. 1994).
         if structure.recurrent and _is_through_time(exam):
             return _recurrence(exam)
@@ -95,6 +96,24 @@ def _dead(exam: Examination, share: float) -> Finding:
             advice.normalise(exam),
         ),
         {"dead_share": share},
+    )
+
+
+def _killed(exam: Examination, share: float) -> Finding | None:
+    """Dead units that were alive at the start: steps too long have thrown weights or biases there (Lu et al. 2019)."""
+    before = exam.explosion_before
+    if exam.alert.step <= EARLY or not (exam.growth_of_weights > GROWN or before is not None):
+        return None
+    return Finding(
+        "learning rate too high",
+        f"{share:.0%} of a layer's units died in training, and weights grew {exam.growth_of_weights:.2g} times",
+        (
+            advice.lower_rate(exam),
+            advice.warm_up(),
+            advice.clip(exam),
+            advice.replace_activation(exam, "LeakyReLU"),
+        ),
+        {"dead_share": share, "growth_of_weights": exam.growth_of_weights},
     )
 
 
