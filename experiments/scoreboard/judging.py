@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from experiments.corpus.workers import pool
 from experiments.scoreboard.detectors import Alarm, Detector
 
 CHUNK = 4  # recordings that a process takes at once
+FEW = 20
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,13 @@ def judge_all(
     workers: int = 2,
     on_done: Callable[[], object] | None = None,
 ) -> list[Judged]:
-    """Let detectors judge recordings, in the order of ``paths``."""
+    """Let detectors judge recordings, in the order of ``paths``. Few are judged here: processes start slowly."""
     judged = []
     task = partial(judge, detectors=detectors, present=rules_key())
-    with pool(workers) as processes:
-        for one in processes.map(task, paths, chunksize=CHUNK):
+    with ExitStack() as stack:
+        is_few = workers == 1 or len(paths) <= FEW
+        found = map(task, paths) if is_few else stack.enter_context(pool(workers)).map(task, paths, chunksize=CHUNK)
+        for one in found:
             judged.append(one)
             if on_done is not None:
                 on_done()
