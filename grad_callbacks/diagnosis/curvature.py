@@ -190,4 +190,5 @@ def _adam(group: dict[str, Any], state: dict[str, Tensor], gradient: Tensor) -> 
     if state and group.get("amsgrad"):
         square = torch.maximum(square, state["max_exp_avg_sq"])
     root: Tensor = (square / (1 - second**step)).sqrt() + float(group["eps"])
-    return mean / (1 - first**step) / root
+    unbiased: float = 1 - first**step
+    return mean / unbiased / root

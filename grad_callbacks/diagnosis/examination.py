@@ -120,6 +120,12 @@ class Examination:
         reading = self.case.reading
         return reading.loss if math.isnan(self.case.loss) and reading is not None else self.case.loss
 
+    @property
+    def first_loss(self) -> float:
+        """The loss of the untrained weights; NaN if the losses do not go back so far."""
+        known = [*self.case.losses, self.loss]
+        return known[0] if len(known) > self.alert.step else math.nan
+
     @cached_property
     def batch(self) -> BatchEvidence:
         """How the batch compares with its neighbours."""
@@ -129,6 +135,12 @@ class Examination:
     def previous_loss_now(self) -> float:
         """The loss of the batch before, with the weights as they are: one forward pass. NaN if unknown."""
         return math.nan if self.case.is_late else loss_of(self.case.model, self.case.replay_previous)
+
+    @property
+    def last_step_ratio(self) -> float:
+        """What the step before has made of the loss of its own batch, over what it was; NaN if unknown."""
+        known = self.case.losses[-1] if self.case.losses else math.nan
+        return self.previous_loss_now / known if known > 0 and math.isfinite(known) else math.nan
 
     @cached_property
     def step(self) -> StepEvidence:

@@ -15,6 +15,8 @@ GROWTH = 10.0  # of the signal or the error over all layers; He's keeps it at 1
 EXCESS = 1.3  # of a gain over the one that is needed; SELU, tanh with 5/3 and orthogonal weights are below or flat
 LARGE = 30.0  # targets and errors of examples are about 1 where they are standardised and the loss is a mean
 LARGE_LOSS = 1e3  # of untrained weights: cross-entropy starts at log(classes), a squared error of scaled targets at 1
+USUAL_LOSS = 6.0  # above the first loss of most: log(400) is that of 400 classes
+GROWN = 1.5  # times its first size: a layer's weights seldom grow so in a few steps
 MIN_SKIPS = 3
 
 
@@ -25,11 +27,10 @@ def cause_of_explosion(exam: Examination) -> Finding:
 
 def blame_batch(exam: Examination) -> Finding | None:
     """Say whether this batch, or one shortly before it, is the cause."""
-    before = exam.explosion_before
     # What follows a bad batch within an episode are its consequences: the first cause is the one to report.
+    before = aftermath(exam)
     if before is not None and before.cause == "bad batch":
-        found = f"the batch of step {before.step} has thrown the weights about"
-        return Finding("bad batch", found, _batch_remedies(exam), {"steps_since": float(exam.alert.step - before.step)})
+        return before
     batch = exam.batch
     seen: list[str] = []
     if batch.nonfinite:
@@ -46,6 +47,16 @@ def blame_batch(exam: Examination) -> Finding | None:
         evidence["batch_index"] = float(index)
     which = "the batch" if index is None else f"batch {index}"
     return Finding("bad batch", f"{which} is unlike the others: {' and '.join(seen)}", _batch_remedies(exam), evidence)
+
+
+def aftermath(exam: Examination) -> Finding | None:
+    """What was found at the explosion that has led to this alert, where it was seen better; None without one."""
+    before = exam.explosion_before
+    if before is None or before.cause not in CAUSES:
+        return None
+    found = before.message.rpartition("; ")[2]
+    evidence = {"steps_since": float(exam.alert.step - before.step), **before.evidence, **exam.alert.evidence}
+    return Finding(before.cause, f"since step {before.step}: {found}", (before.advice,), evidence)
 
 
 def _neighbours_are_well(exam: Examination) -> bool:
@@ -69,15 +80,26 @@ def blame_start(exam: Examination) -> Finding | None:
         return _warm_up(exam)
     excess = exam.gain / needed_gain(exam.activation)
     over_all = exam.mean_field ** max(1, structure.depth) if exam.mean_field < 1e6 else math.inf
+    # Targets are what they are, however far the weights have been thrown since.
+    if exam.flow.target > LARGE:
+        return _targets(exam)
     if not exam.is_normalised:
         # Each block adds its branch's variance: with gains that suit a plain net the signal doubles per block
         # (Zhang et al. 2019, Fixup, sec. 2). Larger gains are a fault of their own.
-        if structure.skips >= MIN_SKIPS and not structure.norms and exam.flow.growth > GROWTH and excess < 2:
+        if structure.skips >= MIN_SKIPS and not structure.norms and _grows_from_the_start(exam) and excess < 2:
             return _residual(exam)
         # Mean field: the error is multiplied by sqrt(chi) per layer (Schoenholz et al. 2017).
         if excess > EXCESS and over_all > GROWTH:
             return _weights(exam, over_all)
     return _targets(exam) or _warm_up(exam)
+
+
+def _grows_from_the_start(exam: Examination) -> bool:
+    """True if the signal grows over the layers, and not for weights that have grown since the first step."""
+    if not exam.flow.growth > GROWTH:
+        return False
+    # A signal that had grown tenfold already has made the first loss large.
+    return not exam.growth_of_weights > GROWN or not exam.first_loss < USUAL_LOSS
 
 
 def _explodes_through_time(exam: Examination) -> bool:
@@ -92,11 +114,8 @@ def _explodes_through_time(exam: Examination) -> bool:
 
 def _targets(exam: Examination) -> Finding | None:
     flow = exam.flow
-    known = [value for value in exam.case.losses if math.isfinite(value)]
-    # The losses begin with the run's first: nothing but targets, loss or inputs has made that one large.
-    first = known[0] if known and len(exam.case.losses) >= exam.alert.step else math.nan
-    if not known and exam.alert.step == 0:
-        first = exam.loss
+    # The gains are well, so nothing but targets, loss or inputs has made the first loss large.
+    first = exam.first_loss
     outputs = flow.signal[-1] if flow.signal else math.nan
     by_error = flow.output_error > LARGE and flow.output_error > 10 * outputs
     if not (flow.target > LARGE or by_error or first > LARGE_LOSS):
@@ -195,15 +214,14 @@ def _weights(exam: Examination, over_all: float) -> Finding:
 
 
 def _rate(exam: Examination) -> Finding:
-    before = exam.explosion_before
-    if before is not None and before.cause in CAUSES:
-        # The aftermath of an explosion: its cause was better seen then.
-        steps = float(exam.alert.step - before.step)
-        found = f"it goes on from the explosion at step {before.step}"
-        return Finding(before.cause, found, (before.advice,), {"steps_since": steps})
-    step = exam.step
+    before = aftermath(exam)
+    if before is not None:
+        return before
+    step, last = exam.step, exam.last_step_ratio
     seen = "the weights move further than the loss allows"
-    if step.overshoots:
+    if last > max(2.0, step.after / step.before if step.overshoots else 0.0):
+        seen = f"the step before has made the loss of its own batch {last:.2g} times as large"
+    elif step.overshoots:
         grown = f"{step.after / step.before:.2g} times as large" if math.isfinite(step.after) else "infinite"
         seen = f"the step makes the loss of its own batch {grown}"
         if not math.isnan(step.share):
@@ -219,7 +237,7 @@ def _rate(exam: Examination) -> Finding:
             advice.warm_up(),
             advice.normalise(exam),
         ),
-        {**step.evidence(), **exam.batch.evidence()},
+        {**step.evidence(), "loss_ratio_of_last_step": last, **exam.batch.evidence()},
     )
 
 

@@ -233,11 +233,12 @@ def _any_nonfinite(tensors: Any) -> bool:
 
 
 def _line() -> str:
-    """The innermost place in code that is neither torch's nor this package's."""
+    """The innermost place in the user's code, which is in no installed package."""
     frame: Any = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith((_TORCH, "<")) and Path(name).parent != Path(__file__).parent:
+        is_installed = name.startswith((_TORCH, "<")) or "site-packages" in name or "dist-packages" in name
+        if not is_installed and Path(name).parent != Path(__file__).parent:
             return f"{Path(name).name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""

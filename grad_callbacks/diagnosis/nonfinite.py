@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from grad_callbacks.diagnosis import advice
 from grad_callbacks.diagnosis.examination import Examination
-from grad_callbacks.diagnosis.exploding import blame_batch, cause_of_explosion
-from grad_callbacks.diagnosis.finding import CAUSES, Finding
+from grad_callbacks.diagnosis.exploding import aftermath, blame_batch, cause_of_explosion
+from grad_callbacks.diagnosis.finding import Finding
 
 FAR = 1e3  # times the entries of the batch before: enough to overflow in a few layers
 
@@ -14,11 +14,10 @@ def cause_of_nonfinite(exam: Examination) -> Finding | None:
     """Decide, in the order of cause and effect: batch, weights, operation, overflow. None if nothing is known."""
     if exam.batch.nonfinite:
         return blame_batch(exam)
-    explosion = exam.explosion_before
-    is_known = explosion is not None and explosion.cause in CAUSES
+    explosion = aftermath(exam)
     if exam.has_bad_weights:
-        if explosion is not None and is_known:
-            return _aftermath(exam)
+        if explosion is not None:
+            return explosion
         if exam.is_diverging:
             return cause_of_explosion(exam)
         return Finding(
@@ -33,8 +32,8 @@ def cause_of_nonfinite(exam: Examination) -> Finding | None:
     origin = exam.origin
     if origin.source == "16-bit overflow":
         return _half(exam)
-    if explosion is not None and is_known:
-        return _aftermath(exam)
+    if explosion is not None:
+        return explosion
     # exp of a diverged output is undefined for no fault of its own.
     if origin.source == "operation" and not exam.is_diverging:
         return _operation(exam)
@@ -45,17 +44,6 @@ def cause_of_nonfinite(exam: Examination) -> Finding | None:
     if origin.source in ("overflow", "operation") or exam.is_diverging:
         return cause_of_explosion(exam)
     return None
-
-
-def _aftermath(exam: Examination) -> Finding:
-    explosion = exam.explosion_before
-    assert explosion is not None
-    return Finding(
-        explosion.cause,  # type: ignore[arg-type]  # one of the causes, as checked above
-        f"it follows the explosion at step {explosion.step}",
-        (explosion.advice,),
-        {"steps_since": float(exam.alert.step - explosion.step)},
-    )
 
 
 def _where(exam: Examination) -> str:
