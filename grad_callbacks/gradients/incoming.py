@@ -103,4 +103,4 @@ class Incoming:
             self._motion.void_step()
             return reading
         motion, displacement = self._motion.of(reading, self.plan)
-        return replace(reading, motion=motion, displacement=displacement)
+        return replace(reading, motion=motion, displacement=displacement, moved=self._motion.moved)

@@ -36,6 +36,7 @@ class Layers:
         group: For each parameter the index of its parameter group in the optimizer, shape ``(parameters,)``.
         is_embedding: True for each layer that looks rows up, shape ``(layers,)``.
         activations: How often each activation module occurs in the model, by class name.
+        are_normalised: The model has batch, layer or another normalisation somewhere.
         sharding: How the parameters lie over the processes; None if this one holds them all.
     """
 
@@ -47,6 +48,7 @@ class Layers:
     group: NDArray[np.int64]
     is_embedding: NDArray[np.bool_]
     activations: dict[str, int] = field(default_factory=dict)
+    are_normalised: bool = False
     sharding: Sharding | None = None
 
     @cached_property
@@ -139,6 +141,7 @@ class Layers:
             group=np.array([mine[i][1] for i in by_layer], dtype=np.int64),
             is_embedding=np.array([name in embeddings for name in names], dtype=np.bool_),
             activations=dict(_activations(model)),
+            are_normalised=any("Norm" in type(module).__name__ for module in model.modules()),
             sharding=sharding,
         )
 

@@ -58,12 +58,14 @@ class Motion:
     Attributes:
         weight_norms: L2 norm of each layer's parameters as last measured, shape ``(layers,)``; NaN before.
         update_ratios: Update ratio of each layer as last measured, shape ``(layers,)``; NaN before.
+        moved: How far the step last measured moved all weights together, relative to them; NaN before.
     """
 
     def __init__(self, layers: Layers) -> None:
         self.layers = layers
         self.weight_norms: FloatArray = np.full(len(layers.names), math.nan)
         self.update_ratios: FloatArray = np.full(len(layers.names), math.nan)
+        self.moved = math.nan
         self.readings = 0
         self._before: Tensor | None = None  # samples of the weights, from before a step
         self._moved: Tensor | None = None  # squared change of each parameter, not yet brought to the host
@@ -116,6 +118,7 @@ class Motion:
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratios = np.sqrt(self.layers.sum_over_parameters(sums["moved"])) / self.weight_norms
             self.update_ratios = np.where(np.isfinite(ratios), ratios, math.nan)
+            self.moved = self._relative(float(sums["moved"].sum()))
         if "weights" in sums:
             self.weight_norms = np.sqrt(self.layers.sum_over_parameters(sums["weights"]))
 
@@ -143,15 +146,19 @@ class Motion:
         squares = self.layers.sum_over_parameters(moved**2)
         with np.errstate(divide="ignore", invalid="ignore"):
             motion = np.sqrt(squares) / self.weight_norms
+        return np.where(np.isfinite(motion), motion, math.nan), self._relative(float(squares.sum()))
+
+    def _relative(self, squared: float) -> float:
+        """The root of a squared change, relative to the norm of all weights or to their usual norm if that is more."""
         all_weights = max(float(np.sqrt(np.sum(self.weight_norms**2))), self._usual_norm)
-        displacement = math.sqrt(squares.sum()) / all_weights if all_weights > 0 else math.nan
-        return np.where(np.isfinite(motion), motion, math.nan), displacement
+        return math.sqrt(squared) / all_weights if all_weights > 0 else math.nan
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and lists."""
         return {
             "weight_norms": self.weight_norms.tolist(),
             "update_ratios": self.update_ratios.tolist(),
+            "moved": self.moved,
             "readings": self.readings,
         }
 
@@ -159,4 +166,4 @@ class Motion:
         """Continue from :meth:`state_dict`."""
         self.weight_norms = np.array(state["weight_norms"])
         self.update_ratios = np.array(state["update_ratios"])
-        self.readings = state["readings"]
+        self.moved, self.readings = state["moved"], state["readings"]

@@ -33,6 +33,7 @@ class Reading:
         clip_at: The norm to which somebody else clips the gradient after this reading, or None.
         displacement: How far this gradient moves all weights together, relative to them; NaN where the
             optimizer's update cannot be foretold from the gradient alone.
+        moved: How far the step last measured has moved all weights together, relative to them; NaN before there is one.
         loss: The training loss of the step, averaged over processes; NaN if it is unknown.
         through_time: Gradient of a recurrent layer's input at its early time steps over that at the late ones; NaN
             where it was not measured (see :class:`~grad_callbacks.gradients.through_time.ThroughTime`).
@@ -49,6 +50,7 @@ class Reading:
     motion: FloatArray | None = None
     clip_at: float | None = None
     displacement: float = math.nan
+    moved: float = math.nan
     loss: float = math.nan
     through_time: float = math.nan
 
@@ -107,15 +109,16 @@ class Reading:
         """The biases' root mean square over depth: the error itself, without the signal it is multiplied with.
 
         A flat weight profile can hide a vanishing error behind a vanishing signal; the bias gradient is the
-        error alone. A bias whose gradient is a thousandth of its weight's is cancelled by the
-        normalisation behind it and tells nothing: it is left out.
+        error alone. Normalisation cancels the bias before it, which then tells nothing: where a model has any,
+        biases whose gradient is a thousandth of their weight's are left out.
         """
         bias = ~self.layers.is_weight & self.present
         entries = self.layers.sum_over_parameters(np.where(bias, self.layers.numel, 0.0))
         squares = self.layers.sum_over_parameters(np.where(bias, self.norms**2, 0.0))
         with np.errstate(divide="ignore", invalid="ignore"):
             rms = np.sqrt(squares / entries)
-        return rms[self.profiled & (entries > 0) & (rms > 1e-3 * self.layer_rms)]
+        least = 1e-3 * self.layer_rms if self.layers.are_normalised else 0.0
+        return rms[self.profiled & (entries > 0) & (rms > least)]
 
     @cached_property
     def decay_per_layer(self) -> float:
