@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -24,6 +27,8 @@ from experiments.faults import (
     ScaledInputs,
 )
 from experiments.tasks import Regressor
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 class Witness(Callback):
@@ -175,3 +180,12 @@ def test_a_module_is_whole_outside_of_training() -> None:
 def test_a_wrong_step_is_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CorruptBatch(**arguments)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("fault/*.yaml")), ids=lambda path: path.stem)
+def test_every_fault_can_be_made_from_its_config(path: Path) -> None:
+    config = OmegaConf.load(path)
+    if OmegaConf.is_missing(config, "module"):
+        config.module = "model"  # a scenario says which
+    fault = instantiate(config)
+    assert isinstance(fault, Fault) if path.stem != "none" else fault.fault is None
