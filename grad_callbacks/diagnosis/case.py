@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -53,5 +53,5 @@ class Case:
     replay_previous: Replay | None = None
     activations: ActivationProbe | None = None
     first_gains: Mapping[str, float] | None = None
-    earlier: Sequence[Alert] = field(default=())
+    earlier: Sequence[Alert] = ()
     is_late: bool = False

@@ -22,6 +22,7 @@ from grad_callbacks.diagnosis.weights import error_factor, spectral_radii, weigh
 
 EARLY = 20  # steps after which weights tell of the training, not of their initialisation
 LASTING = 100  # steps for which the initial gains are still believed to matter
+GROWN = 1.5  # times its first size: a layer's weights seldom grow so in the few steps before an alert
 AFTERMATH = 20  # steps in which an explosion is the consequence of the one before; an episode of alarms lasts as long
 
 

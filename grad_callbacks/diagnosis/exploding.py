@@ -7,7 +7,7 @@ from statistics import median
 
 from grad_callbacks.diagnosis import advice
 from grad_callbacks.diagnosis.batch import WINDOW
-from grad_callbacks.diagnosis.examination import LASTING, Examination
+from grad_callbacks.diagnosis.examination import GROWN, LASTING, Examination
 from grad_callbacks.diagnosis.finding import CAUSES, Finding
 from grad_callbacks.diagnosis.weights import needed_gain
 
@@ -16,7 +16,6 @@ EXCESS = 1.3  # of a gain over the one that is needed; SELU, tanh with 5/3 and o
 LARGE = 30.0  # targets and errors of examples are about 1 where they are standardised and the loss is a mean
 LARGE_LOSS = 1e3  # of untrained weights: cross-entropy starts at log(classes), a squared error of scaled targets at 1
 USUAL_LOSS = 6.0  # above the first loss of most: log(400) is that of 400 classes
-GROWN = 1.5  # times its first size: a layer's weights seldom grow so in a few steps
 MIN_SKIPS = 3
 
 

@@ -22,8 +22,6 @@ from grad_callbacks.gradients.order import clean_name
 
 Source = Literal["operation", "overflow", "16-bit overflow", "input", "weights", ""]
 
-HALF_MAX = 65504.0  # the largest number in float16
-
 # Defined for some numbers only, or infinite at some. exp overflows in float32 above 88.
 _PARTIAL = (
     *(

@@ -6,14 +6,13 @@ import math
 
 from grad_callbacks.diagnosis import advice
 from grad_callbacks.diagnosis.activations import SATURATING, mean_of
-from grad_callbacks.diagnosis.examination import EARLY, LASTING, Examination
+from grad_callbacks.diagnosis.examination import EARLY, GROWN, LASTING, Examination
 from grad_callbacks.diagnosis.finding import Finding
 from grad_callbacks.diagnosis.weights import needed_gain
 
 DEAD = 0.9  # share of a layer's units: AutoTrainer calls a layer dead at 0.7, a healthy deep ReLU net has up to 0.5
 SATURATED = 0.5  # share of all units: SageMaker's and TheDeepChecker's limit
 TOO_SMALL = 0.85  # of the gain that is needed: over 30 layers the error shrinks to a hundredth
-GROWN = 1.5  # times its first size: a layer's weights seldom grow so in the few steps before an alert
 TIME = 1e-3  # the error at the early steps over that at the late ones, as for layers
 
 

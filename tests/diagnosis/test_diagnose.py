@@ -158,6 +158,7 @@ STARTS: dict[str, tuple[Callable[[], nn.Module], Any, Callable[[int], Any], str]
     "residual": (lambda: Residual(50), cross_entropy, classes, "unscaled residual branches"),
     "residual_large": (lambda: Residual(12, init=normal(0.8)), cross_entropy, classes, "weights too large"),
     "targets": (lambda: Deep(2, nn.ReLU), squared_error, targets_of_a_thousand, "targets or loss too large"),
+    "targets_residual": (lambda: Residual(6), squared_error, targets_of_a_thousand, "targets or loss too large"),
     "factor": (
         lambda: Deep(2, nn.ReLU),
         lambda model, batch: 1e5 * cross_entropy(model, batch),
@@ -220,6 +221,7 @@ def test_a_rate_that_is_raised_in_mid_run() -> None:
     run.optimizer.step()
     found = diagnose(run.stop_at(classes(100)).alert("exploding", "warning"), run.case())
     assert found.cause == "learning rate too high", "the loss jumps here, but that of the batch before has jumped too"
+    assert found.evidence["loss_ratio_of_last_step"] > 2
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -240,6 +242,10 @@ def test_a_corrupt_batch_is_told_from_a_rate_too_high(seed: int) -> None:
     after = run.stop_at(classes(60))
     later = diagnose(after.alert("exploding"), after.case(earlier=[found]))
     assert later.cause == "bad batch", "what follows within the episode is its consequence"
+    assert "since step 30: batch 30 is unlike the others" in later.message
+    assert later.evidence["batch_loss_ratio"] == found.evidence["batch_loss_ratio"]
+    again = diagnose(after.alert("nonfinite"), after.case(earlier=[found, later]))
+    assert again.cause in ("bad batch", "a guess")
 
 
 def test_wrong_targets_alone_are_a_bad_batch() -> None:

@@ -49,6 +49,7 @@ def test_a_model_without_weights_has_no_gains() -> None:
         ("Sigmoid", 1.0, 0.2361),
         ("Tanh", 1 / 3, 0.5774),
         ("Tanh", 4.0, 1.167),
+        ("Tanh", 64.0**2, 5.853),  # tends to (4/3 sqrt(variance / 2 pi)) ** 0.5
     ],
 )
 def test_the_mean_field_table(activation: str, variance: float, factor: float) -> None:
