@@ -15,7 +15,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import grad_callbacks
 from experiments.corpus.recorder import Recorder
@@ -47,15 +50,26 @@ def describe(scenarios: Iterable[Scenario], seeds: Sequence[int], folder: Path, 
     """Return the runs of scenarios and seeds with their files, whether these are there or not.
 
     A file is named by scenario, seed and a key (see :func:`key_of`): a changed config makes a new file.
+
+    Raises:
+        ValueError: If the config of a scenario cannot be composed.
     """
     jobs = []
     with configs(conf):
         for scenario in scenarios:
-            cfg = compose_run(scenario.name, 0)
+            cfg = _composed(scenario.name)
             for seed in seeds:
                 cfg.seed = seed  # composing is dear
                 jobs.append(Job(scenario.name, seed, folder / f"{scenario.name}-{seed}-{key_of(cfg)}.npz"))
     return jobs
+
+
+def _composed(name: str) -> DictConfig:
+    try:
+        return compose_run(name, 0)
+    except (HydraException, OmegaConfBaseException) as error:
+        told = " ".join(str(error).split()).split(" Config search path")[0]
+        raise ValueError(f"corpus/{name}: {told}") from error
 
 
 def key_of(cfg: DictConfig) -> str:
@@ -107,7 +121,7 @@ def record_all(
 
     Args:
         jobs: The runs.
-        workers: Processes, each with one thread.
+        workers: Processes, each with one thread; 1 is this process.
         conf: The folder of the configs.
         on_done: Called after each run with the job and, if it has crashed, its error.
 
@@ -115,19 +129,28 @@ def record_all(
         The error of each run that crashed, by name.
     """
     failures = {}
+    for job, error in _recorded(jobs, workers, conf):
+        if error is not None:
+            failures[f"{job.scenario}/{job.seed}"] = error
+        if on_done is not None:
+            on_done(job, error)
+    return failures
+
+
+def _recorded(jobs: Sequence[Job], workers: int, conf: Path) -> Iterator[tuple[Job, str | None]]:
+    if workers == 1:
+        torch.set_num_threads(1)
+        for job in jobs:
+            yield job, _record(job, conf)
+        return
     with pool(workers) as processes:
         waiting = {processes.submit(_record, job, conf): job for job in jobs}
         try:
             for future in as_completed(waiting):
-                job, error = waiting[future], _error_of(future)
-                if error is not None:
-                    failures[f"{job.scenario}/{job.seed}"] = error
-                if on_done is not None:
-                    on_done(job, error)
+                yield waiting[future], _error_of(future)
         except BaseException:
             processes.shutdown(wait=False, cancel_futures=True)
             raise
-    return failures
 
 
 def _error_of(future: Future[str | None]) -> str | None:

@@ -34,16 +34,16 @@ def score_picture(scores: Sequence[Score], title: str) -> Figure:
         _points(axes, false_alarms, [m[name] for m in metrics], colours)
         axes.set_xscale("symlog", linthresh=1)
         axes.set_xlim(-0.2, 3 * max(3.0, *(x for x in false_alarms if not math.isnan(x)), 0.0))
-        axes.set_xlabel("false alarms per 10,000 healthy steps")
+        axes.set_xlabel("false alarms per 10,000 healthy steps", fontsize=9)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     left.set(ylim=(-0.04, 1.06))
-    left.set_ylabel("recall: failing runs found, with the right kind")
+    left.set_ylabel("recall: failing runs found, with the right kind", fontsize=9)
     right.set_yscale("symlog", linthresh=10)
     right.yaxis.set_major_formatter("{x:g}")
     right.set_ylim(-1, 3 * max(10.0, *(m["median_delay"] for m in metrics if not math.isnan(m["median_delay"])), 0.0))
-    right.set_ylabel("median delay of what was found, in steps after the onset")
+    right.set_ylabel("median delay of what was found, in steps after the onset", fontsize=9)
     left.set_title("better: up and left", loc="right", fontsize=8, color="#777777")
     right.set_title("better: down and left", loc="right", fontsize=8, color="#777777")
     figure.suptitle(title, fontsize=11)
@@ -62,7 +62,9 @@ def _points(axes: Axes, x: Sequence[float], y: Sequence[float], colours: Sequenc
         # Ours is the first, and seen where it falls together with others.
         axes.plot(*place, "o", color=colours[members[0]], markersize=9, clip_on=False, zorder=3)
         numbers = ", ".join(str(i + 1) for i in members)
-        axes.annotate(numbers, place, (7, 5), textcoords="offset points", fontsize=9, annotation_clip=False)
+        side, align = (-6, "right") if members[0] % 2 == 0 else (6, "left")  # neighbours may be close
+        where = {"xytext": (side, 5), "textcoords": "offset points", "ha": align, "annotation_clip": False}
+        axes.annotate(numbers, place, fontsize=9, **where)
 
 
 def _told(m: dict[str, float]) -> str:

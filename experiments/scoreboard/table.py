@@ -81,4 +81,5 @@ def _list(console: Console, head: str, lines: Iterable[str]) -> None:
 
 
 def _number(value: float, how: str) -> str:
-    return "–" if math.isnan(value) else format(value, how)
+    told = format(value, how)
+    return "–" if math.isnan(value) else told.removeprefix("-") if float(told) == 0 else told

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -196,6 +200,51 @@ def test_a_run_that_crashes_is_named_and_the_others_are_recorded(tiny_corpus: Pa
     assert "depth must be a whole number" in failures["broken/0"]
     assert [job.path.exists() for job in jobs] == [False, False, True]
     assert Recording.read(jobs[2].path).scenario == "good"
+
+
+def test_a_config_that_cannot_be_composed_is_named(tiny_corpus: Path) -> None:
+    (tiny_corpus / "experiment/corpus/good.yaml").write_text(
+        "# @package _global_\ndefaults: [override /activation: swish9]\nexpects: {reference: good}\n"
+    )
+    with pytest.raises(ValueError, match=r"corpus/good: .*swish9"):
+        describe(load_scenarios(tiny_corpus).values(), [0], Path("recordings"), tiny_corpus)
+
+
+WITH_A_WORKER = """
+import os, time
+from experiments.corpus.workers import pool
+
+if __name__ == "__main__":
+    processes = pool(1)
+    print(processes.submit(os.getpid).result(), flush=True)
+    processes.submit(time.sleep, 600)
+    time.sleep(600)
+"""
+
+
+def test_processes_end_with_the_one_that_made_them(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(WITH_A_WORKER)
+    root = Path(__file__).resolve().parents[2]
+    maker = subprocess.Popen(
+        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE, text=True
+    )
+    assert maker.stdout is not None
+    worker = int(maker.stdout.readline())
+    maker.kill()
+    maker.communicate()
+    deadline = time.monotonic() + 30
+    while _runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(worker)
+
+
+def _runs(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # dead, and nobody has asked for its exit status
 
 
 # Scenarios
