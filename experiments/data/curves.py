@@ -29,7 +29,7 @@ class Line(Arrays):
 
 
 class Waves(Arrays):
-    """A sum of sines of sixteen inputs.
+    """A sum of sines of eight inputs.
 
     Args:
         noise: Spread of Student's t noise on the training targets; the validation targets are free of it.
@@ -40,7 +40,7 @@ class Waves(Arrays):
         split_seed: Draws the points.
     """
 
-    in_features = 16
+    in_features = 8
     out_features = 1
 
     def __init__(
@@ -55,7 +55,7 @@ class Waves(Arrays):
         draw = torch.Generator().manual_seed(split_seed)
         inputs = torch.randn(count + count // 4, self.in_features, generator=draw)
         directions = torch.randn(self.in_features, 4, generator=draw) / self.in_features**0.5
-        targets = torch.sin(2 * inputs @ directions).sum(dim=1, keepdim=True)
+        targets = torch.sin(inputs @ directions).sum(dim=1, keepdim=True)
         clean, val = targets[:count], targets[count:]
         train = clean + noise * _students(clean.shape, freedom, draw)
         super().__init__((inputs[:count], scale * train), (inputs[count:], scale * val), batch_size)
