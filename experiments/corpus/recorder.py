@@ -26,6 +26,7 @@ from grad_callbacks.rules import RULES
 EARLY = 10  # first readings that are looked at in full
 EVERY = 5  # later ones whose zeros are counted
 EVERY_ACTIVATION = 10  # steps
+NO_UNITS = (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax)  # among torch's activations
 
 
 class KeepReadings:
@@ -61,7 +62,8 @@ class KeepReadings:
 class Recorder(Callback):
     """Measures beside the monitor what only published rules look at; never changes training.
 
-    Put :attr:`monitor` before it among the Trainer's callbacks.
+    Put :attr:`monitor` before it among the Trainer's callbacks. For runs on the CPU: on an accelerator readings come a
+    step later than their gradients.
 
     Attributes:
         monitor: A monitor with default rules, which also keeps its readings.
@@ -84,9 +86,7 @@ class Recorder(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hook into the activation modules."""
         for name, module in pl_module.named_modules():
-            if type(module).__module__ == "torch.nn.modules.activation" and not isinstance(
-                module, nn.MultiheadAttention
-            ):
+            if type(module).__module__ == "torch.nn.modules.activation" and not isinstance(module, NO_UNITS):
                 self._hooks.append(module.register_forward_hook(self._hook(name)))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -172,7 +172,7 @@ class Recorder(Callback):
 
     def _hook(self, name: str) -> Any:
         def look(module: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
-            if self._looks and module.training and inputs and isinstance(outputs, Tensor):
+            if self._looks and module.training and isinstance(inputs[0], Tensor) and isinstance(outputs, Tensor):
                 self._looked_at.setdefault(name, type(module).__name__)
                 # A module that is run again in the same step, as in a recurrence, is looked at the first time.
                 seen = self._seen.setdefault(self._step, {})

@@ -71,7 +71,7 @@ def latest(folder: Path, choice: Choice) -> list[Path]:
     """Return the newest recording of each scenario and seed that is needed, as far as there are any."""
     found: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime):
-        name, seed, _ = path.stem.rsplit("-", 2)
-        if name in choice.needed and int(seed) in choice.seeds:
-            found[name, seed] = path
+        name, _, rest = path.stem.rpartition("-")[0].rpartition("-")
+        if name in choice.needed and rest in map(str, choice.seeds):
+            found[name, rest] = path
     return [found[run] for run in sorted(found)]

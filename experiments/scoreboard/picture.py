@@ -12,6 +12,8 @@ from matplotlib.lines import Line2D
 
 from experiments.scoreboard.scoring import Score
 
+# Where a number stands beside its point: in turn, since neighbours may be close.
+SIDES = ((6, "left", 5), (-6, "right", 5), (6, "left", -12), (-6, "right", -12))
 OURS, OTHERS = "#d1603d", "#3f7fb5"
 
 
@@ -33,7 +35,7 @@ def score_picture(scores: Sequence[Score], title: str) -> Figure:
     for axes, name in ((left, "recall"), (right, "median_delay")):
         _points(axes, false_alarms, [m[name] for m in metrics], colours)
         axes.set_xscale("symlog", linthresh=1)
-        axes.set_xlim(-0.2, 3 * max(3.0, *(x for x in false_alarms if not math.isnan(x)), 0.0))
+        axes.set_xlim(-0.3, 3 * max(3.0, *(x for x in false_alarms if not math.isnan(x)), 0.0))
         axes.set_xlabel("false alarms per 10,000 healthy steps", fontsize=9)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.25)
@@ -42,7 +44,7 @@ def score_picture(scores: Sequence[Score], title: str) -> Figure:
     left.set_ylabel("recall: failing runs found, with the right kind", fontsize=9)
     right.set_yscale("symlog", linthresh=10)
     right.yaxis.set_major_formatter("{x:g}")
-    right.set_ylim(-1, 3 * max(10.0, *(m["median_delay"] for m in metrics if not math.isnan(m["median_delay"])), 0.0))
+    right.set_ylim(-2, 3 * max(10.0, *(m["median_delay"] for m in metrics if not math.isnan(m["median_delay"])), 0.0))
     right.set_ylabel("median delay of what was found, in steps after the onset", fontsize=9)
     left.set_title("better: up and left", loc="right", fontsize=8, color="#777777")
     right.set_title("better: down and left", loc="right", fontsize=8, color="#777777")
@@ -62,8 +64,8 @@ def _points(axes: Axes, x: Sequence[float], y: Sequence[float], colours: Sequenc
         # Ours is the first, and seen where it falls together with others.
         axes.plot(*place, "o", color=colours[members[0]], markersize=9, clip_on=False, zorder=3)
         numbers = ", ".join(str(i + 1) for i in members)
-        side, align = (-6, "right") if members[0] % 2 == 0 else (6, "left")  # neighbours may be close
-        where = {"xytext": (side, 5), "textcoords": "offset points", "ha": align, "annotation_clip": False}
+        side, align, height = SIDES[members[0] % len(SIDES)]
+        where = {"xytext": (side, height), "textcoords": "offset points", "ha": align, "annotation_clip": False}
         axes.annotate(numbers, place, fontsize=9, **where)
 
 

@@ -241,18 +241,25 @@ def test_autotrainer_compares_the_first_with_the_last_layer(
     assert fired(AutoTrainer(every_step=True), made) == ([] if expected is None else [(0, expected)])
 
 
-def test_autotrainer_checks_every_third_epoch_from_a_third_of_the_training_on() -> None:
-    made = recording([[1e-5, 0.1, 1.0]] * 120)  # 12 epochs
-    assert [step for step, _ in fired(AutoTrainer(), made)] == [60, 90]
+SOUND, DECAYED = [1.0, 1.0, 1.0], [1e-5, 0.1, 1.0]
+
+
+def test_autotrainer_checks_after_every_third_epoch_and_waits_for_a_third_of_the_training() -> None:
+    # 12 epochs: checked at steps 10, 40, 70 and 100, told from step 36 on.
+    assert fired(AutoTrainer(), recording([DECAYED] * 120)) == [(40, "vanishing")]
+    assert fired(AutoTrainer(), recording([SOUND] * 10 + [DECAYED] + [SOUND] * 109)) == [(40, "vanishing")]
+    assert fired(AutoTrainer(), recording([SOUND] * 41 + [DECAYED] * 20 + [SOUND] * 59)) == []
+    assert fired(AutoTrainer(), recording([SOUND] * 10 + [[math.nan] * DEPTH] * 110)) == [(10, EITHER)]
+    assert fired(AutoTrainer(), recording([SOUND] * 120, [1.0] * 60 + [math.nan] * 60)) == [(70, EITHER)]
 
 
 def test_autotrainer_is_silent_once_the_accuracy_is_good() -> None:
     losses = np.linspace(2.0, 0.0, 100)
-    made = recording([[1e-5, 0.1, 1.0]] * 100, losses, quality=0.9)
     # 60% is two thirds of what is reached in the end, and so is assumed at two thirds of the fall.
-    assert [step for step, _ in fired(AutoTrainer(every_step=True), made)] == list(range(66))
-    poor = recording([[1e-5, 0.1, 1.0]] * 100, losses, quality=0.5)
-    assert len(fired(AutoTrainer(every_step=True), poor)) == 100
+    late, later = [SOUND] * 65 + [DECAYED] * 35, [SOUND] * 66 + [DECAYED] * 34
+    assert fired(AutoTrainer(every_step=True), recording(late, losses, quality=0.9)) == [(65, "vanishing")]
+    assert fired(AutoTrainer(every_step=True), recording(later, losses, quality=0.9)) == []
+    assert fired(AutoTrainer(every_step=True), recording(later, losses, quality=0.5)) == [(66, "vanishing")]
 
 
 # TheDeepChecker

@@ -21,7 +21,7 @@ class Megatron:
     References:
         Megatron-LM, ``core/rerun_state_machine.py``: ``is_unexpectedly_large`` with threshold 10 over 100 samples, for
         losses (``check_for_spiky_loss``) and gradients (``check_for_large_grads``), and
-        ``check_for_nan_in_loss_and_grad``; every step.
+        ``check_for_nan_in_loss_and_grad``; every step. The first two are options there, all are on here.
     """
 
     factor: float = 10.0
