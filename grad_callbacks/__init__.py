@@ -2,6 +2,7 @@
 
 from grad_callbacks.alerts import Alert
 from grad_callbacks.callbacks import GradientGuard, GradientMonitor
+from grad_callbacks.diagnosis import CAUSES, Batch
 from grad_callbacks.engine import Engine
 from grad_callbacks.gradients import Reading
 from grad_callbacks.interventions import Intervention
@@ -14,7 +15,9 @@ from grad_callbacks.surroundings import Surroundings
 from grad_callbacks.version import __version__
 
 __all__ = [
+    "CAUSES",
     "Alert",
+    "Batch",
     "ClipNorm",
     "ClipValue",
     "Engine",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from grad_callbacks.alerts import Alert, Kind
 from grad_callbacks.checks import at_least
+from grad_callbacks.diagnosis import Batch, Follower
 from grad_callbacks.gradients import (
     About,
     Gauge,
@@ -21,8 +22,8 @@ from grad_callbacks.gradients import (
     StepPlan,
     Transfer,
     arrives_later,
+    replicas_of,
 )
-from grad_callbacks.gradients.sharding import replicas_of
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.outlook import Outlook
 from grad_callbacks.prescription import Plan, Prescription
@@ -45,6 +46,7 @@ class _Step:
     handle: OptimizerStep
     lr_scale: float
     on_device: bool
+    batch: Batch
     acted: dict[tuple[Kind, str], bool | Tensor] = field(default_factory=dict)
     results: Transfer | None = None
 
@@ -85,6 +87,8 @@ class Engine:
         index: The optimizer's index among several.
         on_outlook: Called with each step that has been judged.
         agree_on: Makes the layers' order the same on all processes, given this process's own.
+        diagnose: Look for the cause of an alert in model and batch, which may take some passes over the batch. False
+            leaves it at what the rule has guessed.
 
     Raises:
         ValueError: If a rule or remedy is unknown, ``every_n_steps`` is no whole number of at least 1, another engine
@@ -109,6 +113,7 @@ class Engine:
         index: int = 0,
         on_outlook: Callable[[Outlook], object] | None = None,
         agree_on: Callable[[list[str]], list[str]] | None = None,
+        diagnose: bool = True,
     ) -> None:
         self.model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         self.optimizer = _unwrapped(optimizer)
@@ -144,6 +149,7 @@ class Engine:
         if self.prescription is not None and isinstance(self.optimizer, torch.optim.LBFGS):
             self.prescription.leave_out(ClipNorm, ClipValue, why="clipping would spoil the line search of LBFGS")
         self.gauge = Gauge(self.model, self.optimizer, agree_on, replicas_of(model))
+        self._follower = Follower(self.model, self.gauge.layers.sharding is not None) if diagnose else None
         if self.prescription is not None:
             _TREATED.add(self.optimizer)
 
@@ -158,6 +164,7 @@ class Engine:
         loss: Tensor | None = None,
         scaler: torch.amp.GradScaler | None = None,
         around: Surroundings | None = None,
+        batch: Batch | None = None,
     ) -> Outlook | None:
         """Measure, judge and treat the step that the optimizer is about to take.
 
@@ -167,7 +174,8 @@ class Engine:
                 layers, which is that of registration without it.
             scaler: The loss scaler that will take the step. Gradients are unscaled here if they are not yet, so do
                 not unscale them afterwards.
-            around: What is special about the step, instead of ``scaler``.
+            around: What is special about the step, instead of ``scaler`` and ``batch``.
+            batch: The batch, and how to compute its loss again, for the diagnosis of an alert.
 
         Returns:
             What happened at the step that has been judged: this one, or on an accelerator the one before. None if
@@ -179,7 +187,7 @@ class Engine:
             self._evaluations += 1
             if self._evaluations > 1:
                 return None  # LBFGS and the like come here several times in a step: the first is the step's reading
-        outlook = self._take_up(step, loss, scaler, around)
+        outlook = self._take_up(step, loss, scaler, around, batch)
         if loss is not None:
             self.record.feed(loss, self.index)
         return outlook
@@ -190,6 +198,7 @@ class Engine:
         loss: Tensor | None,
         scaler: torch.amp.GradScaler | None,
         around: Surroundings | None,
+        batch: Batch | None,
     ) -> Outlook | None:
         earlier = self.settle()
         self.learning_rate.follow()
@@ -197,7 +206,8 @@ class Engine:
             self.gauge.look_at(loss)
         if around is None:
             around = Surroundings.of_scaler(scaler, self.optimizer) if scaler is not None else Surroundings()
-            around = replace(around, loss=loss if loss is not None and loss.numel() == 1 else None)
+            is_scalar = loss is not None and loss.numel() == 1
+            around = replace(around, loss=loss if is_scalar else None, batch=batch or Batch())
         self._release_step()  # of a step that was not taken: a loss scaler has skipped it
         self.gauge.prepare()
         place, self.seen = self.seen, self.seen + 1
@@ -226,10 +236,16 @@ class Engine:
         step.handle.is_taken |= step.on_device
         self._last = (self.record.readings.append(reading), reading)
         self.nonfinite_steps += not reading.is_finite
-        alerts = [alert for rule in self.rules if (alert := rule.judge(reading)) is not None and self._is_news(alert)]
+        raised = [alert for rule in self.rules if (alert := rule.judge(reading)) is not None and self._is_news(alert)]
+        alerts = [self._diagnosed(alert, step) for alert in raised]
         for alert in alerts:
             self.record.add(alert, late=step.on_device)
         self.record.active[self.index] = self.active
+        is_near = any(getattr(rule, "near", False) for rule in self.rules)
+        self.gauge.motion.is_wanted = is_near
+        if self._follower is not None:
+            self._follower.note(reading, step.batch)
+            self._follower.look_out(is_near)
         interventions = self._answer(alerts, step)
         if not step.on_device:
             self._act(step)
@@ -257,6 +273,8 @@ class Engine:
             self._is_closed = True
             self._release_step()
             self.gauge.close()
+            if self._follower is not None:
+                self._follower.close()
             self.learning_rate.remove()
             for hook in self._hooks:
                 hook.remove()
@@ -273,7 +291,7 @@ class Engine:
         handle = OptimizerStep(
             incoming, self.optimizer, self.learning_rate, around.loss_scale, around.under_scaler, on_device
         )
-        return _Step(incoming, handle, self.learning_rate.scale, on_device)
+        return _Step(incoming, handle, self.learning_rate.scale, on_device, around.batch)
 
     def _must_wait(self, around: Surroundings) -> bool:
         """True if a remedy needs the judgement before the step is taken."""
@@ -317,6 +335,14 @@ class Engine:
                 self._latest[key].detail["steps"] += 1
         return norm
 
+    def _diagnosed(self, alert: Alert, step: _Step) -> Alert:
+        if self._follower is None:
+            return alert
+        incoming = step.incoming
+        return self._follower.look_into(
+            alert, incoming.reading, self.optimizer, incoming.plan.rates, step.batch, is_late=step.on_device
+        )
+
     def _is_news(self, alert: Alert) -> bool:
         """False for a vanishing gradient that an explosion has left behind: the first cause is the one to report."""
         if alert.kind == "vanishing":
@@ -357,6 +383,7 @@ class Engine:
             "gauge": self.gauge.state_dict(),
             "rules": [[type(rule).__name__, rule.state_dict()] for rule in self.rules],
             "prescription": self.prescription.state_dict() if self.prescription else None,
+            "follower": self._follower.state_dict() if self._follower else None,
             "lr_scale": self.learning_rate.scale,
             "seen": self.seen,
             "measured": self.measured,
@@ -375,6 +402,8 @@ class Engine:
             self.prescription.load_state_dict(state["prescription"])
             self.learning_rate.scale = state["lr_scale"]
         self.gauge.load_state_dict(state["gauge"])
+        if self._follower and state["follower"]:
+            self._follower.load_state_dict(state["follower"])
         self.seen, self.measured = state["seen"], state["measured"]
         self.nonfinite_steps = state["nonfinite_steps"]
         self._first_cause = state["first_cause"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.amp.grad_scaler import OptState
 
+from grad_callbacks.diagnosis import Batch
 from grad_callbacks.remedies.optimizer_step import unscales_itself
 
 
@@ -22,6 +23,7 @@ class Surroundings:
             too small.
         clip_at: The norm to which the user's own clipping will clip afterwards.
         loss: The training loss of the step, as it is without any scaling; None if it is unknown.
+        batch: The batch of the step, for the diagnosis of an alert.
     """
 
     loss_scale: float | Tensor = 1.0
@@ -29,6 +31,7 @@ class Surroundings:
     fill: float = 1.0
     clip_at: float | None = None
     loss: Tensor | None = None
+    batch: Batch = field(default_factory=Batch)
 
     @classmethod
     def of_scaler(cls, scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> Surroundings:

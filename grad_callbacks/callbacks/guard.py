@@ -33,6 +33,7 @@ class GradientGuard(GradientMonitor):
             treated, except by remedies that are already switched on.
         rules: As for :class:`GradientMonitor`.
         on_alert: As for :class:`GradientMonitor`.
+        diagnose: As for :class:`GradientMonitor`.
 
     Raises:
         ValueError: If an argument is wrong; the message names it.
@@ -54,8 +55,9 @@ class GradientGuard(GradientMonitor):
         every_n_steps: int = 1,
         rules: Sequence[Any] | None = None,
         on_alert: Callable[[Alert], object] | None = None,
+        diagnose: bool = True,
     ) -> None:
-        super().__init__(every_n_steps=every_n_steps, rules=rules, on_alert=on_alert)
+        super().__init__(every_n_steps=every_n_steps, rules=rules, on_alert=on_alert, diagnose=diagnose)
         self.prescription = Prescription(DEFAULT_PLAN if prescription is None else prescription)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

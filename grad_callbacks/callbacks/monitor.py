@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,8 +19,10 @@ from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
 from grad_callbacks.callbacks.bases import Callback
 from grad_callbacks.callbacks.metrics import metrics
 from grad_callbacks.callbacks.recording import record
+from grad_callbacks.callbacks.replaying import batch_of
 from grad_callbacks.callbacks.surroundings import refuse_unsupported, surroundings, warn_of_spawning, watched_module
 from grad_callbacks.checks import at_least
+from grad_callbacks.diagnosis import Batch
 from grad_callbacks.engine import Engine
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.outlook import Outlook
@@ -62,6 +65,9 @@ class GradientMonitor(Callback):
         rules: Rules, names or plain values (see :func:`grad_callbacks.spec.build`); by default all three
             built-in ones.
         on_alert: Called with each alert on rank zero.
+        diagnose: Look for the cause of an alert in model and batch: at most 20 times in a run, each time for the price
+            of some steps. ``training_step`` is run again then, with everything that it does to module and random
+            numbers undone and nothing logged. Say False if it does more than that, such as writing files.
 
     Raises:
         ValueError: If ``every_n_steps`` is not a whole number of at least 1, or a rule is unknown.
@@ -82,6 +88,7 @@ class GradientMonitor(Callback):
         every_n_steps: int = 1,
         rules: Sequence[Any] | None = None,
         on_alert: Callable[[Alert], object] | None = None,
+        diagnose: bool = True,
     ) -> None:
         super().__init__()
         self.every_n_steps = at_least("every_n_steps", every_n_steps, 1)
@@ -93,6 +100,7 @@ class GradientMonitor(Callback):
             build(rule, RULES, "rule", Rule) for rule in (list(RULES) if rules is None else rules)
         ]
         self.on_alert = on_alert
+        self.diagnose = diagnose
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -103,6 +111,7 @@ class GradientMonitor(Callback):
         self._unlogged = False
         self._logged: dict[int, int] = {}  # for each optimizer the last step whose metrics were sent
         self._batch_idx = 0
+        self._batch = Batch()
         self._losses: list[Tensor] = []  # of the backward passes since the last step
         self._has_stepped = False
         self._warned_without_gradients = False
@@ -170,8 +179,9 @@ class GradientMonitor(Callback):
             self._engines[index] = self._engine(trainer, pl_module, optimizer, index)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Note the place in the epoch, which tells a short accumulation window."""
+        """Note the batch, and its place in the epoch, which tells a short accumulation window."""
         self._batch_idx = batch_idx
+        self._batch = batch_of(trainer, pl_module, batch, batch_idx) if self.diagnose else Batch()
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Note the loss, and learn the order of the layers from the first ones."""
@@ -189,6 +199,7 @@ class GradientMonitor(Callback):
         engine = self._engine_of(trainer, pl_module, optimizer)
         seen, measured = engine.seen, engine.measured
         around = surroundings(trainer, pl_module, optimizer, self._batch_idx, self._losses)
+        around = replace(around, batch=self._batch)
         self._has_stepped = True
         engine.before_step(trainer.global_step, around=around)
         if engine.measured == 0 and engine.seen > seen:
@@ -247,6 +258,7 @@ class GradientMonitor(Callback):
             index=index,
             on_outlook=partial(self._take_in, trainer, index),
             agree_on=trainer.strategy.broadcast,
+            diagnose=self.diagnose,
         )
         self._load(index, engine)
         return engine
@@ -318,5 +330,5 @@ class GradientMonitor(Callback):
             with suppress(RuntimeError):
                 engine.close()
         self._log_metrics(trainer)
-        self._engines, self._latest = {}, {}  # they hold model and optimizer
+        self._engines, self._latest, self._batch = {}, {}, Batch()  # they hold model and optimizer
         record(trainer, self)

@@ -7,6 +7,7 @@ from grad_callbacks.gradients.layers import Layers
 from grad_callbacks.gradients.measurement import Measurement, measure
 from grad_callbacks.gradients.motion import Motion, StepPlan
 from grad_callbacks.gradients.reading import Reading
+from grad_callbacks.gradients.sharding import is_alone, replicas_of
 from grad_callbacks.gradients.transfer import Transfer, arrives_later
 
 __all__ = [
@@ -21,5 +22,7 @@ __all__ = [
     "StepPlan",
     "Transfer",
     "arrives_later",
+    "is_alone",
     "measure",
+    "replicas_of",
 ]

@@ -58,6 +58,7 @@ class Motion:
     Attributes:
         weight_norms: L2 norm of each layer's parameters as last measured, shape ``(layers,)``; NaN before.
         update_ratios: Update ratio of each layer as last measured, shape ``(layers,)``; NaN before.
+        is_wanted: Measure the next step's motion even if it is not its turn.
         moved: How far the step last measured moved all weights together, relative to them; NaN before.
     """
 
@@ -66,6 +67,7 @@ class Motion:
         self.weight_norms: FloatArray = np.full(len(layers.names), math.nan)
         self.update_ratios: FloatArray = np.full(len(layers.names), math.nan)
         self.moved = math.nan
+        self.is_wanted = False
         self.readings = 0
         self._before: Tensor | None = None  # samples of the weights, from before a step
         self._moved: Tensor | None = None  # squared change of each parameter, not yet brought to the host
@@ -85,7 +87,7 @@ class Motion:
             the change in the last step that was compared, and ``"weights"``, each if there is one. They are
             taken up by :meth:`arrive`, in this order.
         """
-        due = self.readings < EARLY_READINGS or self.readings % INTERVAL == 0 or self._is_void
+        due = self.readings < EARLY_READINGS or self.readings % INTERVAL == 0 or self._is_void or self.is_wanted
         sums = self.collect()
         self.readings += 1
         self._before = None
@@ -159,6 +161,7 @@ class Motion:
             "weight_norms": self.weight_norms.tolist(),
             "update_ratios": self.update_ratios.tolist(),
             "moved": self.moved,
+            "is_wanted": self.is_wanted,
             "readings": self.readings,
         }
 
@@ -167,3 +170,4 @@ class Motion:
         self.weight_norms = np.array(state["weight_norms"])
         self.update_ratios = np.array(state["update_ratios"])
         self.moved, self.readings = state["moved"], state["readings"]
+        self.is_wanted = state["is_wanted"]

@@ -7,7 +7,7 @@ from grad_callbacks.rules.exploding import Exploding
 from grad_callbacks.rules.nonfinite import NonFinite
 from grad_callbacks.rules.vanishing import Vanishing
 
-# In the order of judgement: what spoils a reading altogether comes first.
-RULES: dict[str, type[Rule]] = {"NonFinite": NonFinite, "Exploding": Exploding, "Vanishing": Vanishing}
+# In the order of judgement: an explosion that leaves nothing finite is the first cause, and is told first.
+RULES: dict[str, type[Rule]] = {"Exploding": Exploding, "NonFinite": NonFinite, "Vanishing": Vanishing}
 
 __all__ = ["RULES", "Exploding", "NonFinite", "Rule", "Vanishing"]

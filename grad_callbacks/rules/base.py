@@ -16,6 +16,9 @@ class Rule(Protocol):
     A rule of your own is a class with these members; nothing needs to be registered. It is pure: it sees
     readings only, and the same readings always give the same alerts. Each optimizer gets its own copy.
 
+    It may have a property ``near``, true when an alert may come soon: activations are watched then, so that the
+    diagnosis can tell of them, and the motion of every step is measured.
+
     Attributes:
         kind: The kind of alert that it raises.
     """

@@ -4,38 +4,60 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from grad_callbacks.alerts import Alert, Kind, Severity
 from grad_callbacks.checks import positive
 from grad_callbacks.gradients import Reading
+from grad_callbacks.gradients.profile import decay_per_layer, early_to_late
 from grad_callbacks.rules.baseline import Baseline
+from grad_callbacks.rules.course import Course
 from grad_callbacks.rules.episode import CALM, Episode
 
 SUSTAINED = 3  # readings within which a second alarm tells a diverging run from two bad batches
+EARLY = 20  # readings at the start, in which every step's motion is measured
+MIN_DEPTH = 5  # layers over which a growth can be fitted
+
+# What was seen:
+# sweep   before there is a baseline, a step that would leave nothing of the weights
+# spike   a gradient far beyond the usual that would throw the weights about
+# jump    the same for optimizers that bound their steps
+# thrown  the first steps threw the weights about, and the loss left where it began
+# lost    the loss is far above where the run began, under gradients far beyond the usual
+# growth  the error grows on its way back through the layers
+# fled    one of these a step ago, and now nothing is finite
+Sight = Literal["sweep", "spike", "jump", "thrown", "lost", "growth", "fled"]
+# How many readings in a row must show it: a loss that a first step has thrown up may come down by itself.
+_LASTING: dict[Sight, int] = {"sweep": 1, "spike": 1, "jump": 1, "thrown": 2, "lost": 3, "growth": 3, "fled": 1}
 
 
 class Exploding:
-    """Alerts when a gradient is far beyond the run's normal and would throw the weights about.
+    """Alerts when a gradient is far beyond the run's normal and would throw the weights about, or has done so.
 
     A large norm alone is no alarm: a loss multiplied by 1e5 has one, and so has a network that leaves a
-    plateau (norms 76 times the usual were seen in runs that learn well). Both conditions must hold:
+    plateau (norms 76 times the usual were seen in runs that learn well). What is alarming:
 
-    * the norm is ``factor`` times the run's own :class:`~grad_callbacks.rules.baseline.Baseline`, and
-    * the gradient would displace all weights together by ``displacement`` of their norm.
+    * The norm is ``factor`` times the run's own :class:`~grad_callbacks.rules.baseline.Baseline`, and the gradient
+      would displace all weights together by ``displacement`` of their norm.
+    * Before there is a baseline: a gradient that would displace the weights by 20 times ``displacement`` and has
+      grown since the last reading. (One that shrinks is on its way to large weights, as in a regression on large
+      targets.) At 100 times ``displacement`` it need not grow in a product of weights, three layers or a recurrence:
+      such a step leaves nothing of it.
+    * Where the displacement cannot be foretold (adaptive optimizers bound their own steps): a sudden jump to
+      ``jump`` times the baseline, since it inflates Adam's second moment, which shrinks the steps for hundreds of
+      steps to come; or first steps that have moved the weights by ``displacement`` of their norm, and a loss and a
+      norm ``rise`` and ``factor`` times those of the first reading.
+    * The loss is ``rise`` times the largest of the first 10, the norm ``factor`` times the baseline, and the steps
+      move the weights by a fifth of ``displacement``. (Without motion only the loss's scale has changed.)
+    * The error, as the biases show it, grows ``growth``-fold from the last layers to the first, along a fitted factor
+      per layer: the chain rule explodes, whatever the optimizer makes of it.
+    * Nothing is finite any more one reading after one of these: the explosion came first.
 
-    Before there is a baseline, in the first readings, a gradient that would displace the weights by 20 times
-    ``displacement`` and has grown since the last reading is an explosion: nothing of the weights would be left.
-    (One that shrinks is on its way to large weights, as in a regression on large targets.)
-
-    Where the displacement cannot be foretold (adaptive optimizers bound their own steps), only a sudden jump to
-    ``jump`` times the baseline counts: it inflates Adam's second moment, which shrinks the steps for hundreds of
-    steps to come.
-
-    The first alarm is a ``warning``. A second one within 3 readings makes it ``critical``: single corrupt batches
-    are further apart, a diverging run is not.
+    The first spike is a ``warning``. A second one within 3 readings makes it ``critical``: single corrupt batches
+    are further apart, a diverging run is not. All others are ``critical`` at once; a loss that has
+    left must be seen in 2 or 3 readings in a row, and so must a growth over depth.
 
     Args:
         factor: Multiple of the baseline. 5 is the one of 3, 4 and 5, tried with displacements of 0.3 to 0.5 on 33
@@ -43,17 +65,35 @@ class Exploding:
         displacement: Share of the weights' norm, counted over the gradient's whole life in the momentum.
         jump: Multiple of the baseline and of the last readings' maximum, for adaptive optimizers. At 100,
             Adam with its default betas shrinks its steps more than threefold.
+        rise: Multiple of the loss at the start.
+        growth: Early over late error. The mirror image of the limit for vanishing.
     """
 
     kind: Kind = "exploding"
 
-    def __init__(self, factor: float = 5.0, displacement: float = 0.5, jump: float = 100.0) -> None:
+    def __init__(
+        self,
+        factor: float = 5.0,
+        displacement: float = 0.5,
+        jump: float = 100.0,
+        rise: float = 10.0,
+        growth: float = 1e3,
+    ) -> None:
         self.factor = positive("factor", factor)
         self.displacement = positive("displacement", displacement)
         self.jump = positive("jump", jump)
+        self.rise = positive("rise", rise)
+        self.growth = positive("growth", growth)
         self._baseline = Baseline(limit=self.factor)
+        self._course = Course()
         self._episode = Episode()
+        self._first: list[float] = []  # norm and loss of the first reading
         self._last_norm = math.inf
+        self._moved = 0.0  # the farthest that an early step has moved all weights
+        self._count = 0
+        self._in_a_row = 0  # readings with a sight
+        self._was_alarming = False  # the last reading was, or nearly
+        self._is_large = False  # its norm was
         self._critical = False
 
     @property
@@ -61,71 +101,142 @@ class Exploding:
         """True until 20 readings have passed since the last alarm."""
         return self._episode.active
 
+    @property
+    def near(self) -> bool:
+        """True when the last reading was alarming, or nearly."""
+        return self._was_alarming or self._is_large
+
     def judge(self, reading: Reading) -> Alert | None:
         """Raise an alert when an episode starts, when it becomes critical, and at every twentieth alarm."""
-        if not reading.is_finite or reading.overflow:
+        if reading.overflow:
             return None
-        sweeps_away = self._sweeps_away(reading)
+        if not reading.is_finite:
+            fled, self._was_alarming = self._was_alarming, False
+            return self._alarm(reading, "fled") if fled and not self._episode.active else None
+        self._is_large = reading.comparable_norm > self.factor * self._baseline.level
+        sight = self._sight(reading)
         self._last_norm = reading.comparable_norm
-        alarming = sweeps_away or self._is_alarming(reading)
         # What moves the weights too far is never normal. A jump is, once it has come to stay.
-        if not alarming or math.isnan(reading.displacement):
+        if sight is None or math.isnan(reading.displacement):
             self._baseline.feed(reading.comparable_norm)
-        if not alarming:
+        self._in_a_row = 0 if sight is None else self._in_a_row + 1
+        self._was_alarming = sight is not None or self._is_on_the_way(reading)
+        if sight is None or self._in_a_row < _LASTING[sight]:
             self._episode.calm()
             return None
+        return self._alarm(reading, sight)
+
+    def _sight(self, reading: Reading) -> Sight | None:
+        """Say what is alarming about a finite reading, if anything."""
+        norm, level = reading.comparable_norm, self._baseline.level
+        self._course.feed(reading.loss)
+        if not self._first:
+            self._first = [norm, abs(reading.loss)]
+        self._count += 1
+        is_early = self._count <= EARLY
+        if is_early and math.isfinite(reading.moved):
+            self._moved = max(self._moved, reading.moved)
+        if math.isnan(level) and self._sweeps_away(reading):
+            return "sweep"
+        if math.isnan(reading.displacement):
+            clipped = min(norm, reading.clip_at or math.inf)
+            if clipped > self.jump * max(level, self._baseline.highest):
+                return "jump"
+        elif norm > self.factor * level and reading.displacement > self.displacement:
+            return "spike"
+        if not reading.displacement < 0.1 * self.displacement:  # else the next steps are small, and may bring it back
+            first_norm, first_loss = self._first
+            has_left = norm > self.factor * first_norm and abs(reading.loss) > self.rise * first_loss
+            if is_early and has_left and self._moved > self.displacement:
+                return "thrown"
+            moves_far = reading.moved > self.displacement / 5
+            if norm > self.factor * level and self._course.risen > self.rise and moves_far:
+                return "lost"
+        return "growth" if self._grows(reading) else None
+
+    def _sweeps_away(self, reading: Reading) -> bool:
+        if reading.displacement > 20 * self.displacement and reading.comparable_norm > self._last_norm:
+            return True
+        is_product = len(reading.profile) >= 3 or math.isfinite(reading.through_time)
+        return reading.displacement > 100 * self.displacement and is_product
+
+    def _grows(self, reading: Reading) -> bool:
+        error = reading.error_profile
+        if len(error) < MIN_DEPTH or not early_to_late(error) > self.growth:
+            return False  # the fit is dear for many layers
+        return decay_per_layer(error) ** (len(error) - 1) > self.growth
+
+    def _is_on_the_way(self, reading: Reading) -> bool:
+        """True for a reading that explains why the next one is not finite any more."""
+        reference = self._baseline.level if math.isfinite(self._baseline.level) else self._first[0]
+        is_large = reading.comparable_norm > self.factor * reference
+        return (reading.displacement > self.displacement and (is_large or self._count == 1)) or (
+            is_large and abs(reading.loss) > self.rise * self._first[1]
+        )
+
+    def _alarm(self, reading: Reading, sight: Sight) -> Alert | None:
         since = self._episode.since
         alarms = self._episode.alarm()
         was_critical = self._critical and alarms > 1
-        self._critical = was_critical or sweeps_away or (alarms > 1 and since < SUSTAINED)
+        lasts = alarms > 1 and since < SUSTAINED
+        self._critical = was_critical or lasts or sight not in ("spike", "jump")
         is_news = alarms == 1 or alarms % CALM == 0 or self._critical > was_critical
-        return self._alert(reading) if is_news else None
+        return self._alert(reading, sight) if is_news else None
 
-    def _sweeps_away(self, reading: Reading) -> bool:
-        is_early = math.isnan(self._baseline.level)
-        return is_early and reading.displacement > 20 * self.displacement and reading.comparable_norm > self._last_norm
+    def _alert(self, reading: Reading, sight: Sight) -> Alert:
+        seen, evidence = self._evidence(reading, sight)
+        severity: Severity = "critical" if self._critical else "warning"
+        cause, advice = self._guess(reading, sight)
+        names = reading.layers.names
+        if reading.is_finite:
+            share = reading.layer_norms**2 / reading.norm**2
+            largest = np.argsort(share)[::-1]
+            enough = int(np.searchsorted(np.cumsum(share[largest]), 0.9)) + 1
+            names = tuple(names[i] for i in sorted(largest[:enough]))
+        return Alert(self.kind, severity, reading.step, names, seen, evidence, cause, advice, reading.optimizer)
 
-    def _is_alarming(self, reading: Reading) -> bool:
+    def _evidence(self, reading: Reading, sight: Sight) -> tuple[str, dict[str, float]]:
         level = self._baseline.level
-        if math.isnan(reading.displacement):
-            norm = min(reading.comparable_norm, reading.clip_at or math.inf)
-            return norm > self.jump * max(level, self._baseline.highest)
-        return reading.comparable_norm > self.factor * level and reading.displacement > self.displacement
-
-    def _alert(self, reading: Reading) -> Alert:
-        level = self._baseline.level
-        evidence = {"norm": reading.norm, "alarms": float(self._episode.alarms)}
-        seen = f"global norm {reading.norm:.3g}"
-        if not math.isnan(level):
-            evidence |= {"reference": level, "ratio": reading.norm / level}
-            seen += f" is {reading.norm / level:.3g} times the run's usual {level:.3g}"
-        if not math.isnan(reading.displacement):
+        if sight == "fled":
+            norm, seen = self._last_norm, f"after a global norm of {self._last_norm:.3g} nothing is finite any more"
+        else:
+            norm, seen = reading.norm, f"global norm {reading.norm:.3g}"
+        evidence = {"norm": norm, "alarms": float(self._episode.alarms)}
+        if math.isfinite(level):
+            evidence |= {"reference": level, "ratio": norm / level}
+            seen += f", {norm / level:.3g} times the run's usual {level:.3g}"
+        if math.isfinite(reading.displacement):
             evidence["displacement"] = reading.displacement
             # The norm at which a gradient would move the weights by a tenth: a reference without a baseline.
             evidence.setdefault("reference", reading.norm * 0.1 / reading.displacement)
-            seen += f" and would displace the weights by {reading.displacement:.0%} of their norm"
-        severity: Severity = "critical" if self._critical else "warning"
-        cause, advice = self._diagnosis(level)
-        share = reading.layer_norms**2 / reading.norm**2
-        largest = np.argsort(share)[::-1]
-        enough = int(np.searchsorted(np.cumsum(share[largest]), 0.9)) + 1
-        layers = tuple(reading.layers.names[i] for i in sorted(largest[:enough]))
-        return Alert(self.kind, severity, reading.step, layers, seen, evidence, cause, advice, reading.optimizer)
+            seen += f", which would displace the weights by {reading.displacement:.0%} of their norm"
+        if sight == "growth":
+            error = reading.error_profile
+            evidence |= {"decay_per_layer": decay_per_layer(error), "early_to_late": early_to_late(error)}
+            seen += f"; the error grows by a factor of {decay_per_layer(error):.2g} per layer going back"
+        if sight == "thrown":
+            evidence["moved"] = self._moved
+            seen += f"; a step has moved the weights by {self._moved:.0%} of their norm"
+        if math.isfinite(reading.loss):
+            evidence["loss"] = reading.loss
+            if sight in ("thrown", "lost"):
+                seen += f"; the loss has risen to {reading.loss:.3g}"
+        return seen, {name: value for name, value in evidence.items() if math.isfinite(value)}
 
-    def _diagnosis(self, level: float) -> tuple[str, str]:
-        if math.isnan(level):
+    def _guess(self, reading: Reading, sight: Sight) -> tuple[str, str]:
+        """Cause and advice as far as the readings alone can tell."""
+        if sight == "growth" or (math.isnan(self._baseline.level) and self._grows(reading)):
             return (
-                "weights too large for their fan-in, unscaled residual branches or targets, or a learning rate too "
-                "high from the start",
-                "initialise with He or Xavier; scale targets and residual branches; lower the learning rate",
+                "weights too large",
+                "initialise with He or Xavier; scale residual branches; add normalisation",
             )
-        if not self._critical:
+        if sight == "spike" and not self._critical:
             return (
-                "a corrupt or outlying batch, or the first sign of a learning rate too high for the curvature",
+                "bad batch",
                 "clip by norm (ClipNorm) near the usual norm; lower the learning rate if it happens again",
             )
         return (
-            "learning rate too high for the curvature",
+            "learning rate too high",
             "lower the learning rate (ReduceLR); clip by norm (ClipNorm); warm up; add normalisation",
         )
 
@@ -133,13 +244,24 @@ class Exploding:
         """Return plain numbers and lists."""
         return {
             "baseline": self._baseline.state_dict(),
+            "course": self._course.state_dict(),
             "episode": self._episode.state_dict(),
+            "first": list(self._first),
             "last_norm": self._last_norm,
+            "moved": self._moved,
+            "count": self._count,
+            "in_a_row": self._in_a_row,
+            "was_alarming": self._was_alarming,
+            "is_large": self._is_large,
             "critical": self._critical,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._baseline.load_state_dict(state["baseline"])
+        self._course.load_state_dict(state["course"])
         self._episode.load_state_dict(state["episode"])
-        self._last_norm, self._critical = state["last_norm"], state["critical"]
+        self._first, self._last_norm = list(state["first"]), state["last_norm"]
+        self._moved, self._count = state["moved"], state["count"]
+        self._in_a_row, self._critical = state["in_a_row"], state["critical"]
+        self._was_alarming, self._is_large = state["was_alarming"], state["is_large"]

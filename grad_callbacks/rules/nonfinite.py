@@ -53,17 +53,15 @@ class NonFinite:
         if reading.overflow:
             evidence["overflows_in_a_row"] = float(self._overflows)
             message = f"the loss scaler met {self._overflows} overflows in a row; no step was taken since the first"
-            cause = (
-                "16-bit overflow that no loss scale cures: activations or loss beyond 65504, or NaN in the forward pass"
-            )
+            cause = "16-bit overflow"
             advice = "train in bf16-mixed; or keep the loss and normalisations in float32"
         elif reading.weight_norms is not None and not np.isfinite(reading.weight_norms).all():
-            message = f"{seen}, and so have weights"
-            cause = "an earlier step has already made weights non-finite"
+            message = f"{seen}, and so have weights: an earlier step has spoilt them"
+            cause = "non-finite weights"
             advice = "go back to the last checkpoint with finite weights; then lower the learning rate or clip by norm"
         else:
             message = seen
-            cause = "a batch with non-finite values, or an undefined operation in the loss (log of 0, division by 0)"
+            cause = "bad batch"
             advice = "skip such steps (SkipStep); check the batch for NaN; clamp what goes into log, sqrt and division"
         layers = tuple(name for name, is_bad in zip(reading.layers.names, bad, strict=True) if is_bad)
         return Alert(self.kind, "critical", reading.step, layers, message, evidence, cause, advice, reading.optimizer)

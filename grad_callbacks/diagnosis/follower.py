@@ -1,0 +1,137 @@
+"""Following a run, so that an alert's cause can be looked for when it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grad_callbacks.alerts import Alert
+from grad_callbacks.diagnosis.activations import ActivationProbe
+from grad_callbacks.diagnosis.case import Case
+from grad_callbacks.diagnosis.diagnose import diagnose
+from grad_callbacks.diagnosis.finding import CAUSES
+from grad_callbacks.diagnosis.weights import weight_gains
+from grad_callbacks.gradients import Reading, is_alone
+
+LOSSES = 100  # latest losses that are kept
+MOST = 20  # alerts of a run that are looked into: each costs some passes over the batch
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The batch of a step.
+
+    Attributes:
+        content: Whatever tensors are nested in it; None if it is unknown.
+        index: Its place in the epoch.
+        replay: Computes its loss anew; None where that cannot be.
+    """
+
+    content: Any = None
+    index: int | None = None
+    replay: Callable[[], Tensor] | None = None
+
+
+class Follower:
+    """Keeps what a diagnosis will ask for: the first weights, the latest losses, the last batch.
+
+    Where several processes train together, a batch of one of them says nothing of the others', and a pass over it
+    would wait for them: there only weights and losses tell. Sharded weights tell nothing, and alerts keep the cause
+    that their rule has guessed.
+
+    Args:
+        model: Is trained.
+        is_sharded: This process holds only a part of the weights.
+    """
+
+    def __init__(self, model: nn.Module, is_sharded: bool = False) -> None:
+        self._model = model
+        self._is_sharded = is_sharded
+        self._may_replay = is_alone() and not any(hasattr(module, "_orig_mod") for module in model.modules())
+        self._first_gains = {} if is_sharded else weight_gains(model)
+        self._losses: list[float] = []
+        self._previous = Batch()
+        self._probe: ActivationProbe | None = None
+        self._alerts: list[Alert] = []
+
+    def look_out(self, is_near: bool) -> None:
+        """Watch the activations of the next forward pass if an alert is near, else do not."""
+        if is_near and self._probe is None and self._may_replay:
+            self._probe = ActivationProbe(self._model)
+            self._probe.attach()
+        elif not is_near and self._probe is not None:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the model."""
+        if self._probe is not None:
+            self._probe.detach()
+            self._probe = None
+
+    def note(self, reading: Reading, batch: Batch) -> None:
+        """Remember a step that has been judged."""
+        self._losses = [*self._losses, reading.loss][-LOSSES:]
+        self._previous = batch
+
+    def look_into(
+        self,
+        alert: Alert,
+        reading: Reading,
+        optimizer: torch.optim.Optimizer,
+        rates: Sequence[float],
+        batch: Batch,
+        is_late: bool,
+    ) -> Alert:
+        """Return the alert with its likely cause.
+
+        An alert whose cause is in its rule's own words keeps them.
+
+        Args:
+            alert: As its rule has raised it.
+            reading: What it was raised for.
+            optimizer: Takes, or has taken, the step.
+            rates: The learning rate of each parameter group in it.
+            batch: The step's batch.
+            is_late: The step has been taken since.
+        """
+        if self._is_sharded or alert.cause not in CAUSES or len(self._alerts) >= MOST:
+            return alert
+        here = batch if self._may_replay else Batch()
+        before = self._previous if self._may_replay else Batch()
+        case = Case(
+            self._model,
+            reading=reading,
+            optimizer=optimizer,
+            rates=tuple(rates),
+            losses=tuple(self._losses),
+            batch=here.content,
+            previous_batch=before.content,
+            batch_index=here.index,
+            replay=here.replay,
+            replay_previous=before.replay,
+            activations=self._probe,
+            first_gains=self._first_gains,
+            earlier=tuple(self._alerts),
+            is_late=is_late,
+        )
+        found = diagnose(alert, case)
+        self._alerts.append(found)
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers, strings and lists; batches are not kept."""
+        return {
+            "first_gains": dict(self._first_gains),
+            "losses": list(self._losses),
+            "alerts": [alert.to_dict() for alert in self._alerts],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._first_gains = dict(state["first_gains"])
+        self._losses = list(state["losses"])
+        self._alerts = [Alert.from_dict(alert) for alert in state["alerts"]]
