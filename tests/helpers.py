@@ -128,18 +128,19 @@ def reading(
     displacement: float = 0.0,
     motion: Sequence[float] | None = None,
     weight_norms: Sequence[float] | None = None,
+    model: nn.Module | None = None,
     **options: Any,
 ) -> Reading:
-    """A reading of square linear layers without biases, one norm each."""
-    model = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in norms))
+    """A reading of ``model``, or else of square linear layers without biases: one norm for each parameter."""
+    layers = layers_of(model or nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in norms)))
     values = np.array(norms, dtype=np.float64)
     return Reading(
         step=step,
-        layers=layers_of(model),
+        layers=layers,
         norms=values,
         present=np.ones(len(values), dtype=np.bool_),
         displacement=displacement,
-        motion=np.full(len(values), math.inf) if motion is None else np.array(motion),
-        weight_norms=np.ones(len(values)) if weight_norms is None else np.array(weight_norms),
+        motion=np.full(len(layers.names), math.inf) if motion is None else np.array(motion),
+        weight_norms=np.ones(len(layers.names)) if weight_norms is None else np.array(weight_norms),
         **options,
     )

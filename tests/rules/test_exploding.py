@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from grad_callbacks import Alert, Exploding
 from tests.helpers import reading
@@ -123,8 +124,60 @@ def test_a_short_accumulation_window_is_judged_as_if_it_were_whole(fill: float) 
     assert rule._baseline.level == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("name", ["factor", "displacement", "jump"])
+@pytest.mark.parametrize("name", ["factor", "displacement", "jump", "rise", "growth"])
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "5", True])
 def test_a_wrong_threshold_is_named(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name):
         Exploding(**{name: value})  # type: ignore[arg-type]
+
+
+def layered(errors: list[float]) -> dict[str, Any]:
+    """Readings whose error, as the biases show it, has these sizes from the first layer to the last."""
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in errors))
+    norms = [size for error in errors for size in (1.0, error)]
+    return {"model": model, "norms": norms, "displacement": math.nan}
+
+
+@pytest.mark.parametrize(("layers", "steps"), [(3, [0]), (2, [])])
+def test_a_step_that_leaves_nothing_of_a_product_of_weights_needs_no_second_look(layers: int, steps: list[int]) -> None:
+    alerts = judged(Exploding(), {"norms": [1e6] * layers, "displacement": 60.0}, calm=0)
+    assert [alert.step for alert in alerts] == steps
+
+
+@pytest.mark.parametrize(
+    ("before", "kinds"),
+    [
+        ({"norms": [6e3, 8e3], "displacement": 5.0}, ["exploding"]),  # swept away at its first step
+        ({"norms": [0.6, 0.8], "displacement": 0.01}, []),  # out of a clear sky: a batch, not an explosion
+    ],
+)
+def test_what_is_not_finite_after_an_explosion_is_told_as_one(before: dict[str, Any], kinds: list[str]) -> None:
+    alerts = judged(Exploding(), before, {"norms": [math.nan, math.nan], "displacement": math.nan}, calm=0)
+    assert [alert.kind for alert in alerts] == kinds
+    assert all(math.isfinite(value) for alert in alerts for value in alert.evidence.values())
+
+
+def test_first_steps_that_throw_the_weights_of_an_adaptive_optimizer_about() -> None:
+    start = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 2.0}
+    thrown = {"norms": [6e3, 8e3], "displacement": math.nan, "loss": 900.0, "moved": 3.0}
+    back = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 3.0, "moved": 0.1}
+    [alert] = judged(Exploding(), start, thrown, thrown, back, calm=0)
+    assert (alert.step, alert.severity, alert.evidence["moved"]) == (2, "critical", 3.0)
+    assert judged(Exploding(), start, thrown, back, back, calm=0) == [], "a catapult that comes down by itself"
+    assert judged(Exploding(), start, *[{**thrown, "moved": 0.01}] * 5, calm=0) == [], "a new scale of the loss"
+
+
+@pytest.mark.parametrize(("moved", "alerts"), [(0.2, 1), (0.01, 0)])
+def test_a_loss_that_is_lost_while_the_weights_are_thrown_about(moved: float, alerts: int) -> None:
+    healthy = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 2.0, "moved": 0.01}
+    lost = {"norms": [12.0, 16.0], "displacement": math.nan, "loss": 100.0, "moved": moved}
+    assert len(judged(Exploding(), *[healthy] * 30, *[lost] * 8, calm=0)) == alerts
+
+
+def test_an_error_that_grows_over_depth_is_told_whatever_the_optimizer_makes_of_it() -> None:
+    growing = layered([4.0**i for i in range(8)][::-1])
+    alerts = judged(Exploding(), *[growing] * 5, calm=0)
+    assert [(alert.step, alert.severity, alert.cause) for alert in alerts] == [(2, "critical", "weights too large")]
+    assert alerts[0].evidence["decay_per_layer"] == pytest.approx(4.0)
+    for harmless in (layered([1.2**i for i in range(24)][::-1]), layered([4.0**i for i in range(4)][::-1])):
+        assert judged(Exploding(), *[harmless] * 5, calm=0) == []

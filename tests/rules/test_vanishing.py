@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from grad_callbacks import Alert, Vanishing
 from tests.helpers import reading
@@ -82,3 +84,54 @@ def test_dead_layers_are_named_as_such() -> None:
 def test_a_wrong_limit_is_named(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         Vanishing(**{name: value})  # type: ignore[arg-type]
+
+
+def test_dead_layers_are_seen_when_only_the_last_bias_still_learns() -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+    [alert] = judged(norms=[0.0] * 5 + [1.0], model=model, motion=[0.0] * 3)
+    assert alert.cause == "dead units"
+
+
+STRONG = [float(x) for x in 0.1 ** np.arange(8)[::-1]]
+MOVING = [1e-2] * 8
+
+
+@pytest.mark.parametrize(
+    ("losses", "steps"),
+    [
+        (lambda step: 2.3, [49]),  # Adam moves what it does not see the sense of
+        (lambda step: 2.3 * 0.99**step, []),  # it learns all the same
+        (lambda step: math.nan, []),  # nothing is known of the loss
+    ],
+)
+def test_moving_layers_are_no_excuse_while_nothing_is_learned(losses: Callable[[int], float], steps: list[int]) -> None:
+    rule = Vanishing()
+    alerts = [rule.judge(reading(STRONG, step, motion=MOVING, loss=losses(step))) for step in range(100)]
+    assert [alert.step for alert in alerts if alert] == steps
+
+
+@pytest.mark.parametrize(
+    ("through_time", "loss", "steps"),
+    [
+        (1e-12, lambda step: 1.4, [49]),
+        (1e-6, lambda step: 1.4, []),  # float32 still adds it up, and a GRU begins like that
+        (1e-12, lambda step: 1.4 * 0.99**step, []),  # what is learned needs no early steps
+    ],
+)
+def test_early_time_steps_that_are_not_heard(
+    through_time: float, loss: Callable[[int], float], steps: list[int]
+) -> None:
+    rule = Vanishing()
+    seen = lambda step: through_time if step % 25 == 0 else math.nan  # noqa: E731
+    alerts = [rule.judge(reading(step=step, loss=loss(step), through_time=seen(step))) for step in range(100)]
+    assert [alert.step for alert in alerts if alert] == steps
+    assert all(alert.cause == "recurrence over many steps" for alert in alerts if alert)
+
+
+def test_activations_are_worth_watching_before_the_alert() -> None:
+    rule = Vanishing()
+    near = []
+    for step in range(12):
+        rule.judge(reading(DECAY, step, motion=STILL))
+        near.append(rule.near)
+    assert near == [False] * 4 + [True] * 5 + [False] * 3
