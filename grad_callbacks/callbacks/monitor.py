@@ -19,7 +19,7 @@ from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
 from grad_callbacks.callbacks.bases import Callback
 from grad_callbacks.callbacks.metrics import metrics
 from grad_callbacks.callbacks.recording import record
-from grad_callbacks.callbacks.replaying import batch_of
+from grad_callbacks.callbacks.replaying import Replaying
 from grad_callbacks.callbacks.surroundings import refuse_unsupported, surroundings, warn_of_spawning, watched_module
 from grad_callbacks.checks import at_least
 from grad_callbacks.diagnosis import Batch
@@ -112,6 +112,7 @@ class GradientMonitor(Callback):
         self._logged: dict[int, int] = {}  # for each optimizer the last step whose metrics were sent
         self._batch_idx = 0
         self._batch = Batch()
+        self._replaying: Replaying | None = None  # while training
         self._losses: list[Tensor] = []  # of the backward passes since the last step
         self._has_stepped = False
         self._warned_without_gradients = False
@@ -175,13 +176,15 @@ class GradientMonitor(Callback):
             rank_zero_warn(f"{type(self).__name__}: the model has no trainable parameters, there is nothing to watch.")
         if trainer.global_step == 0 and not self.record.is_empty:
             self._start_afresh()  # another run with the same callback
+        self._replaying = Replaying(trainer, pl_module) if self.diagnose else None
         for index, optimizer in enumerate(trainer.optimizers):
             self._engines[index] = self._engine(trainer, pl_module, optimizer, index)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note the batch, and its place in the epoch, which tells a short accumulation window."""
         self._batch_idx = batch_idx
-        self._batch = batch_of(trainer, pl_module, batch, batch_idx) if self.diagnose else Batch()
+        if self._replaying is not None:
+            self._batch = self._replaying.batch(batch, batch_idx)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Note the loss, and learn the order of the layers from the first ones."""
@@ -330,5 +333,6 @@ class GradientMonitor(Callback):
             with suppress(RuntimeError):
                 engine.close()
         self._log_metrics(trainer)
-        self._engines, self._latest, self._batch = {}, {}, Batch()  # they hold model and optimizer
+        self._engines, self._latest = {}, {}  # they hold model and optimizer,
+        self._batch, self._replaying = Batch(), None  # and so do these
         record(trainer, self)
