@@ -44,37 +44,54 @@ def test_early_to_late_is_nan_where_it_says_nothing(profile: list[float]) -> Non
     assert math.isnan(early_to_late(np.array(profile)))
 
 
-# Mean-field theory (Schoenholz et al. 2017): the error's RMS changes by sqrt(chi_1) per layer, going back.
+# Mean-field theory (Schoenholz et al. 2017): the error's RMS changes by sqrt(chi_1) per layer, going back. At width 64
+# single networks scatter by more than is asked here, so the median is over several.
+@pytest.mark.parametrize(("width", "networks", "tolerance"), [(512, 1, 0.03), (64, 12, 0.05)])
 @pytest.mark.parametrize(
-    ("activation", "weight_variance", "expected"),
+    ("activation", "weight_variance", "bias_variance", "expected"),
     [
-        (nn.Sigmoid, 1 / 3, 0.1414),
-        (nn.Sigmoid, 1.0, 0.2361),
-        (nn.Tanh, 1 / 3, 0.5774),
-        (nn.Tanh, 4.0, 1.167),
-        (nn.ReLU, 1.0, 0.7071),
-        (nn.ReLU, 2.0, 1.0),
-        (nn.ReLU, 4.0, 1.4142),
+        (nn.Sigmoid, 1 / 3, 0.0, 0.1414),
+        (nn.Sigmoid, 1.0, 0.0, 0.2361),
+        (nn.Tanh, 1 / 3, 0.0, 0.5774),
+        (nn.Tanh, 1.761, 0.05, 1.0),
+        (nn.Tanh, 4.0, 0.0, 1.167),
+        (nn.ReLU, 1 / 3, 0.0, 0.408),
+        (nn.ReLU, 1.0, 0.0, 0.7071),
+        (nn.ReLU, 2.0, 0.0, 1.0),
+        (nn.ReLU, 4.0, 0.0, 1.4142),
+        (nn.SELU, 1.0, 0.0, 1.0352),
     ],
 )
 def test_the_decay_of_the_error_agrees_with_mean_field_theory(
-    activation: type[nn.Module], weight_variance: float, expected: float
+    activation: type[nn.Module],
+    weight_variance: float,
+    bias_variance: float,
+    expected: float,
+    width: int,
+    networks: int,
+    tolerance: float,
 ) -> None:
-    torch.manual_seed(0)
-    width, depth = 256, 20
-    blocks = []
-    for _ in range(depth):
+    decays = []
+    for seed in range(networks):
+        torch.manual_seed(seed)
+        model = random_network(activation, weight_variance, bias_variance, width)
+        for _ in range(4):  # one input at a time: then a bias gradient is the error itself
+            model.zero_grad()
+            output = model(torch.randn(1, width, dtype=torch.float64))
+            output.backward(torch.randn_like(output))
+            reading = read(layers_of(model))
+            bias = ~reading.layers.is_weight
+            decays.append(decay_per_layer(reading.norms[bias][5:-5]))
+    assert np.median(decays) == pytest.approx(expected, rel=tolerance)
+
+
+def random_network(
+    activation: type[nn.Module], weight_variance: float, bias_variance: float, width: int
+) -> nn.Sequential:
+    blocks: list[nn.Module] = []
+    for _ in range(30):
         linear = nn.Linear(width, width, dtype=torch.float64)
         nn.init.normal_(linear.weight, std=math.sqrt(weight_variance / width))
-        nn.init.zeros_(linear.bias)
+        nn.init.normal_(linear.bias, std=math.sqrt(bias_variance))
         blocks += [linear, activation()]
-    model = nn.Sequential(*blocks)
-    decays = []
-    for _ in range(8):  # one input at a time: then a bias gradient is the error itself
-        model.zero_grad()
-        output = model(torch.randn(1, width, dtype=torch.float64))
-        output.backward(torch.randn_like(output))
-        reading = read(layers_of(model))
-        bias = ~reading.layers.is_weight
-        decays.append(decay_per_layer(reading.norms[bias][4:-4]))
-    assert np.median(decays) == pytest.approx(expected, rel=0.05)
+    return nn.Sequential(*blocks)
