@@ -55,8 +55,11 @@ def weight_gains(model: nn.Module) -> dict[str, float]:
     weights: dict[str, tuple[Tensor, int]] = {}
     for name, module in model.named_modules():
         name = clean_name(name) or type(module).__name__
-        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and _is_plain(module.weight):
-            weights[name] = module.weight, _fan_in(module)
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            # Only a weight that is a parameter itself: to read one that is computed (spectral norm) changes the model.
+            weight = module._parameters.get("weight")
+            if weight is not None and _is_plain(weight):
+                weights[name] = weight, _fan_in(module)
         elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             for key, weight in module.named_parameters(recurse=False):
                 if key.startswith("weight_hh") and _is_plain(weight):

@@ -93,15 +93,17 @@ class Layers:
             return list(self.parameters)
         return [as_real(local(parameter)) for parameter in self.parameters]
 
-    def gradients(self) -> list[Tensor | None]:
-        """This process's part of each parameter's gradient, as real and dense numbers that share its memory.
+    def gradients(self, to_change: bool = False) -> list[Tensor | None]:
+        """This process's part of each parameter's gradient, as real and dense numbers.
 
-        A sparse gradient is coalesced for good: a row that was used twice has two entries until they are added up.
+        Args:
+            to_change: They share the gradient's memory. A sparse gradient is coalesced for good then: a row that was
+                used twice has two entries until they are added up, which rounds otherwise than the optimizer does.
         """
         gradients = [parameter.grad for parameter in self.parameters]
         if self._are_plain and not any(gradient is not None and gradient.is_sparse for gradient in gradients):
             return gradients
-        return [None if parameter.grad is None else as_real(local(_dense(parameter))) for parameter in self.parameters]
+        return [None if p.grad is None else as_real(local(_dense(p, to_change))) for p in self.parameters]
 
     def sum_over_parameters(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum a value per parameter, shape ``(parameters,)``, into one per layer, shape ``(layers,)``."""
@@ -157,13 +159,15 @@ def all_by_depth(model: nn.Module, order: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(layer for _, layer in sorted(placed, key=lambda pair: pair[0])))
 
 
-def _dense(parameter: Tensor) -> Tensor:
-    """The stored entries of a parameter's gradient."""
+def _dense(parameter: Tensor, to_change: bool) -> Tensor:
+    """The stored entries of a parameter's gradient, each row once."""
     assert parameter.grad is not None
     if not parameter.grad.is_sparse:
         return parameter.grad
-    parameter.grad = parameter.grad.coalesce()
-    return parameter.grad.values()
+    coalesced = parameter.grad.coalesce()
+    if to_change:
+        parameter.grad = coalesced
+    return coalesced.values()
 
 
 def _activations(model: nn.Module) -> Iterable[tuple[str, int]]:

@@ -180,7 +180,7 @@ class OptimizerStep:
         return squares.sum().sqrt()
 
     def _gradients(self) -> list[Tensor]:
-        return [gradient for gradient in self._measurement.layers.gradients() if gradient is not None]
+        return [gradient for gradient in self._measurement.layers.gradients(to_change=True) if gradient is not None]
 
 
 def unscales_itself(optimizer: torch.optim.Optimizer) -> bool:

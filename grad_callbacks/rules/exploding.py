@@ -40,19 +40,22 @@ class Exploding:
     plateau (norms 76 times the usual were seen in runs that learn well). What is alarming:
 
     * The norm is ``factor`` times the run's own :class:`~grad_callbacks.rules.baseline.Baseline`, and the gradient
-      would displace all weights together by ``displacement`` of their norm.
+      would displace all weights together by ``displacement`` of their norm. Where the loss is known it must have risen
+      too, by a tenth of what the run began with and above half of it, unless the displacement is 5 times as large.
     * Before there is a baseline: a gradient that would displace the weights by 20 times ``displacement`` and has
       grown since the last reading. (One that shrinks is on its way to large weights, as in a regression on large
       targets.) At 100 times ``displacement`` it need not grow in a product of weights, three layers or a recurrence:
       such a step leaves nothing of it.
     * Where the displacement cannot be foretold (adaptive optimizers bound their own steps): a sudden jump to
       ``jump`` times the baseline, since it inflates Adam's second moment, which shrinks the steps for hundreds of
-      steps to come; or first steps that have moved the weights by ``displacement`` of their norm, and a loss and a
-      norm ``rise`` and ``factor`` times those of the first reading.
+      steps to come. Where the loss is known, a third of that is enough, but the loss must jump too, to 10 times the
+      largest of the first ones: near a minimum, gradients jump a hundredfold and nothing happens.
+    * First steps that have moved the weights by ``displacement`` of their norm, and a loss and a norm ``rise`` and
+      ``factor`` times those of the first reading.
     * The loss is ``rise`` times the largest of the first 10, the norm ``factor`` times the baseline, and the steps
       move the weights by a fifth of ``displacement``. (Without motion only the loss's scale has changed.)
     * The error, as the biases show it, grows ``growth``-fold from the last layers to the first, along a fitted factor
-      per layer: the chain rule explodes, whatever the optimizer makes of it.
+      per layer, or from the last layer to a recurrent one: the chain rule explodes, whatever the optimizer makes of it.
     * Nothing is finite any more one reading after one of these: the explosion came first.
 
     The first spike is a ``warning``. A second one within 3 readings makes it ``critical``: single corrupt batches
@@ -65,7 +68,7 @@ class Exploding:
         displacement: Share of the weights' norm, counted over the gradient's whole life in the momentum.
         jump: Multiple of the baseline and of the last readings' maximum, for adaptive optimizers. At 100,
             Adam with its default betas shrinks its steps more than threefold.
-        rise: Multiple of the loss at the start.
+        rise: Multiple of the loss at the start, for weights that are thrown about.
         growth: Early over late error. The mirror image of the limit for vanishing.
     """
 
@@ -76,7 +79,7 @@ class Exploding:
         factor: float = 5.0,
         displacement: float = 0.5,
         jump: float = 100.0,
-        rise: float = 10.0,
+        rise: float = 1.5,
         growth: float = 1e3,
     ) -> None:
         self.factor = positive("factor", factor)
@@ -91,6 +94,8 @@ class Exploding:
         self._last_norm = math.inf
         self._moved = 0.0  # the farthest that an early step has moved all weights
         self._count = 0
+        self._is_recurrent = False
+        self._level_before = math.nan  # of the loss
         self._in_a_row = 0  # readings with a sight
         self._was_alarming = False  # the last reading was, or nearly
         self._is_large = False  # its norm was
@@ -129,20 +134,21 @@ class Exploding:
     def _sight(self, reading: Reading) -> Sight | None:
         """Say what is alarming about a finite reading, if anything."""
         norm, level = reading.comparable_norm, self._baseline.level
+        self._level_before = self._course.level
         self._course.feed(reading.loss)
         if not self._first:
             self._first = [norm, abs(reading.loss)]
         self._count += 1
+        self._is_recurrent = self._is_recurrent or math.isfinite(reading.through_time)
         is_early = self._count <= EARLY
         if is_early and math.isfinite(reading.moved):
             self._moved = max(self._moved, reading.moved)
         if math.isnan(level) and self._sweeps_away(reading):
             return "sweep"
         if math.isnan(reading.displacement):
-            clipped = min(norm, reading.clip_at or math.inf)
-            if clipped > self.jump * max(level, self._baseline.highest):
+            if self._jumps(reading):
                 return "jump"
-        elif norm > self.factor * level and reading.displacement > self.displacement:
+        elif norm > self.factor * level and reading.displacement > self.displacement and self._does_harm(reading):
             return "spike"
         if not reading.displacement < 0.1 * self.displacement:  # else the next steps are small, and may bring it back
             first_norm, first_loss = self._first
@@ -154,14 +160,30 @@ class Exploding:
                 return "lost"
         return "growth" if self._grows(reading) else None
 
+    def _does_harm(self, reading: Reading) -> bool:
+        """False for a loss that has not risen, or not by much: a plateau is left, or a minimum is near."""
+        if math.isnan(reading.loss) or math.isnan(self._level_before) or reading.displacement > 5 * self.displacement:
+            return True
+        scale = self._course.scale
+        return reading.loss > self._level_before + 0.1 * scale and reading.loss > 0.5 * scale
+
+    def _jumps(self, reading: Reading) -> bool:
+        norm = min(reading.comparable_norm, reading.clip_at or math.inf)
+        times = norm / max(self._baseline.level, self._baseline.highest)  # NaN before there is a baseline
+        if math.isnan(reading.loss):
+            return times > self.jump
+        return times > self.jump / 3 and abs(reading.loss) > 10 * self._course.scale
+
     def _sweeps_away(self, reading: Reading) -> bool:
         if reading.displacement > 20 * self.displacement and reading.comparable_norm > self._last_norm:
             return True
-        is_product = len(reading.profile) >= 3 or math.isfinite(reading.through_time)
+        is_product = len(reading.profile) >= 3 or self._is_recurrent
         return reading.displacement > 100 * self.displacement and is_product
 
     def _grows(self, reading: Reading) -> bool:
         error = reading.error_profile
+        if self._is_recurrent and len(error) > 1:
+            return bool(error[:-1].max() > self.growth * error[-1])
         if len(error) < MIN_DEPTH or not early_to_late(error) > self.growth:
             return False  # the fit is dear for many layers
         return decay_per_layer(error) ** (len(error) - 1) > self.growth
@@ -171,7 +193,7 @@ class Exploding:
         reference = self._baseline.level if math.isfinite(self._baseline.level) else self._first[0]
         is_large = reading.comparable_norm > self.factor * reference
         return (reading.displacement > self.displacement and (is_large or self._count == 1)) or (
-            is_large and abs(reading.loss) > self.rise * self._first[1]
+            is_large and abs(reading.loss) > 10 * self._first[1]
         )
 
     def _alarm(self, reading: Reading, sight: Sight) -> Alert | None:
@@ -226,6 +248,11 @@ class Exploding:
     def _guess(self, reading: Reading, sight: Sight) -> tuple[str, str]:
         """Cause and advice as far as the readings alone can tell."""
         if sight == "growth" or (math.isnan(self._baseline.level) and self._grows(reading)):
+            if self._is_recurrent:
+                return (
+                    "recurrence over many steps",
+                    "clip by norm (ClipNorm); use nn.LSTM or nn.GRU; initialise recurrent weights orthogonally",
+                )
             return (
                 "weights too large",
                 "initialise with He or Xavier; scale residual branches; add normalisation",
@@ -250,6 +277,7 @@ class Exploding:
             "last_norm": self._last_norm,
             "moved": self._moved,
             "count": self._count,
+            "is_recurrent": self._is_recurrent,
             "in_a_row": self._in_a_row,
             "was_alarming": self._was_alarming,
             "is_large": self._is_large,
@@ -262,6 +290,6 @@ class Exploding:
         self._course.load_state_dict(state["course"])
         self._episode.load_state_dict(state["episode"])
         self._first, self._last_norm = list(state["first"]), state["last_norm"]
-        self._moved, self._count = state["moved"], state["count"]
+        self._moved, self._count, self._is_recurrent = state["moved"], state["count"], state["is_recurrent"]
         self._in_a_row, self._critical = state["in_a_row"], state["critical"]
         self._was_alarming, self._is_large = state["was_alarming"], state["is_large"]

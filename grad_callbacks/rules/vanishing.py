@@ -36,8 +36,8 @@ class Vanishing:
     on for 5 times ``patience`` readings in which the loss has come down by less than 5% of where it began. The same
     goes for a gradient that dies out over the steps of a sequence, below ``through_time`` of the late steps'.
 
-    A decay is judged from five layers with weights on (embeddings not counted), dead units from three: over
-    fewer a single unlike layer looks like a decay.
+    A decay is judged from five layers with weights on (embeddings not counted), since over fewer a single unlike layer
+    looks like one; over three and four it must be below the square of ``ratio``. Dead units are judged from three.
 
     Args:
         ratio: Early over late gradient. 1e-3 is AutoTrainer's limit (Zhang et al. 2021, ICSE, sec. III).
@@ -102,9 +102,10 @@ class Vanishing:
         return _is_dead(reading) or self._decays(reading.profile) or self._decays(reading.error_profile)
 
     def _decays(self, profile: Profile) -> bool:
-        if len(profile) < MIN_DEPTH or not early_to_late(profile) < self.ratio:
+        limit = self.ratio if len(profile) >= MIN_DEPTH else self.ratio**2
+        if not early_to_late(profile) < limit:  # NaN for fewer than three
             return False  # the fit is dear for many layers
-        return decay_per_layer(profile) ** (len(profile) - 1) < self.ratio
+        return decay_per_layer(profile) ** (len(profile) - 1) < limit
 
     def _is_still(self, reading: Reading) -> bool:
         if reading.motion is None or len(reading.profile) < 3:

@@ -18,10 +18,11 @@ from lightning.pytorch.demos.boring_classes import ManualOptimBoringModel
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import Alert, ClipNorm, Exploding, GradientGuard, GradientMonitor
-from tests.helpers import Poisoned, Regression, batches, fit, mlp, trainer
+from tests.helpers import SGD, Poisoned, Regression, batches, fit, mlp, trainer
 
 
 class Spy(Callback):
@@ -445,3 +446,15 @@ def test_update_ratios_are_those_of_the_step() -> None:
     monitor, truth = GradientMonitor(), Ratios()
     fit(Regression(mlp(4, 2), lambda p: torch.optim.AdamW(p, lr=0.01)), truth, monitor, data=batches(15))
     np.testing.assert_allclose(monitor.history()["update_ratio"], truth.ratios, rtol=1e-3)
+
+
+def test_sparse_gradients_with_a_row_twice_are_left_as_they_are() -> None:
+    def trained(*callbacks: Any) -> Tensor:
+        torch.manual_seed(0)
+        embedding = nn.EmbeddingBag(5, 4, sparse=True)
+        module = Regression(nn.Sequential(embedding, nn.Linear(4, 2)), partial(SGD, lr=0.1))
+        rows = torch.randint(0, 5, (64, 6))
+        fit(module, *callbacks, data=DataLoader(TensorDataset(rows, torch.randn(64, 2)), batch_size=8))
+        return embedding.weight.detach()
+
+    assert torch.equal(trained(), trained(GradientMonitor()))

@@ -64,3 +64,10 @@ def test_the_gain_that_is_needed_keeps_the_error(activation: str) -> None:
 @pytest.mark.parametrize("gain", [0.0, math.inf, 1e9])
 def test_gains_beyond_theory_come_back(gain: float) -> None:
     assert error_factor("Tanh", gain) == gain
+
+
+def test_reading_the_gains_changes_no_computed_weight() -> None:
+    model = nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert weight_gains(model) == {}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -174,6 +174,22 @@ def test_a_loss_that_is_lost_while_the_weights_are_thrown_about(moved: float, al
     assert len(judged(Exploding(), *[healthy] * 30, *[lost] * 8, calm=0)) == alerts
 
 
+def test_near_a_minimum_a_gradient_may_jump_a_hundredfold_as_long_as_the_loss_stays_small() -> None:
+    start = {"norms": [6.0, 8.0], "displacement": math.nan, "loss": 2.0}
+    calm = {"norms": [0.06, 0.08], "displacement": math.nan, "loss": 0.01}
+    jump = {"norms": [600.0, 810.0], "displacement": math.nan}
+    assert judged(Exploding(), *[start] * 5, *[calm] * 95, {**jump, "loss": 1.0}, calm=0) == []
+    [alert] = judged(Exploding(), *[start] * 5, *[calm] * 95, {**jump, "loss": 300.0}, calm=0)
+    assert (alert.step, alert.severity) == (100, "warning")
+
+
+def test_an_error_that_grows_through_a_recurrent_layer() -> None:
+    growing = {**layered([1e5, 1.0]), "through_time": 0.1}
+    [alert] = judged(Exploding(), *[growing] * 5, calm=0)
+    assert (alert.step, alert.cause) == (2, "recurrence over many steps")
+    assert judged(Exploding(), *[layered([1e5, 1.0])] * 5, calm=0) == [], "two layers are no depth"
+
+
 def test_an_error_that_grows_over_depth_is_told_whatever_the_optimizer_makes_of_it() -> None:
     growing = layered([4.0**i for i in range(8)][::-1])
     alerts = judged(Exploding(), *[growing] * 5, calm=0)
@@ -181,3 +197,22 @@ def test_an_error_that_grows_over_depth_is_told_whatever_the_optimizer_makes_of_
     assert alerts[0].evidence["decay_per_layer"] == pytest.approx(4.0)
     for harmless in (layered([1.2**i for i in range(24)][::-1]), layered([4.0**i for i in range(4)][::-1])):
         assert judged(Exploding(), *[harmless] * 5, calm=0) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "at", "displacement", "alerts"),
+    [
+        (8.5, 6.9, 0.7, 0),  # it leaves a plateau: the gradient grows and the loss falls
+        (0.01, 0.5, 0.7, 0),  # it is near a minimum, and still is
+        (0.01, 0.5, 3.0, 1),  # such a step does not end near it
+        (1.0, 6.0, 0.7, 1),
+        (math.nan, math.nan, 0.7, 1),  # nothing is known of the loss
+    ],
+)
+def test_a_spike_does_harm_only_where_the_loss_is_up(
+    before: float, at: float, displacement: float, alerts: int
+) -> None:
+    start = {"norms": [0.6, 0.8], "displacement": 0.01, "loss": before if before > 1 else 4.0}
+    calm = {"norms": [0.6, 0.8], "displacement": 0.01, "loss": before}
+    spike = {"norms": [6.0, 8.0], "displacement": displacement, "loss": at}
+    assert len(judged(Exploding(), *[start] * 10, *[calm] * 20, spike, calm=0)) == alerts

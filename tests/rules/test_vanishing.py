@@ -40,7 +40,7 @@ def test_a_decaying_profile_over_layers_that_stand_still_is_named_once() -> None
         {"norms": DECAY, "motion": [math.nan] * 8},  # not measured yet
         {"norms": [*[1e-6] * 7, 1.0], "motion": STILL},  # a cliff before a new head, not a decay
         {"norms": DECAY[::-1], "motion": STILL},  # grows going back
-        {"norms": [1e-9, 1e-5, 1.0, 10.0], "motion": [1e-9] * 4},  # too few layers to judge a decay
+        {"norms": [1e-5, 1e-3, 1.0, 10.0], "motion": [1e-9] * 4},  # too few layers to judge a decay
         {"norms": [0.0, 1.0], "motion": [0.0] * 2},  # too few to call them dead
         {"norms": DECAY, "motion": STILL, "fill": 0.5},
         {"norms": DECAY, "motion": STILL, "overflow": True},
@@ -71,6 +71,10 @@ def test_it_is_active_while_it_lasts() -> None:
     assert rule.active
     judged(1, rule, norms=[1.0] * 8, motion=[1e-2] * 8)
     assert not rule.active
+
+
+def test_over_few_layers_a_decay_must_be_extreme() -> None:
+    assert len(judged(norms=[1e-9, 1e-5, 1.0, 10.0], motion=[1e-9] * 4)) == 1
 
 
 def test_dead_layers_are_named_as_such() -> None:
