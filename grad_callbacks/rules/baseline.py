@@ -44,8 +44,8 @@ class Baseline:
 
     @property
     def highest(self) -> float:
-        """The largest of the last 10 norms, quarantined ones included; NaN during the warm-up."""
-        return max(self._recent[-10:] + self._outliers) if len(self._recent) >= self.warmup else math.nan
+        """The largest of the last 10 norms, quarantined ones left out; NaN during the warm-up."""
+        return max(self._recent[-10:]) if len(self._recent) >= self.warmup else math.nan
 
     def feed(self, norm: float) -> None:
         """Take in the norm of a reading."""

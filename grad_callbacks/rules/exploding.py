@@ -25,12 +25,22 @@ MIN_DEPTH = 5  # layers over which a growth can be fitted
 # spike   a gradient far beyond the usual that would throw the weights about
 # jump    the same for optimizers that bound their steps
 # thrown  the first steps threw the weights about, and the loss left where it began
+# cast    the same later on, where no step moves the weights far any more
 # lost    the loss is far above where the run began, under gradients far beyond the usual
 # growth  the error grows on its way back through the layers
 # fled    one of these a step ago, and now nothing is finite
-Sight = Literal["sweep", "spike", "jump", "thrown", "lost", "growth", "fled"]
-# How many readings in a row must show it: a loss that a first step has thrown up may come down by itself.
-_LASTING: dict[Sight, int] = {"sweep": 1, "spike": 1, "jump": 1, "thrown": 2, "lost": 3, "growth": 3, "fled": 1}
+Sight = Literal["sweep", "spike", "jump", "thrown", "cast", "lost", "growth", "fled"]
+# How many readings in a row must show it, where one is not enough: a loss that a first step has thrown up may come down by itself.
+_LASTING: dict[Sight, int] = {
+    "sweep": 1,
+    "spike": 1,
+    "jump": 2,
+    "thrown": 2,
+    "cast": 1,
+    "lost": 3,
+    "growth": 3,
+    "fled": 1,
+}
 
 
 class Exploding:
@@ -50,15 +60,16 @@ class Exploding:
       ``jump`` times the baseline, since it inflates Adam's second moment, which shrinks the steps for hundreds of
       steps to come. Where the loss is known, a third of that is enough, but the loss must jump too, to 10 times the
       largest of the first ones: near a minimum, gradients jump a hundredfold and nothing happens.
-    * First steps that have moved the weights by ``displacement`` of their norm, and a loss and a norm ``rise`` and
-      ``factor`` times those of the first reading.
-    * The loss is ``rise`` times the largest of the first 10, the norm ``factor`` times the baseline, and the steps
+    * First steps that have moved the weights by ``displacement`` of their norm, and a loss and a norm ``rise`` and two
+      times those of the first reading; the same later on, against the largest of the first 10 losses and the baseline.
+    * The level of the loss is ``rise`` times the largest of the first 10, the norm twice the baseline, and the steps
       move the weights by a fifth of ``displacement``. (Without motion only the loss's scale has changed.)
     * The error, as the biases show it, grows ``growth``-fold from the last layers to the first, along a fitted factor
       per layer, or from the last layer to a recurrent one: the chain rule explodes, whatever the optimizer makes of it.
     * Nothing is finite any more one reading after one of these: the explosion came first.
 
-    The first spike is a ``warning``. A second one within 3 readings makes it ``critical``: single corrupt batches
+    The first spike or jump is a ``warning``; a jump must be seen in 2 readings in a row, since adaptive optimizers
+    shrug one hard example off. A second one within 3 readings makes it ``critical``: single corrupt batches
     are further apart, a diverging run is not. All others are ``critical`` at once; a loss that has
     left must be seen in 2 or 3 readings in a row, and so must a growth over depth.
 
@@ -79,7 +90,7 @@ class Exploding:
         factor: float = 5.0,
         displacement: float = 0.5,
         jump: float = 100.0,
-        rise: float = 1.5,
+        rise: float = 1.3,
         growth: float = 1e3,
     ) -> None:
         self.factor = positive("factor", factor)
@@ -126,7 +137,7 @@ class Exploding:
             self._baseline.feed(reading.comparable_norm)
         self._in_a_row = 0 if sight is None else self._in_a_row + 1
         self._was_alarming = sight is not None or self._is_on_the_way(reading)
-        if sight is None or self._in_a_row < _LASTING[sight]:
+        if sight is None or self._in_a_row < _LASTING.get(sight, 1):
             self._episode.calm()
             return None
         return self._alarm(reading, sight)
@@ -152,11 +163,13 @@ class Exploding:
             return "spike"
         if not reading.displacement < 0.1 * self.displacement:  # else the next steps are small, and may bring it back
             first_norm, first_loss = self._first
-            has_left = norm > self.factor * first_norm and abs(reading.loss) > self.rise * first_loss
+            has_left = norm > 2 * first_norm and abs(reading.loss) > self.rise * first_loss
             if is_early and has_left and self._moved > self.displacement:
                 return "thrown"
-            moves_far = reading.moved > self.displacement / 5
-            if norm > self.factor * level and self._course.risen > self.rise and moves_far:
+            is_up = norm > 2 * level and reading.loss > self.rise * self._course.scale
+            if not is_early and is_up and reading.moved > self.displacement:
+                return "cast"
+            if norm > 2 * level and self._course.risen > self.rise and reading.moved > self.displacement / 5:
                 return "lost"
         return "growth" if self._grows(reading) else None
 
@@ -200,7 +213,7 @@ class Exploding:
         since = self._episode.since
         alarms = self._episode.alarm()
         was_critical = self._critical and alarms > 1
-        lasts = alarms > 1 and since < SUSTAINED
+        lasts = alarms > 1 and since < SUSTAINED and sight != "jump"  # that may be a new scale of the loss
         self._critical = was_critical or lasts or sight not in ("spike", "jump")
         is_news = alarms == 1 or alarms % CALM == 0 or self._critical > was_critical
         return self._alert(reading, sight) if is_news else None
@@ -236,12 +249,12 @@ class Exploding:
             error = reading.error_profile
             evidence |= {"decay_per_layer": decay_per_layer(error), "early_to_late": early_to_late(error)}
             seen += f"; the error grows by a factor of {decay_per_layer(error):.2g} per layer going back"
-        if sight == "thrown":
-            evidence["moved"] = self._moved
-            seen += f"; a step has moved the weights by {self._moved:.0%} of their norm"
+        if sight in ("thrown", "cast"):
+            evidence["moved"] = moved = self._moved if sight == "thrown" else reading.moved
+            seen += f"; a step has moved the weights by {moved:.0%} of their norm"
         if math.isfinite(reading.loss):
             evidence["loss"] = reading.loss
-            if sight in ("thrown", "lost"):
+            if sight in ("thrown", "cast", "lost"):
                 seen += f"; the loss has risen to {reading.loss:.3g}"
         return seen, {name: value for name, value in evidence.items() if math.isfinite(value)}
 

@@ -32,9 +32,11 @@ class Vanishing:
       the layers has no gradient at all (dead units);
     * motion: the early layers move by less than ``motion`` of their weights a step.
 
-    Adaptive optimizers move weights whose gradients are noise. So it is enough too that the shape holds from the start
-    on for 5 times ``patience`` readings in which the loss has come down by less than 5% of where it began. The same
-    goes for a gradient that dies out over the steps of a sequence, below ``through_time`` of the late steps'.
+    Adaptive optimizers move weights whose gradients are noise. So it is enough too that for 5 times ``patience``
+    readings the loss has come down by less than 5% of where it began, while the early layers' gradient is below
+    ``ratio`` to the power of 1.5 (networks of five sigmoid layers begin at ``ratio`` and leave their plateau), or the
+    first layer has none at all, or the gradient dies out over the steps of a sequence, below ``through_time`` of the
+    late steps'.
 
     A decay is judged from five layers with weights on (embeddings not counted), since over fewer a single unlike layer
     looks like one; over three and four it must be below the square of ``ratio``. Dead units are judged from three.
@@ -87,7 +89,8 @@ class Vanishing:
         has_learned = self._course.gained > NOTHING_LEARNED
         is_blind = math.isnan(reading.loss)
         self._still = self._still + 1 if has_vanished and self._is_still(reading) else 0
-        self._stalled = self._stalled + 1 if has_vanished and not has_learned and not is_blind else 0
+        is_cut = _has_no_start(reading) or any(self._decays(p, 1.5) for p in (reading.profile, reading.error_profile))
+        self._stalled = self._stalled + 1 if is_cut and not has_learned and not is_blind else 0
         forgets = self._time < self.through_time
         self._forgotten = self._forgotten + 1 if forgets and not has_learned and not is_blind else 0
         if not self.active:
@@ -96,13 +99,13 @@ class Vanishing:
         if self._told:
             return None
         self._told = True
-        return self._alert(reading) if has_vanished else self._alert_through_time(reading)
+        return self._alert(reading) if has_vanished or is_cut else self._alert_through_time(reading)
 
     def _has_vanished(self, reading: Reading) -> bool:
         return _is_dead(reading) or self._decays(reading.profile) or self._decays(reading.error_profile)
 
-    def _decays(self, profile: Profile) -> bool:
-        limit = self.ratio if len(profile) >= MIN_DEPTH else self.ratio**2
+    def _decays(self, profile: Profile, power: float = 1.0) -> bool:
+        limit = self.ratio**power if len(profile) >= MIN_DEPTH else self.ratio**2
         if not early_to_late(profile) < limit:  # NaN for fewer than three
             return False  # the fit is dear for many layers
         return decay_per_layer(profile) ** (len(profile) - 1) < limit
@@ -115,7 +118,7 @@ class Vanishing:
 
     def _alert(self, reading: Reading) -> Alert:
         profile, third = reading.profile, len(reading.profile) // 3
-        dead = _is_dead(reading)
+        dead = _is_dead(reading) or _has_no_start(reading)
         # Where the weights' profile is flat the error's is the one that has decayed.
         decayed = profile if self._decays(profile) or dead else reading.error_profile
         early_motion = float(np.median(reading.motion[reading.profiled][:third]))  # type: ignore[index]  # judged above
@@ -184,6 +187,11 @@ def _is_dead(reading: Reading) -> bool:
     """True if the first half of the weights has no gradient, while something else has."""
     profile = reading.profile
     return bool(reading.norm > 0 and len(profile) > 0 and (profile[: (len(profile) + 1) // 2] == 0).all())
+
+
+def _has_no_start(reading: Reading) -> bool:
+    """True if the first of three weights or more has no gradient, while something has: a layer behind it is dead."""
+    return len(reading.profile) >= 3 and bool(reading.norm > 0 and reading.profile[0] == 0)
 
 
 def _guess(reading: Reading, dead: bool) -> tuple[str, str]:

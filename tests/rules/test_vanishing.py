@@ -132,6 +132,19 @@ def test_early_time_steps_that_are_not_heard(
     assert all(alert.cause == "recurrence over many steps" for alert in alerts if alert)
 
 
+@pytest.mark.parametrize(
+    ("norms", "steps"),
+    [
+        ([0.0, 0.0, 0.01, 0.04, 0.1], [49]),  # the second layer is dead, less than half has no gradient
+        ([2e-4, 1e-3, 0.01, 0.1, 1.0], []),  # five sigmoid layers: a plateau that Adam leaves
+    ],
+)
+def test_what_cuts_the_first_layers_off_while_nothing_is_learned(norms: list[float], steps: list[int]) -> None:
+    rule = Vanishing()
+    alerts = [rule.judge(reading(norms, step, motion=[1e-2] * 5, loss=2.3)) for step in range(100)]
+    assert [alert.step for alert in alerts if alert] == steps
+
+
 def test_activations_are_worth_watching_before_the_alert() -> None:
     rule = Vanishing()
     near = []
