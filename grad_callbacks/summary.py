@@ -23,7 +23,7 @@ def summarise(
     still_wrong: Sequence[Kind],
     loss: LossTrack,
 ) -> list[tuple[str, str]]:
-    """Return at most five pairs of a heading and a sentence: what was wrong, why, what was done, did it help, advice.
+    """Return at most five headings and sentences: what was wrong, why, what was done, did it help, what to do.
 
     Args:
         outcome: How the run ended.
@@ -35,28 +35,19 @@ def summarise(
     """
     if history.empty:
         return [("Seen", "No step had a gradient.")]
-    seen = f"{_count(int(history['step'].max() - history['step'].min()) + 1, 'step')}"
+    seen = _count(int(history["step"].max() - history["step"].min()) + 1, "step")
     watched = f"{seen} and {_count(history['layer'].nunique(), 'layer')} watched"
     if not alerts:
         return [("Wrong", "Nothing. No alert was raised."), ("Done", "Nothing was changed."), ("Seen", _calm(history))]
-    told = leading(alerts)
-    others = len(alerts) - 1
-    lines = [
-        (
-            "Wrong",
-            f"{_capital(told.kind)} gradients from step {alerts[0].step}{_where(told.layers, history)}. "
-            f"{_count(len(alerts), 'alert')}, {watched}."
-            if others
-            else f"{_capital(told.kind)} gradients at step {told.step}{_where(told.layers, history)}. "
-            f"One alert, {watched}.",
-        ),
+    told, number = leading(alerts), "One alert" if len(alerts) == 1 else f"{len(alerts)} alerts"
+    when = f"at step {told.step}" if len(alerts) == 1 else f"from step {alerts[0].step} on"
+    return [
+        ("Wrong", f"{_capital(told.kind)} gradients {when}{_where(told.layers, history)}. {number}, {watched}."),
         ("Why", f"{_sentence(told.cause)} Seen: {_sentence(told.message, capital=False)}"),
         ("Done", _done(interventions)),
         ("Helped", _helped(outcome, interventions, still_wrong, loss)),
+        ("Next time" if outcome == "repaired" else "Do now", _sentence(told.advice)),
     ]
-    if outcome != "repaired":
-        lines.append(("Do now", _sentence(told.advice)))
-    return lines
 
 
 def short_names(names: Sequence[str], most: int = MAX_NAMES) -> str:
@@ -80,7 +71,7 @@ def _where(layers: Sequence[str], history: pd.DataFrame) -> str:
         return ""
     if len(layers) == 1:
         return f" in {layers[0]}"
-    return f" in {len(layers)} of {history['layer'].nunique()} layers, {short_names(layers)}"
+    return f" in {len(layers)} of {history['layer'].nunique()} layers ({short_names(layers)})"
 
 
 def _done(interventions: Sequence[Intervention]) -> str:

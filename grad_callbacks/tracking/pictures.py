@@ -133,13 +133,16 @@ def course_picture(course: pd.DataFrame, alerts: Sequence[Alert], interventions:
 
 
 def histogram_picture(histogram: Histogram) -> Figure:
-    """Draw how large the gradient's entries were: log10 of their size across, one layer a row."""
+    """Draw how large the gradient's entries were: log10 of their size across, one layer a row, dark is many."""
     rows = len(histogram.layers)
-    figure = Figure(figsize=(8, 1.3 + 0.26 * min(rows, MAX_LABELS)), layout="constrained")
+    figure = Figure(figsize=(8, 1.3 + 0.26 * min(rows, MAX_LABELS)))
+    figure.subplots_adjust(
+        left=0.3, right=0.97, bottom=0.5 / figure.get_figheight(), top=1 - 0.35 / figure.get_figheight()
+    )
     axes = figure.add_subplot()
     edge = 1 / PER_DECADE
     extent = (LOWEST - edge, HIGHEST + edge, rows - 0.5, -0.5)
-    axes.imshow(histogram.shares, aspect="auto", cmap="magma", vmin=0, vmax=0.3, extent=extent, interpolation="nearest")
+    axes.imshow(histogram.shares, aspect="auto", cmap="magma_r", vmin=0, vmax=0.25, extent=extent)
     axes.set_title(f"Size of the gradient's entries at step {histogram.step}", loc="left", fontsize=10)
     axes.set_xlabel(
         "log10 of an entry's size (left edge: smaller or zero; right edge: larger or not finite)", fontsize=8
@@ -205,7 +208,8 @@ def _mark(axes: Axes, alerts: Sequence[Alert], interventions: Sequence[Intervent
     ):
         above = 4 if style == "--" else 3  # a dashed alert stays visible on the line of its intervention
         lines = [
-            axes.axvline(step, color=colour, linestyle=style, linewidth=1.3, label=name, zorder=above) for step in marks
+            axes.axvline(step, color=colour, linestyle=style, linewidth=1, alpha=0.8, label=name, zorder=above)
+            for step in marks
         ]
         marked += lines[:1]
     return marked
