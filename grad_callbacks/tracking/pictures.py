@@ -152,11 +152,14 @@ def histogram_picture(histogram: Histogram) -> Figure:
 
 
 def comparison(table: pd.DataFrame) -> Figure:
-    """Draw the final accuracy of every run as a bar, scenario by scenario, coloured by outcome.
+    """Draw what every run came to as a bar, scenario by scenario, coloured by outcome.
 
     Args:
         table: From :func:`grad_callbacks.tracking.compare`, at least one row.
     """
+    metric = table.attrs.get("metric", "val/accuracy")
+    finite = table["accuracy"][np.isfinite(table["accuracy"])]
+    highest = 1.0 if finite.empty else max(1.0, 1.05 * float(finite.max()))
     several_seeds = len(set(table["seed"])) > 1
     scenarios = list(dict.fromkeys(table["scenario"]))
     heights = [len(table[table["scenario"] == scenario]) for scenario in scenarios]
@@ -168,14 +171,14 @@ def comparison(table: pd.DataFrame) -> Figure:
         y = np.arange(len(rows))
         ax.barh(y, rows["accuracy"].fillna(0), color=[COLOURS[outcome] for outcome in rows["outcome"]], height=0.7)
         for i, (_, row) in enumerate(rows.iterrows()):
-            inside = row["accuracy"] > 0.6
+            inside = row["accuracy"] > 0.6 * highest
             align, colour = ("right", "white") if inside else ("left", "black")
             ax.text(row["accuracy"], i, f" {_told(row)} ", va="center", ha=align, color=colour, fontsize=8)
         ax.set_yticks(y, labels, fontsize=8)
         ax.invert_yaxis()
         ax.set_title(scenario, loc="left", fontsize=9, fontweight="bold")
         ax.spines[["top", "right"]].set_visible(False)
-    axes[-1].set(xlim=(0, 1), xlabel="final validation accuracy")
+    axes[-1].set(xlim=(0, highest), xlabel=f"last {metric}")
     used = [outcome for outcome in COLOURS if outcome in set(table["outcome"])]
     names = [outcome or "not watched" for outcome in used]
     handles = [Patch(color=COLOURS[outcome]) for outcome in used]
