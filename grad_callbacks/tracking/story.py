@@ -90,7 +90,7 @@ def record_story(client: MlflowClient, run_id: str, story: Story) -> None:
     =================================  =====================================================
     """
     report = mask(story.report)
-    tags = mask(story.tags()) | {"mlflow.note.content": _cut(report)}
+    tags = mask(story.tags()) | {"mlflow.note.content": note_of(report)}
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     client.log_table(run_id, _table(alert_rows(story.alerts), ALERT_COLUMNS), f"{FOLDER}/alerts.json")
     client.log_table(
@@ -143,8 +143,10 @@ def _image(figure: Figure) -> Image.Image:
     return Image.open(buffer)
 
 
-def _cut(report: str) -> str:
-    return report if len(report) <= NOTE_LIMIT else report[: NOTE_LIMIT - 3].rsplit("\n", 1)[0] + "\n…"
+def note_of(report: str) -> str:
+    """Return the report as a run's description: with a smaller heading, and cut at a line if it is too long."""
+    note = report.replace("# Gradients", "#### Gradients", 1)
+    return note if len(note) <= NOTE_LIMIT else note[: NOTE_LIMIT - 3].rsplit("\n", 1)[0] + "\n…"
 
 
 def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> pd.DataFrame:
