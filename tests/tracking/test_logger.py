@@ -189,6 +189,7 @@ def test_the_next_logger_marks_a_run_whose_process_was_killed_outright_and_no_ot
         killed.wait()
         assert client.get_run(killed_id).info.status == "RUNNING"
         made = logger("another")
+        made.log_metrics({"a": 1.0})
         made.finalize("success")
         made.close()
         assert client.get_run(killed_id).info.status == "KILLED"
