@@ -41,12 +41,15 @@ def summarise(
         return [("Wrong", "Nothing. No alert was raised."), ("Done", "Nothing was changed."), ("Seen", _calm(history))]
     told, number = leading(alerts), "One alert" if len(alerts) == 1 else f"{len(alerts)} alerts"
     when = f"at step {told.step}" if len(alerts) == 1 else f"from step {alerts[0].step} on"
+    later = [next(a for a in alerts if a.kind == kind) for kind in dict.fromkeys(a.kind for a in alerts)][1:]
+    also = "".join(f" Then {alert.kind} from step {alert.step} on." for alert in later)
+    left = [alert for alert in alerts if alert.kind in still_wrong]
     return [
-        ("Wrong", f"{_capital(told.kind)} gradients {when}{_where(told.layers, history)}. {number}, {watched}."),
+        ("Wrong", f"{_capital(told.kind)} gradients {when}{_where(told.layers, history)}.{also} {number}, {watched}."),
         ("Why", f"{_sentence(told.cause)} Seen: {_sentence(told.message, capital=False)}"),
         ("Done", _done(interventions)),
         ("Helped", _helped(outcome, interventions, still_wrong, loss)),
-        ("Next time" if outcome == "repaired" else "Do now", _sentence(told.advice)),
+        ("Next time" if outcome == "repaired" else "Do now", _sentence(leading(left or alerts).advice)),
     ]
 
 

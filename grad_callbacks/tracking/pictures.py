@@ -197,9 +197,13 @@ def _told(row: Any) -> str:
 def _line(axes: Axes, steps: np.ndarray, values: pd.Series, colour: str, label: str = "", width: float = 1.4) -> None:
     numbers = values.to_numpy(dtype=np.float64)
     finite = numbers[np.isfinite(numbers)]
-    if len(finite) and (finite > 0).all() and finite.max() > 20 * finite.min():
-        axes.set_yscale("log")
+    positive = finite[finite > 0]
     shown = np.where(np.isfinite(numbers), numbers, np.nan)
+    if len(positive) and (finite >= 0).all() and positive.max() > 20 * positive.min():
+        axes.set_yscale("log")
+        shown = np.fmax(
+            shown, np.where(np.isnan(shown), np.nan, positive.min())
+        )  # a skipped step's zero: at the bottom
     axes.plot(steps, shown, color=colour, linewidth=width, label=label or None)
 
 

@@ -105,3 +105,11 @@ def test_the_longest_report_keeps_its_summary_and_profile_within_the_limit() -> 
     for part in ("**Helped**", "## Profile", "(24 of 100 layers)"):
         assert part in note
     assert note.endswith("\n…")
+
+
+def test_a_second_kind_is_told_and_what_is_left_is_what_to_mend() -> None:
+    nan = Alert("nonfinite", "critical", 9, ("b",), "NaN in b", {}, "undefined operation", "add 1e-6 under the root")
+    lines = dict(summarise("unrepaired", [SPIKE, LASTING, nan], [CLIP], history(), ["nonfinite"], loss(2.0, math.nan)))
+    assert "Then nonfinite from step 9 on. 3 alerts" in lines["Wrong"]
+    assert lines["Why"].startswith("Learning rate too high.")
+    assert lines["Do now"] == "Add 1e-6 under the root."
