@@ -86,7 +86,7 @@ def record_story(client: MlflowClient, run_id: str, story: Story) -> None:
     ``gradients/history.parquet``      table, one row per step and layer
     ``gradients/steps.parquet``        table, one row per step
     ``gradients/report.md``            the report
-    image ``gradient_histograms``      how large the gradient's entries were, at a few steps
+    image ``grad/histograms``          how large the gradient's entries were, at a few steps
     =================================  =====================================================
     """
     report = mask(story.report)
@@ -100,7 +100,7 @@ def record_story(client: MlflowClient, run_id: str, story: Story) -> None:
         _write(story, report, Path(folder))
         client.log_artifacts(run_id, folder, FOLDER)
     for taken in _some(story.histograms):
-        client.log_image(run_id, _image(histogram_picture(taken)), key="gradient_histograms", step=taken.step)
+        client.log_image(run_id, _image(histogram_picture(taken)), key="grad/histograms", step=taken.step)
 
 
 def _write(story: Story, report: str, folder: Path) -> None:
