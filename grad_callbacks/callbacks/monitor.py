@@ -64,7 +64,7 @@ class GradientMonitor(Callback):
         every_n_steps: Measure every so many optimizer steps. What happens between is not seen.
         rules: Rules, names or plain values (see :func:`grad_callbacks.spec.build`); by default all three
             built-in ones.
-        on_alert: Called with each alert on rank zero.
+        on_alert: Called with each alert on rank zero, such as a :class:`~grad_callbacks.notify.Notify`.
 
     Raises:
         ValueError: If ``every_n_steps`` is not a whole number of at least 1, or a rule is unknown.

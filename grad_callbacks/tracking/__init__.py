@@ -1,6 +1,7 @@
 """Tracking: what MLflow holds of a run, and how runs are compared. The only place that imports MLflow."""
 
-from grad_callbacks.tracking.compare import compare, comparison_table
+from grad_callbacks.tracking.compare import compare, comparison_table, over_seeds
+from grad_callbacks.tracking.comparison import record_comparison, record_sweep, write_comparison
 from grad_callbacks.tracking.logger import JournaledMLFlowLogger
 from grad_callbacks.tracking.status import true_status
 from grad_callbacks.tracking.store import (
@@ -23,8 +24,12 @@ __all__ = [
     "default_artifacts",
     "default_journals",
     "default_store",
+    "over_seeds",
     "prepare_store",
+    "record_comparison",
     "record_story",
+    "record_sweep",
     "sync",
     "true_status",
+    "write_comparison",
 ]

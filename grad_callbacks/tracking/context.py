@@ -63,13 +63,13 @@ def environment() -> dict[str, str]:
             continue
     if torch.version.cuda:
         found["cuda"] = str(torch.version.cuda)
-    found["command"] = " ".join(mask([Path(sys.argv[0]).name, *sys.argv[1:]]))
-    script = Path(sys.argv[0]).resolve().parent
-    commit = _git("rev-parse", "HEAD", folder=script)
-    if commit:
-        found["git commit"] = commit
-        changed = _git("status", "--porcelain", "--untracked-files=no", folder=script)
-        found["git, uncommitted changes"] = "yes" if changed else "no"
+    program, *arguments = sys.argv or [""]
+    found["command"] = " ".join(mask([Path(program).name, *arguments]))
+    for folder in (Path(program).resolve().parent, Path.cwd()):  # the script's repository, or that of a notebook
+        if commit := _git("rev-parse", "HEAD", folder=folder):
+            changed = _git("status", "--porcelain", "--untracked-files=no", folder=folder)
+            found |= {"git commit": commit, "git, uncommitted changes": "yes" if changed else "no"}
+            break
     return found
 
 

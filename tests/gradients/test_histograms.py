@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -62,6 +63,19 @@ def test_layers_without_a_gradient_are_left_out() -> None:
     histograms = Histograms()
     histograms.offer(layers_of(model), 0)
     assert histograms.bring_home()[0].layers == ("2",)
+
+
+def test_taking_one_reads_nothing_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the host has read a number from the device")
+
+    layers = layers_of(with_gradients(mlp(3, 5, 2), 1.0))
+    histograms = Histograms()
+    with monkeypatch.context() as patch:
+        for reader in ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "nonzero", "cpu", "numpy"):
+            patch.setattr(torch.Tensor, reader, refuse)
+        histograms.offer(layers, 0, loss_scale=torch.tensor(2.0))
+    assert len(histograms.bring_home()) == 1
 
 
 def test_it_goes_on_from_its_state() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from mlflow.entities import Run
 from omegaconf import OmegaConf
 
 from grad_callbacks import ClipNorm, GradientGuard, GradientMonitor, NonFinite
-from tests.helpers import Poisoned, Regression, fit, mlp
+from grad_callbacks.tracking.context import environment
+from tests.helpers import Poisoned, Regression, batches, fit, mlp, trainer
 
 
 def logged(
@@ -134,6 +136,37 @@ def test_a_run_without_mlflow_takes_no_histograms(tmp_path: Path) -> None:
     fit(Poisoned(mlp(4, 8, 2), factors={}), monitor)
     assert monitor.histograms.bring_home() == []
     assert len(monitor.course.to_frame()) == 32
+
+
+def test_a_resumed_run_shows_its_whole_course(client: MlflowClient, store: str, tmp_path: Path) -> None:
+    whole, first, second = GradientMonitor(), GradientMonitor(), GradientMonitor()
+    logger = MLFlowLogger("plugin", tracking_uri=store, artifact_location=(tmp_path / "artifacts").as_uri())
+    torch.manual_seed(0)
+    fit(Regression(mlp(4, 8, 2)), whole, logger=logger, max_epochs=2)
+    torch.manual_seed(0)
+    stopped = fit(Regression(mlp(4, 8, 2)), first, logger=logger)
+    stopped.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = trainer(second, logger=logger, max_epochs=2)
+    resumed.fit(Regression(mlp(4, 8, 2)), batches(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert second.course.to_frame()["step"].tolist() == whole.course.to_frame()["step"].tolist() == list(range(64))
+    assert [taken.step for taken in second.histograms.bring_home()] == [0, 25, 50]
+
+
+def test_a_notebook_or_script_outside_a_repository_has_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "train.py")])
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.chdir(tmp_path)
+    assert "git commit" not in environment()
+    for arguments in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-mx"],
+    ):
+        subprocess.run(["git", *arguments], check=True)
+    found = environment()
+    assert len(found["git commit"]) == 40
+    assert found["git, uncommitted changes"] == "no"
 
 
 def test_the_environment_is_there_from_the_start(
