@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from grad_callbacks.checks import positive
 log = logging.getLogger("grad_callbacks")
 
 GOODBYE = 5.0  # seconds that the end of the program waits for a last message
+_VARIABLE = "env:"
 MAX_WAITING = 100  # alerts that are told one by one in a message; the rest is counted
 
 
@@ -27,17 +29,18 @@ class Notify:
 
     Needs Apprise: ``pip install grad-callbacks[notify]``. Its addresses look like ``slack://tokenA/tokenB/tokenC``,
     ``mailtos://user:password@example.org``, ``workflows://host/...`` for Teams, ``json://host/path`` for a webhook of
-    your own; they are secrets, and better read from the environment than written into a config.
+    your own. They are secrets: ``env:NAME`` in their place reads them from that environment variable, and keeps them
+    out of configs, checkpoints and trackers.
 
     Args:
-        addresses: One or several of Apprise's addresses.
+        addresses: One or several of Apprise's addresses, or ``env:NAME`` for those in a variable, separated by commas.
         at_most_every: Seconds between two messages.
         name: What the messages call the run.
         severities: Which alerts are sent.
 
     Raises:
         ImportError: If Apprise is not installed.
-        ValueError: If an address is none of Apprise's, or another argument is wrong.
+        ValueError: If an address is none of Apprise's, a variable is not set, or another argument is wrong.
 
     Example::
 
@@ -164,7 +167,12 @@ def _channels(addresses: Sequence[str]) -> Any:
         raise ImportError("Notify needs Apprise: pip install grad-callbacks[notify]") from error
     channels = Apprise()
     for place, address in enumerate(addresses):
-        if not isinstance(address, str) or not channels.add(address):  # not told as it is: it may be a secret
+        told = str(address)
+        if told.startswith(_VARIABLE):
+            told = os.environ.get(told.removeprefix(_VARIABLE), "")
+            if not told:
+                raise ValueError(f"addresses[{place}]: the variable {address.removeprefix(_VARIABLE)} is not set")
+        if not channels.add(told):  # not told as it is: it may be a secret
             kind = str(address).split("://", 1)[0] if "://" in str(address) else "no scheme"
             raise ValueError(f"addresses[{place}] ({kind}) is no address that Apprise knows")
     if not addresses:

@@ -190,6 +190,17 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], told: str) -> None
     assert "SECRET" not in str(caught.value)
 
 
+def test_an_address_can_stay_in_the_environment(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="the variable ALERTS_TO is not set"):
+        Notify("env:ALERTS_TO")
+    monkeypatch.setenv("ALERTS_TO", f"{receiver.address}, {receiver.address}?x=1")
+    notify = Notify(["env:ALERTS_TO"])
+    assert receiver.address not in repr(notify.__dict__)
+    notify(alert())
+    notify.close()
+    assert len(receiver.received) == 2
+
+
 def test_it_can_be_written_in_a_config() -> None:
     from hydra.utils import instantiate
 

@@ -18,6 +18,8 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import MLFlowLogger
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -25,7 +27,7 @@ from mlflow.entities import Run
 from omegaconf import OmegaConf
 
 from grad_callbacks import ClipNorm, GradientGuard, GradientMonitor, NonFinite
-from grad_callbacks.tracking.context import environment
+from grad_callbacks.tracking.context import config_of, environment
 from tests.helpers import Poisoned, Regression, batches, fit, mlp, trainer
 
 
@@ -207,6 +209,17 @@ def test_the_config_of_a_hydra_job_is_an_artifact_without_its_secrets(
         "model": {"use_cls_token": True, "max_tokens": 128, "pad_token": "[PAD]"},
         "note": "https://***@host/x",
     }
+
+
+def test_the_config_of_a_command_line_is_an_artifact_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    guard = {"class_path": "grad_callbacks.GradientGuard", "init_args": {"every_n_steps": 3}}
+    arguments = {"trainer": {"logger": False, "accelerator": "cpu", "callbacks": [guard]}}
+    cli = LightningCLI(BoringModel, run=False, args=arguments)
+    config = config_of(cli.trainer)
+    assert config is not None
+    assert config["trainer"]["callbacks"][0]["init_args"]["every_n_steps"] == 3
+    assert config_of(trainer()) is None
 
 
 CONFIG = """
