@@ -14,7 +14,7 @@ from torch import Tensor
 from grad_callbacks.gradients.layers import Layers
 
 MAX_TAKEN = 20  # histograms that are kept of a run
-FIRST_STRIDE = 25  # steps between the first of them
+FIRST_STRIDE = 50  # steps between the first of them
 MAX_LAYERS = 48
 SAMPLE = 2048  # entries of each parameter, evenly spread
 LOWEST, HIGHEST, PER_DECADE = -12, 4, 4  # log10 of the entries' size
