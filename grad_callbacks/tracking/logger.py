@@ -131,15 +131,15 @@ class JournaledMLFlowLogger(MLFlowLogger):
 
             self.logger.experiment.log_text(self.logger.run_id, "all is well", "notes.txt")
         """
-        if self._writer is None:
-            self._open()
+        self._open_on_rank_zero()
         assert self._client is not None
         return self._client
 
     @property
     def run_id(self) -> str | None:
         """The server's name of the run; the journal's as long as the server was not reached; None on other ranks."""
-        _ = self.experiment
+        if self._writer is None and self._run_id is None:
+            self._open_on_rank_zero()
         if self._writer is not None:
             self._run_id = self._writer.run_id
         run_id: str | None = self._run_id
@@ -148,7 +148,8 @@ class JournaledMLFlowLogger(MLFlowLogger):
     @property
     def experiment_id(self) -> str | None:
         """The server's name of the experiment; its own name as long as the server was not reached."""
-        _ = self.experiment
+        if self._writer is None and self._experiment_id is None:
+            self._open_on_rank_zero()
         if self._writer is not None:
             self._experiment_id = self._writer.sender.experiment_id
         return self._experiment_id or self._experiment_name
@@ -188,7 +189,8 @@ class JournaledMLFlowLogger(MLFlowLogger):
             return
         atexit.unregister(self._at_exit)
         writer, self._writer = self._writer, None
-        self._run_id = writer.run_id  # what is logged from here on continues the run
+        # What is logged from here on continues the run.
+        self._run_id, self._experiment_id = writer.run_id, writer.sender.experiment_id
         journal = writer.journal
         done = writer.close(self._finalize_timeout)
         if journal.dropped:
@@ -206,6 +208,11 @@ class JournaledMLFlowLogger(MLFlowLogger):
     def __getstate__(self) -> dict[str, Any]:
         """A copy, in another process perhaps, opens a journal of its own for the same run."""
         return self.__dict__ | {"_writer": None, "_client": None}
+
+    @rank_zero_only
+    def _open_on_rank_zero(self) -> None:
+        if self._writer is None:
+            self._open()
 
     def _open(self) -> None:
         import mlflow

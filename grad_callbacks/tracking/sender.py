@@ -353,7 +353,7 @@ class Sender:
 
 
 def _code(error: MlflowException) -> int:
-    return int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+    return int(error.get_http_status_code())
 
 
 def _metrics(entry: Entry) -> list[Metric]:
