@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,24 +23,23 @@ NOBODY = "http://127.0.0.1:9"  # where no server is
 class Server:
     """A light ``mlflow server`` on loopback with a store of its own, that can be killed, frozen and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str = "") -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.store = store or f"sqlite:///{folder}/mlflow.db"
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def store(self) -> str:
-        return f"sqlite:///{self.folder}/mlflow.db"
-
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.store]
-        command += ["--artifacts-destination", str(self.folder / "artifacts"), "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--workers", "1"]
+        destination = str(self.folder / "artifacts")
+        command = [sys.executable, "-m", "mlflow", "server", "--artifacts-destination", destination]
+        command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        # The store's address may hold a password: in the environment `ps` does not show it.
+        store = {"MLFLOW_BACKEND_STORE_URI": self.store}
         light = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "server.log").open("ab") as output:
             self._process = subprocess.Popen(
-                command, env=_environment() | light, start_new_session=True, stdout=output, stderr=output
+                command, env=_environment() | store | light, start_new_session=True, stdout=output, stderr=output
             )
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
@@ -49,6 +47,7 @@ class Server:
                 urlopen(f"{self.uri}/health", timeout=5).close()
                 return
             except OSError:
+                assert self._process.poll() is None, (self.folder / "server.log").read_text()
                 time.sleep(0.2)
         raise TimeoutError("the server did not start")
 
@@ -67,40 +66,6 @@ class Server:
     def _signal(self, number: int) -> None:
         assert self._process is not None
         os.killpg(self._process.pid, number)
-
-
-class SlowProxy:
-    """Passes connections on to a server, and holds back every request by ``delay`` seconds."""
-
-    def __init__(self, port: int, delay: float) -> None:
-        self._target, self._delay = port, delay
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.uri = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:
-                return
-            threading.Thread(target=self._pump, args=(client, server, self._delay), daemon=True).start()
-            threading.Thread(target=self._pump, args=(server, client, 0.0), daemon=True).start()
-
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket, delay: float) -> None:
-        try:
-            while data := source.recv(65536):
-                time.sleep(delay)
-                sink.sendall(data)
-        except OSError:
-            pass
-        finally:
-            sink.close()
 
 
 ZYGOTE = """
@@ -225,7 +190,7 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from experiments.bench.proxy import SlowProxy
 from grad_callbacks.tracking import sync
 from grad_callbacks.tracking.journal import Journal, journals
 from tests.tracking.servers import (
@@ -19,7 +20,6 @@ from tests.tracking.servers import (
     Child,
     Nursery,
     Server,
-    SlowProxy,
     artifacts_of,
     steps_of,
     the_run,
@@ -36,9 +36,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, fresh_store: Path) -> Itera
     folder = tmp_path_factory.mktemp("server")
     (folder / "mlflow.db").write_bytes(fresh_store.read_bytes())
     made = Server(folder)
-    made.start()
-    yield made
-    made.kill()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
 
 
 @pytest.fixture
@@ -167,6 +169,7 @@ def test_a_slow_server_does_not_slow_the_steps(
 
 
 RESUMABLE = """
+import time
 from grad_callbacks.tracking import JournaledMLFlowLogger
 logger = JournaledMLFlowLogger("{experiment}", tracking_uri="{uri}", run_id={run_id!r})
 first = {first}
@@ -175,6 +178,7 @@ for step in range(first, {last}):
         logger.experiment.log_text(logger.run_id, "text", f"texts/{{step}}.txt")
     logger.log_metrics({{"loss": 1.0, "acc": step}}, step=step)
     print(step, flush=True)
+    time.sleep(0.001)
 logger.finalize("success")
 logger.close()
 """
