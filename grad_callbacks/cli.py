@@ -67,13 +67,14 @@ def _parser() -> argparse.ArgumentParser:
 def _ui(options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from grad_callbacks.tracking.masking import mask_address
     from grad_callbacks.tracking.server import free_port, start_server, stop_server, wait_until_ready
     from grad_callbacks.tracking.store import default_store, prepare_store
 
     store = options.store or default_store()
     prepare_store(store)
     console = Console(soft_wrap=True)
-    console.print(f"Starting MLflow on {store} …")
+    console.print(f"Starting MLflow on {mask_address(store)} …")
     port = free_port(options.port)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop like Ctrl-C does
     server = start_server(store, port)
