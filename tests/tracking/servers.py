@@ -100,6 +100,7 @@ class Nursery:
 
     def __init__(self) -> None:
         root = Path(__file__).resolve().parents[2]
+        self._children: list[Child] = []
         self._process = subprocess.Popen(
             [sys.executable, "-c", ZYGOTE],
             env=_environment() | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
@@ -115,9 +116,14 @@ class Nursery:
         task = {"code": code, "cwd": str(cwd), "output": str(output), "environment": environment}
         self._process.stdin.write(json.dumps(task) + "\n")
         self._process.stdin.flush()
-        return Child(int(self._process.stdout.readline()), output)
+        child = Child(int(self._process.stdout.readline()), output)
+        self._children.append(child)
+        return child
 
     def close(self) -> None:
+        for child in self._children:
+            if not child.has_ended():  # left behind by a test that failed
+                child.send(signal.SIGKILL)
         self._process.kill()
         self._process.wait()
 
