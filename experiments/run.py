@@ -13,22 +13,27 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is imported
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.sweep import as_child
 from experiments.tasks import Task
 from grad_callbacks import GradientMonitor
 from grad_callbacks.tracking import (
+    JournaledMLFlowLogger,
     StoreError,
     default_artifacts,
     default_store,
     prepare_store,
     true_status,
 )
+from grad_callbacks.tracking.masking import mask
 
 
 def run_name(scenario: str, variant: str, guard: str, seed: int) -> str:
@@ -126,9 +131,15 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _logger(cfg: DictConfig) -> Logger | None:
-    if "tracking_uri" in cfg.logger:
-        prepare_store(cfg.logger.tracking_uri)
-    return _make(cfg, "logger") if "_target_" in cfg.logger else None
+    if "_target_" not in cfg.logger:
+        return None
+    if "tracking_uri" not in cfg.logger:
+        return _make(cfg, "logger")
+    if cfg.logger.tracking_uri.startswith("sqlite:"):
+        prepare_store(
+            cfg.logger.tracking_uri
+        )  # a file that cannot be written is a mistake, a server that is down is not
+    return _make(cfg, "logger", **as_child())
 
 
 @contextmanager
@@ -136,10 +147,12 @@ def _logged(logger: Logger | None, cfg: DictConfig) -> Iterator[None]:
     """Log the resolved config, and keep the status of an MLflow run true."""
     with ExitStack() as stack:
         if logger is not None:
-            resolved = OmegaConf.to_container(cfg, resolve=True)
+            resolved = mask(OmegaConf.to_container(cfg, resolve=True))
+            if isinstance(logger, JournaledMLFlowLogger):
+                stack.callback(logger.close)
             if isinstance(logger, MLFlowLogger):
                 stack.enter_context(true_status(logger.experiment, str(logger.run_id)))
-                logger.experiment.log_text(logger.run_id, OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
+                logger.experiment.log_text(logger.run_id, OmegaConf.to_yaml(resolved), "config.yaml")
             logger.log_hyperparams(dict(_flat(resolved)))
         yield
 
@@ -155,6 +168,8 @@ def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def main(cfg: DictConfig) -> float:
     """Train once and return the final accuracy, which a Hydra sweeper can maximise."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run(cfg).accuracy  # after an error Hydra goes on with the other jobs, and raises it at the end
     with one_line_errors():
         return run(cfg).accuracy
 

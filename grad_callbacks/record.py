@@ -12,6 +12,7 @@ from grad_callbacks.gradients import History
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.loss import LossTrack
 from grad_callbacks.report import write_report
+from grad_callbacks.summary import summarise
 
 
 class Record:
@@ -77,10 +78,14 @@ class Record:
         return self.readings.to_frame()
 
     def report(self) -> str:
-        """Return verdict, alerts, interventions and the layers' profile as markdown."""
+        """Return verdict, summary, the layers' profile, alerts and interventions as markdown."""
         return write_report(
             self.verdict, self.outcome, self.alerts, self.interventions, self.history(), self.still_wrong, self.loss
         )
+
+    def summary(self) -> list[tuple[str, str]]:
+        """Return the report's first lines: headings and sentences (see :func:`grad_callbacks.summary.summarise`)."""
+        return summarise(self.outcome, self.alerts, self.interventions, self.history(), self.still_wrong, self.loss)
 
     def feed(self, loss: object, optimizer: int = 0) -> None:
         """Note the loss of a step (see :meth:`LossTrack.feed`), after its judgement if that comes in the step."""

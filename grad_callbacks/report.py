@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict, leading
+from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.loss import LossTrack
+from grad_callbacks.summary import short_names, summarise
 
 MAX_ENTRIES = 8  # alerts and interventions that are written out; the rest is counted
 MAX_LAYERS = 24  # rows of the profile
@@ -26,7 +26,7 @@ def write_report(
     still_wrong: Sequence[Kind],
     loss: LossTrack,
 ) -> str:
-    """Return the report.
+    """Return the report: a summary in five lines, the profile over depth, then alerts and interventions one by one.
 
     Args:
         verdict: What was wrong with the run.
@@ -37,45 +37,22 @@ def write_report(
         still_wrong: Kinds of trouble that were there at the last reading.
         loss: The training loss before the first alert and now.
     """
-    steps = history["step"]
-    span = "no readings"
-    if len(steps):
-        span = f"{steps.max() - steps.min() + 1} steps, {history['layer'].nunique()} layers"
-    summary = _summary(alerts, interventions, still_wrong, loss)
-    lines = [f"# Gradients: {verdict}, {outcome}", "", f"{span}. {summary}", ""]
+    summary = summarise(outcome, alerts, interventions, history, still_wrong, loss)
+    lines = [f"# Gradients: {verdict}, {outcome}", "", *(f"- **{name}**: {told}" for name, told in summary), ""]
+    if len(history):
+        lines += ["## Profile over depth", "", *_profile(history), ""]
     if alerts:
         lines += ["## Alerts", "", *_limited([_alert(alert) for alert in alerts]), ""]
     if interventions:
         lines += ["## Interventions", "", *_limited([_intervention(i) for i in interventions]), ""]
-    if len(steps):
-        lines += ["## Profile over depth", "", *_profile(history), ""]
     return "\n".join(lines)
 
 
-def _summary(
-    alerts: Sequence[Alert], interventions: Sequence[Intervention], still_wrong: Sequence[Kind], loss: LossTrack
-) -> str:
-    if not alerts:
-        return "No alert was raised and nothing was changed."
-    told = [f"First alert at step {alerts[0].step}. Likely cause: {leading(alerts).cause}."]
-    remedies = ", ".join(dict.fromkeys(intervention.remedy for intervention in interventions))
-    told.append(f"Done: {remedies}." if remedies else "Nothing was changed.")
-    if still_wrong:
-        told.append(f"At the end gradients are still {' and '.join(still_wrong)}.")
-    else:
-        told.append("At the end gradients are calm.")
-    if math.isfinite(loss.before):
-        told.append(f"Training loss before the first alert {loss.before:.3g}, at the end {loss.now:.3g}.")
-    if still_wrong or not loss.has_returned or not interventions:
-        told.append(f"What helps: {leading(alerts).advice}.")
-    return " ".join(told)
-
-
 def _alert(alert: Alert) -> str:
-    layers = f" Layers: {_shortened(alert.layers)}." if alert.layers else ""
+    layers = f" Layers: {short_names(alert.layers, 6)}." if alert.layers else ""
     return (
-        f"- **step {alert.step}, {alert.kind} ({alert.severity})**: {alert.message}.{layers} "
-        f"Likely cause: {alert.cause}. Advice: {alert.advice}."
+        f"- **step {alert.step}, {alert.kind} ({alert.severity})**: {alert.message.rstrip('.')}.{layers} "
+        f"Likely cause: {alert.cause.rstrip('.')}. Advice: {alert.advice.rstrip('.')}."
     )
 
 
@@ -116,10 +93,6 @@ def _latest(history: pd.DataFrame, layer: str, column: str) -> float | None:
 def _limited(entries: list[str]) -> list[str]:
     rest = len(entries) - MAX_ENTRIES
     return entries if rest <= 0 else [*entries[:MAX_ENTRIES], f"- and {rest} more"]
-
-
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"
 
 
 def _number(value: Any) -> str:

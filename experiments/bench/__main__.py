@@ -15,7 +15,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is im
 
 import torch
 
-from experiments.bench import clipping, machine, recording, scaling, training
+from experiments.bench import clipping, delivery, machine, recording, scaling, training
 
 OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lambda: training.run(options.quick),
         lambda: scaling.run(options.quick, options.output.with_suffix(".png")),
         lambda: recording.run(options.quick),
+        lambda: delivery.run(options.quick),
     )
     text = f"{HEAD}\n{machine.describe()}\n"
     sys.stdout.write(text)

@@ -12,17 +12,17 @@ from experiments.bench.pacing import Fit
 from experiments.bench.timing import DEVICE
 
 
-def fitting(task: Task, logger: Logger, log_every_n_steps: int = 50) -> Fit:
+def fitting(task: Task, logger: Logger | None, log_every_n_steps: int = 50) -> Fit:
     """Return what trains ``task`` endlessly with given callbacks."""
     return partial(_fit, task, logger, log_every_n_steps)
 
 
-def _fit(task: Task, logger: Logger, log_every_n_steps: int, callbacks: list[Callback]) -> None:
+def _fit(task: Task, logger: Logger | None, log_every_n_steps: int, callbacks: list[Callback]) -> None:
     trainer = Trainer(
         accelerator="gpu" if DEVICE.type == "cuda" else "cpu",
         devices=1,
         callbacks=callbacks,
-        logger=logger,
+        logger=logger or False,
         max_epochs=1,
         log_every_n_steps=log_every_n_steps,
         enable_checkpointing=False,

@@ -17,13 +17,16 @@ from torch import Tensor
 
 from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
 from grad_callbacks.callbacks.bases import Callback
+from grad_callbacks.callbacks.channels import announce
 from grad_callbacks.callbacks.metrics import metrics
-from grad_callbacks.callbacks.recording import record
+from grad_callbacks.callbacks.recording import Recording
 from grad_callbacks.callbacks.replaying import Replaying
 from grad_callbacks.callbacks.surroundings import refuse_unsupported, surroundings, warn_of_spawning, watched_module
 from grad_callbacks.checks import at_least
+from grad_callbacks.course import Course
 from grad_callbacks.diagnosis import Batch
 from grad_callbacks.engine import Engine
+from grad_callbacks.gradients.histograms import Histograms
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.outlook import Outlook
 from grad_callbacks.prescription import Prescription
@@ -57,14 +60,14 @@ class GradientMonitor(Callback):
     ``grad/lr_effective``      learning rate of the first parameter group, with that factor
     =========================  ==============================================================
 
-    If an MLflow logger is among them, the run also gets tags, tables, a picture and the report when the
-    training ends.
+    If an MLflow logger is among them, the run also gets the config and the environment when the training starts, and
+    tags, tables, pictures, a page and the report when it ends; a W&B logger gets each alert as one of its own.
 
     Args:
         every_n_steps: Measure every so many optimizer steps. What happens between is not seen.
         rules: Rules, names or plain values (see :func:`grad_callbacks.spec.build`); by default all three
             built-in ones.
-        on_alert: Called with each alert on rank zero.
+        on_alert: Called with each alert on rank zero, such as a :class:`~grad_callbacks.notify.Notify`.
         diagnose: Look for the cause of an alert in model and batch: at most 20 times in a run, each time for the price
             of some steps. ``training_step`` is run again then, with everything that it does to module and random
             numbers undone and nothing logged. Say False if it does more than that, such as writing files.
@@ -81,6 +84,8 @@ class GradientMonitor(Callback):
 
     Attributes:
         record: All that the properties below read.
+        course: The few numbers of each step that the pictures show.
+        histograms: The gradients' entries at a few steps; only where an MLflow logger shows them.
     """
 
     def __init__(
@@ -105,6 +110,9 @@ class GradientMonitor(Callback):
 
     def _start_afresh(self) -> None:
         self.record = Record()
+        self.course = Course()
+        self.histograms = Histograms()
+        self._recording = Recording()
         self._engines: dict[int, Engine] = {}  # while training
         self._saved: dict[int, dict[str, Any]] = {}  # states that wait for their engine
         self._latest: dict[int, Outlook] = {}
@@ -179,6 +187,7 @@ class GradientMonitor(Callback):
         self._replaying = Replaying(trainer, pl_module) if self.diagnose else None
         for index, optimizer in enumerate(trainer.optimizers):
             self._engines[index] = self._engine(trainer, pl_module, optimizer, index)
+        self._recording.begin(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note the batch, and its place in the epoch, which tells a short accumulation window."""
@@ -204,6 +213,8 @@ class GradientMonitor(Callback):
         around = surroundings(trainer, pl_module, optimizer, self._batch_idx, self._losses)
         around = replace(around, batch=self._batch)
         self._has_stepped = True
+        if self._recording.shows_pictures and engine.index == 0:
+            self.histograms.offer(engine.gauge.layers, trainer.global_step, around.loss_scale)
         engine.before_step(trainer.global_step, around=around)
         if engine.measured == 0 and engine.seen > seen:
             self._warn_without_gradients(trainer, engine)
@@ -231,12 +242,16 @@ class GradientMonitor(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the record and each engine's state as plain data and tensors."""
         engines = self._saved | {index: engine.state_dict() for index, engine in self._engines.items()}
-        return {"record": self.record.state_dict(), "engines": engines}
+        pictures = {"course": self.course.state_dict(), "histograms": self.histograms.state_dict()}
+        return {"record": self.record.state_dict(), "engines": engines, "pictures": pictures}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`; engines take their part when the training starts."""
         self.record.load_state_dict(state_dict["record"])
         self._saved = dict(state_dict["engines"])
+        if pictures := state_dict.get("pictures"):
+            self.course.load_state_dict(pictures["course"])
+            self.histograms.load_state_dict(pictures["histograms"])
         for index, engine in self._engines.items():  # sharded strategies load after the start
             self._load(index, engine)
 
@@ -284,6 +299,7 @@ class GradientMonitor(Callback):
 
     def _take_in(self, trainer: Trainer, index: int, outlook: Outlook) -> None:
         self._latest[index] = outlook
+        self.course.note(outlook)
         self._unlogged |= bool(outlook.alerts or outlook.interventions)
         for alert in outlook.alerts:
             self._raise(trainer, alert)
@@ -297,6 +313,7 @@ class GradientMonitor(Callback):
             f"step {alert.step}: {alert.kind} gradients ({alert.severity}): {alert.message}.{layers} "
             f"Likely cause: {alert.cause}. Advice: {alert.advice}.",
         )
+        announce(trainer, alert)
         if self.on_alert is not None and trainer.is_global_zero:
             self.on_alert(alert)
 
@@ -335,4 +352,4 @@ class GradientMonitor(Callback):
         self._log_metrics(trainer)
         self._engines, self._latest = {}, {}  # they hold model and optimizer,
         self._batch, self._replaying = Batch(), None  # and so do these
-        record(trainer, self)
+        self._recording.end(trainer, self)

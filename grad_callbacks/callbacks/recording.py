@@ -1,40 +1,85 @@
-"""Hand the finished story to the MLflow runs among the Trainer's loggers."""
+"""Hand the story to the MLflow runs among the Trainer's loggers: what is known at the start, the rest at the end."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from grad_callbacks.callbacks.channels import is_logger
+
 if TYPE_CHECKING:
     from grad_callbacks.callbacks.monitor import GradientMonitor
+    from grad_callbacks.tracking.system import SystemMetrics
 
 
-def record(trainer: Trainer, monitor: GradientMonitor) -> None:
-    """Write tags, tables, picture and report to every MLflow run; a failure is a warning, never an exception."""
-    loggers = [logger for logger in trainer.loggers if _is_mlflow(logger)]
-    history = monitor.history()
-    if not loggers or not trainer.is_global_zero or history.empty:
-        return  # a run that failed before its first step has no verdict
-    from grad_callbacks.tracking import Story, record_story  # MLflow takes seconds to import: only where it is used
+class Recording:
+    """Writes to every MLflow run, on rank zero; a failure is a warning, never an exception.
 
-    story = Story(
-        verdict=monitor.verdict,
-        outcome=monitor.outcome,
-        alerts=tuple(monitor.alerts),
-        interventions=tuple(monitor.interventions),
-        history=history,
-        report=monitor.report(),
-    )
-    for logger in loggers:
-        try:
-            record_story(logger.experiment, str(logger.run_id), story)
-        except Exception as error:  # a tracking server that is down costs a warning, not the training
-            rank_zero_warn(f"the gradients' story could not be written to MLflow run {logger.run_id}: {error}")
+    Attributes:
+        shows_pictures: There is an MLflow run that will show what was gathered for it.
+    """
+
+    def __init__(self) -> None:
+        self.shows_pictures = False
+        self._environment: dict[str, str] = {}
+        self._system: list[SystemMetrics] = []
+
+    def begin(self, trainer: Trainer) -> None:
+        """Write the config and the environment, and start the system metrics if MLflow's own switch asks for them."""
+        loggers = _mlflow_loggers(trainer)
+        self.shows_pictures = bool(loggers)
+        if not loggers:
+            return
+        from grad_callbacks.tracking.context import record_context  # MLflow takes seconds to import: only where used
+        from grad_callbacks.tracking.system import SystemMetrics, wants_system_metrics
+
+        for logger in loggers:
+            try:
+                self._environment = record_context(logger.experiment, str(logger.run_id), cast(Any, trainer))
+                if wants_system_metrics():
+                    self._system.append(SystemMetrics(logger))
+            except Exception as error:  # a tracking server that is down costs a warning, not the training
+                _warn("config and environment", logger, error)
+
+    def end(self, trainer: Trainer, monitor: GradientMonitor) -> None:
+        """Write tags, tables, pictures, page and report."""
+        while self._system:
+            self._system.pop().stop()
+        loggers, history = _mlflow_loggers(trainer), monitor.history()
+        if not loggers or history.empty:
+            return  # a run that failed before its first step has no verdict
+        from grad_callbacks.tracking.story import Story, record_story
+
+        for logger in loggers:
+            try:
+                story = Story(
+                    verdict=monitor.verdict,
+                    outcome=monitor.outcome,
+                    alerts=tuple(monitor.alerts),
+                    interventions=tuple(monitor.interventions),
+                    history=history,
+                    report=monitor.report(),
+                    name=str(getattr(logger, "_run_name", None) or ""),
+                    summary=tuple(monitor.record.summary()),
+                    course=monitor.course.to_frame(),
+                    histograms=tuple(monitor.histograms.bring_home()),
+                    environment=self._environment,
+                )
+                record_story(logger.experiment, str(logger.run_id), story)
+            except Exception as error:  # nor does it cost what has been trained
+                _warn("gradients' story", logger, error)
+
+
+def _mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:
+    return [logger for logger in trainer.loggers if _is_mlflow(logger)] if trainer.is_global_zero else []
 
 
 def _is_mlflow(logger: Logger) -> TypeGuard[MLFlowLogger]:
-    # By name: that of `pytorch_lightning` is another class.
-    return any(cls.__name__ == "MLFlowLogger" for cls in type(logger).__mro__)
+    return is_logger(logger, "MLFlowLogger")
+
+
+def _warn(what: str, logger: MLFlowLogger, error: Exception) -> None:
+    rank_zero_warn(f"the {what} could not be written to MLflow run {logger.run_id}: {error}")

@@ -13,8 +13,8 @@ from grad_callbacks.checks import positive
 from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.profile import decay_per_layer, early_to_late
 from grad_callbacks.rules.baseline import Baseline
-from grad_callbacks.rules.course import Course
 from grad_callbacks.rules.episode import CALM, Episode
+from grad_callbacks.rules.loss_course import LossCourse
 
 SUSTAINED = 3  # readings within which a second alarm tells a diverging run from two bad batches
 EARLY = 20  # readings at the start, in which every step's motion is measured
@@ -30,17 +30,8 @@ MIN_DEPTH = 5  # layers over which a growth can be fitted
 # growth  the error grows on its way back through the layers
 # fled    one of these a step ago, and now nothing is finite
 Sight = Literal["sweep", "spike", "jump", "thrown", "cast", "lost", "growth", "fled"]
-# How many readings in a row must show it, where one is not enough: a loss that a first step has thrown up may come down by itself.
-_LASTING: dict[Sight, int] = {
-    "sweep": 1,
-    "spike": 1,
-    "jump": 2,
-    "thrown": 2,
-    "cast": 1,
-    "lost": 3,
-    "growth": 3,
-    "fled": 1,
-}
+# How many readings in a row must show it, if not one: a loss that a first step has thrown up may come down by itself.
+_LASTING: dict[Sight, int] = {"jump": 2, "thrown": 2, "lost": 3, "growth": 3}
 
 
 class Exploding:
@@ -99,7 +90,7 @@ class Exploding:
         self.rise = positive("rise", rise)
         self.growth = positive("growth", growth)
         self._baseline = Baseline(limit=self.factor)
-        self._course = Course()
+        self._course = LossCourse()
         self._episode = Episode()
         self._first: list[float] = []  # norm and loss of the first reading
         self._last_norm = math.inf

@@ -12,7 +12,7 @@ from grad_callbacks.alerts import Alert, Kind
 from grad_callbacks.checks import at_least, fraction
 from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.profile import Profile, decay_per_layer, early_to_late
-from grad_callbacks.rules.course import Course
+from grad_callbacks.rules.loss_course import LossCourse
 
 _SATURATING = ("Sigmoid", "Tanh", "Softsign", "Hardsigmoid", "Hardtanh")
 
@@ -59,7 +59,7 @@ class Vanishing:
         self.motion = fraction("motion", motion)
         self.patience = at_least("patience", patience, 1)
         self.through_time = fraction("through_time", through_time)
-        self._course = Course()
+        self._course = LossCourse()
         self._still = 0  # readings in a row with the shape, over early layers that stand still
         self._stalled = 0  # readings in a row with the shape and nothing learned yet
         self._forgotten = 0  # the same for the shape through time

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from grad_callbacks.alerts import Alert
+from grad_callbacks.gradients.histograms import HIGHEST, LOWEST, PER_DECADE, Histogram
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.tracking.compare import run_label
+from grad_callbacks.tracking.grid import MAX_COLUMNS, grid_of, layers_of
 
-MAX_COLUMNS = 600  # steps are joined into this many columns at most
+__all__ = [
+    "MAX_COLUMNS",
+    "comparison",
+    "course_picture",
+    "heatmap",
+    "histogram_picture",
+    "profile_picture",
+    "profile_steps",
+]
+
 MAX_LABELS = 40
+MAX_NAME = 34  # characters of a layer's name
+ALERT, INTERVENTION = "#e4572e", "#2e6fb7"
+NONFINITE, ZERO, NOTHING = "#d81b60", "#20232a", "#dcdcdc"
 COLOURS = {"healthy": "#4c9f70", "repaired": "#3f7fb5", "unrepaired": "#d1603d", "": "#9a9a9a"}
 
 
@@ -27,42 +43,123 @@ def heatmap(history: pd.DataFrame, alerts: Sequence[Alert], interventions: Seque
         alerts: Marked by a dashed line at their step.
         interventions: Marked by a solid line at their step.
     """
-    order = history.drop_duplicates("layer").sort_values("depth")["layer"].tolist()
-    with np.errstate(divide="ignore"):
-        log_norm = np.log10(history["norm"].to_numpy())
-    log_norm[~np.isfinite(log_norm)] = np.nan  # no gradient, or a non-finite one: left blank
-    steps = history["step"].to_numpy()
-    first, last = int(steps.min()), int(steps.max())
-    width = max(1, -(-(last - first + 1) // MAX_COLUMNS))
-    table = (
-        pd.DataFrame({"layer": history["layer"], "column": (steps - first) // width, "log_norm": log_norm})
-        .pivot_table(index="layer", columns="column", values="log_norm", aggfunc="mean", dropna=False)
-        .reindex(order)
-    )
-    figure = Figure(figsize=(10, 1.6 + 0.28 * min(len(order), MAX_LABELS)), layout="constrained")
+    grid = grid_of(history, "norm")
+    rows = len(grid.layers)
+    figure = Figure(figsize=(10, 1.8 + 0.28 * min(rows, MAX_LABELS)), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_facecolor("#dddddd")
-    columns = table.columns.to_numpy(dtype=np.int64)
-    x = first + np.append(columns, columns[-1] + 1) * width - 0.5
-    mesh = axes.pcolormesh(x, np.arange(len(order) + 1) - 0.5, table.to_numpy(), cmap="viridis", shading="flat")
+    axes.set_facecolor(NOTHING)
+    y = np.arange(rows + 1) - 0.5
+    mesh = axes.pcolormesh(grid.edges, y, grid.log10, cmap="viridis", shading="flat")
     figure.colorbar(mesh, ax=axes, label="log10 of the gradient norm")
-    for marks, style, name in ((alerts, "--", "alert"), (interventions, "-", "intervention")):
-        for i, step in enumerate(sorted({mark.step for mark in marks})):
-            axes.axvline(step, color="#ff5a36", linestyle=style, linewidth=1.3, label=name if i == 0 else None)
-    if alerts or interventions:
-        axes.legend(loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2, frameon=False, fontsize=8)
-    shown = np.unique(np.linspace(0, len(order) - 1, min(len(order), MAX_LABELS)).astype(int))
-    axes.set_yticks(shown, [order[i] for i in shown], fontsize=8)
-    axes.set(ylim=(len(order) - 0.5, -0.5), xlim=(x[0], x[-1]), xlabel="step")
+    special = []
+    for cells, colour, name in ((grid.zero, ZERO, "zero"), (grid.nonfinite, NONFINITE, "NaN or infinite")):
+        if cells.any():
+            shown = np.ma.masked_where(~cells, np.ones(cells.shape))
+            axes.pcolormesh(grid.edges, y, shown, cmap=ListedColormap([colour]), shading="flat")
+            special.append(Patch(color=colour, label=name))
+    lines = _mark(axes, alerts, interventions)
+    if lines or special:
+        figure.legend(handles=[*lines, *special], loc="outside upper right", ncols=4, frameon=False, fontsize=8)
+    axes.set_title("Gradient norm by layer and step", loc="left", fontsize=10, fontweight="bold")
+    _name_layers(axes, grid.layers)
+    axes.set(xlim=(grid.edges[0], grid.edges[-1]), xlabel="step")
+    return figure
+
+
+def profile_picture(history: pd.DataFrame, alerts: Sequence[Alert]) -> Figure:
+    """Draw each layer's root mean square gradient over depth: at the first, the alert's and the last reading.
+
+    Args:
+        history: One row per step and layer, at least one.
+        alerts: The first one's step is shown, if it is neither the first nor the last.
+    """
+    layers = layers_of(history)
+    figure = Figure(figsize=(8, 1.4 + 0.28 * min(len(layers), MAX_LABELS)), layout="constrained")
+    axes = figure.add_subplot()
+    for step, colour, name in profile_steps(history, alerts):
+        rms = history[history["step"] == step].drop_duplicates("layer").set_index("layer")["rms"].reindex(layers)
+        shown = rms.where(np.isfinite(rms) & (rms > 0)).to_numpy()
+        axes.plot(shown, np.arange(len(layers)), "o-", color=colour, label=f"{name} (step {step})", markersize=4)
+    axes.set_xscale("log")
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title("Gradient over depth, before and after", loc="left", fontsize=10, fontweight="bold")
+    axes.set_xlabel("root mean square of the layer's gradient entries")
+    _name_layers(axes, layers)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
+def profile_steps(history: pd.DataFrame, alerts: Sequence[Alert]) -> list[tuple[int, str, str]]:
+    """Return step, colour and name of the profiles worth a look."""
+    steps = np.unique(history["step"].to_numpy())
+    first, last = int(steps[0]), int(steps[-1])
+    chosen = [(first, "#9a9a9a", "first reading")]
+    if alerts and first < alerts[0].step < last and alerts[0].step in steps:
+        chosen.append((alerts[0].step, ALERT, "first alert"))
+    return [*chosen, (last, INTERVENTION, "last reading")] if last > first else chosen
+
+
+def course_picture(course: pd.DataFrame, alerts: Sequence[Alert], interventions: Sequence[Intervention]) -> Figure:
+    """Draw the global norm before and after clipping, the effective learning rate, and the training loss over steps.
+
+    Args:
+        course: As :meth:`grad_callbacks.course.Course.to_frame` returns it, at least one row.
+        alerts: Marked by a dashed line at their step.
+        interventions: Marked by a solid line at their step.
+    """
+    rows = course[course["optimizer"] == course["optimizer"].iloc[0]]
+    has_loss = bool(np.isfinite(rows["loss"]).any())
+    figure = Figure(figsize=(10, 6.4 if has_loss else 4.6), layout="constrained")
+    axes = figure.subplots(3 if has_loss else 2, sharex=True, height_ratios=[2, 1, 1.3] if has_loss else [2, 1])
+    steps = rows["step"].to_numpy()
+    _line(axes[0], steps, rows["norm"], "#9a9a9a", "before clipping", width=2.2)
+    _line(axes[0], steps, rows["norm_clipped"], "#1b7f5c", "of the step taken", width=1.1)
+    axes[0].legend(loc="upper left", frameon=False, fontsize=8, ncols=2)
+    _line(axes[1], steps, rows["lr_effective"], "#7a4fa3")
+    titles = ["Gradient norm, before and after clipping", "Learning rate in effect"]
+    if has_loss:
+        _line(axes[2], steps, rows["loss"], "#444444")
+        titles.append("Training loss")
+    for ax, title in zip(axes, titles, strict=True):
+        lines = _mark(ax, alerts, interventions)
+        ax.set_title(title, loc="left", fontsize=10, fontweight="bold")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", alpha=0.3)
+    axes[-1].set_xlabel("step")
+    if lines:
+        figure.legend(handles=lines, loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def histogram_picture(histogram: Histogram) -> Figure:
+    """Draw how large the gradient's entries were: log10 of their size across, one layer a row, dark is many."""
+    rows = len(histogram.layers)
+    figure = Figure(figsize=(8, 1.3 + 0.26 * min(rows, MAX_LABELS)))
+    figure.subplots_adjust(
+        left=0.3, right=0.97, bottom=0.5 / figure.get_figheight(), top=1 - 0.35 / figure.get_figheight()
+    )
+    axes = figure.add_subplot()
+    edge = 1 / PER_DECADE
+    extent = (LOWEST - edge, HIGHEST + edge, rows - 0.5, -0.5)
+    axes.imshow(histogram.shares, aspect="auto", cmap="magma_r", vmin=0, vmax=0.25, extent=extent)
+    axes.set_title(f"Size of the gradient's entries at step {histogram.step}", loc="left", fontsize=10)
+    axes.set_xlabel(
+        "log10 of an entry's size (left edge: smaller or zero; right edge: larger or not finite)", fontsize=8
+    )
+    _name_layers(axes, histogram.layers)
     return figure
 
 
 def comparison(table: pd.DataFrame) -> Figure:
-    """Draw the final accuracy of every run as a bar, scenario by scenario, coloured by outcome.
+    """Draw what every run came to as a bar, scenario by scenario, coloured by outcome.
 
     Args:
         table: From :func:`grad_callbacks.tracking.compare`, at least one row.
     """
+    metric = table.attrs.get("metric", "val/accuracy")
+    finite = table["accuracy"][np.isfinite(table["accuracy"])]
+    highest = 1.0 if finite.empty else max(1.0, 1.05 * float(finite.max()))
     several_seeds = len(set(table["seed"])) > 1
     scenarios = list(dict.fromkeys(table["scenario"]))
     heights = [len(table[table["scenario"] == scenario]) for scenario in scenarios]
@@ -74,14 +171,14 @@ def comparison(table: pd.DataFrame) -> Figure:
         y = np.arange(len(rows))
         ax.barh(y, rows["accuracy"].fillna(0), color=[COLOURS[outcome] for outcome in rows["outcome"]], height=0.7)
         for i, (_, row) in enumerate(rows.iterrows()):
-            inside = row["accuracy"] > 0.6
+            inside = row["accuracy"] > 0.6 * highest
             align, colour = ("right", "white") if inside else ("left", "black")
             ax.text(row["accuracy"], i, f" {_told(row)} ", va="center", ha=align, color=colour, fontsize=8)
         ax.set_yticks(y, labels, fontsize=8)
         ax.invert_yaxis()
         ax.set_title(scenario, loc="left", fontsize=9, fontweight="bold")
         ax.spines[["top", "right"]].set_visible(False)
-    axes[-1].set(xlim=(0, 1), xlabel="final validation accuracy")
+    axes[-1].set(xlim=(0, highest), xlabel=f"last {metric}")
     used = [outcome for outcome in COLOURS if outcome in set(table["outcome"])]
     names = [outcome or "not watched" for outcome in used]
     handles = [Patch(color=COLOURS[outcome]) for outcome in used]
@@ -95,3 +192,45 @@ def _told(row: Any) -> str:
         return accuracy
     done = "nothing done" if row["remedies"] == "none" else row["remedies"]
     return f"{accuracy}  {row['verdict']} at step {row['first_alert_step']}: {done}"
+
+
+def _line(axes: Axes, steps: np.ndarray, values: pd.Series, colour: str, label: str = "", width: float = 1.4) -> None:
+    numbers = values.to_numpy(dtype=np.float64)
+    finite = numbers[np.isfinite(numbers)]
+    positive = finite[finite > 0]
+    shown = np.where(np.isfinite(numbers), numbers, np.nan)
+    if len(positive) and (finite >= 0).all() and positive.max() > 20 * positive.min():
+        axes.set_yscale("log")
+        shown = np.fmax(
+            shown, np.where(np.isnan(shown), np.nan, positive.min())
+        )  # a skipped step's zero: at the bottom
+    axes.plot(steps, shown, color=colour, linewidth=width, label=label or None)
+
+
+def _mark(axes: Axes, alerts: Sequence[Alert], interventions: Sequence[Intervention]) -> list[object]:
+    marked: list[object] = []
+    for marks, colour, style, name in (
+        (_steps(alerts), ALERT, "--", "alert"),
+        (_steps(interventions), INTERVENTION, "-", "intervention"),
+    ):
+        above = 4 if style == "--" else 3  # a dashed alert stays visible on the line of its intervention
+        lines = [
+            axes.axvline(step, color=colour, linestyle=style, linewidth=1, alpha=0.8, label=name, zorder=above)
+            for step in marks
+        ]
+        marked += lines[:1]
+    return marked
+
+
+def _steps(marks: Iterable[Alert | Intervention]) -> list[int]:
+    return sorted({mark.step for mark in marks})
+
+
+def _name_layers(axes: Axes, layers: Sequence[str]) -> None:
+    shown = np.unique(np.linspace(0, len(layers) - 1, min(len(layers), MAX_LABELS)).astype(int))
+    axes.set_yticks(shown, [_name(layers[i]) for i in shown], fontsize=8)
+    axes.set_ylim(len(layers) - 0.5, -0.5)
+
+
+def _name(layer: str) -> str:
+    return layer if len(layer) <= MAX_NAME else "…" + layer[-MAX_NAME + 1 :]

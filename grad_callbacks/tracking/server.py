@@ -28,9 +28,10 @@ def start_server(store: str, port: int) -> subprocess.Popen[bytes]:
     MLflow's own defaults start 15 processes; without its job runner and with one worker it needs a sixth of
     the memory.
     """
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
-    command += ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--uvicorn-opts", "--log-level warning"]
     light = {
+        "MLFLOW_BACKEND_STORE_URI": store,  # here `ps` does not show a password in it
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONWARNINGS": "ignore",

@@ -19,17 +19,30 @@ class StoreError(RuntimeError):
     """The store cannot be used; the message says which and why."""
 
 
-def default_store() -> str:
-    """Return ``$MLFLOW_TRACKING_URI`` or else ``mlflow.db`` in the working folder, as an absolute SQLite address.
+def default_store(folder: str | os.PathLike[str] | None = None) -> str:
+    """Return ``$MLFLOW_TRACKING_URI`` or else ``mlflow.db`` in a folder, as an absolute SQLite address.
 
     MLflow's own default, a folder of files, is refused by MLflow itself since 3.10.
+
+    Args:
+        folder: By default the working folder.
     """
-    return os.environ.get("MLFLOW_TRACKING_URI") or _SQLITE + str(Path.cwd() / "mlflow.db")
+    return os.environ.get("MLFLOW_TRACKING_URI") or _SQLITE + str(_absolute(folder) / "mlflow.db")
 
 
-def default_artifacts() -> str | None:
-    """Return the address of ``mlartifacts`` in the working folder; None where a server decides."""
-    return (Path.cwd() / "mlartifacts").as_uri() if default_store().startswith(_SQLITE) else None
+def default_artifacts(folder: str | os.PathLike[str] | None = None) -> str | None:
+    """Return the address of ``mlartifacts`` in a folder; None where a server decides."""
+    return (_absolute(folder) / "mlartifacts").as_uri() if default_store().startswith(_SQLITE) else None
+
+
+def default_journals(folder: str | os.PathLike[str] | None = None) -> Path:
+    """Return ``$GRAD_CALLBACKS_JOURNAL``, or else ``mlflow-journal`` in a folder."""
+    named = os.environ.get("GRAD_CALLBACKS_JOURNAL")
+    return Path(named).absolute() if named else _absolute(folder) / "mlflow-journal"
+
+
+def _absolute(folder: str | os.PathLike[str] | None) -> Path:
+    return Path.cwd() if folder is None else Path(folder).absolute()
 
 
 def prepare_store(uri: str) -> MlflowClient:
@@ -56,6 +69,16 @@ def prepare_store(uri: str) -> MlflowClient:
             return _connect(uri)
     except (OSError, sqlite3.Error, Timeout) as error:
         raise _unusable(uri, error) from error
+
+
+def open_store(uri: str) -> None:
+    """Make an SQLite store's tables if they are not there; of another store nothing is asked.
+
+    Raises:
+        StoreError: If the SQLite store cannot be read or written.
+    """
+    if uri.startswith(_SQLITE):
+        prepare_store(uri)
 
 
 def _connect(uri: str) -> MlflowClient:

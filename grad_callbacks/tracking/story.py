@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import RunTag
+from PIL import Image
 
 from grad_callbacks.alerts import Alert, Outcome, Verdict, leading
+from grad_callbacks.gradients.histograms import Histogram
 from grad_callbacks.interventions import Intervention
-from grad_callbacks.tracking.pictures import heatmap
+from grad_callbacks.summary import short_names
+from grad_callbacks.tracking.masking import mask
+from grad_callbacks.tracking.page import run_page
+from grad_callbacks.tracking.pictures import course_picture, heatmap, histogram_picture, profile_picture
+from grad_callbacks.tracking.tables import ALERT_COLUMNS, INTERVENTION_COLUMNS, alert_rows, intervention_rows
 
 FOLDER = "gradients"
-NOTE_LIMIT = 8000  # characters that MLflow keeps of a tag
+PAGE = "run.html"
+NOTE_LIMIT = 8000  # characters that MLflow keeps of a description
+TAG_LIMIT = 500  # characters of a tag that a list of runs can show
+MAX_PICTURES = 10  # histograms that become pictures of their own; the page has them all
 
 
 @dataclass(frozen=True)
 class Story:
-    """What a monitor or guard has to tell about a finished run; see their attributes of the same names."""
+    """What a monitor or guard has to tell about a finished run; see their attributes of the same names.
+
+    Attributes:
+        name: The run's name.
+        summary: Headings and sentences, see :func:`grad_callbacks.summary.summarise`.
+        course: One row per step; may be empty.
+        histograms: Of the gradients' entries, in order.
+        environment: Versions and the like.
+    """
 
     verdict: Verdict
     outcome: Outcome
@@ -29,6 +48,11 @@ class Story:
     interventions: tuple[Intervention, ...]
     history: pd.DataFrame
     report: str
+    name: str = ""
+    summary: tuple[tuple[str, str], ...] = ()
+    course: pd.DataFrame = field(default_factory=pd.DataFrame)
+    histograms: tuple[Histogram, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def tags(self) -> dict[str, str]:
         """The tags to filter and group runs by."""
@@ -39,57 +63,91 @@ class Story:
             "grad.remedies": ", ".join(remedies) or "none",
         }
         if self.alerts:
+            told = leading(self.alerts)
             tags["grad.first_alert_step"] = str(self.alerts[0].step)
-            tags["grad.cause"] = leading(self.alerts).cause
+            tags["grad.cause"] = told.cause[:TAG_LIMIT]
+            tags["grad.layers"] = short_names(told.layers)[:TAG_LIMIT]
         return tags
 
 
 def record_story(client: MlflowClient, run_id: str, story: Story) -> None:
-    """Write tags, description, tables, history and picture.
+    """Write tags, description, tables, pictures and the page.
 
     =================================  =====================================================
     tags                               ``grad.verdict``, ``grad.outcome``, ``grad.remedies``,
-                                       ``grad.first_alert_step``, ``grad.cause``
+                                       ``grad.first_alert_step``, ``grad.cause``, ``grad.layers``
     description                        the report
+    ``gradients/run.html``             all of it as one interactive page that needs no network
+    ``gradients/heatmap.png``          layer by step, log10 of the norm, alerts marked
+    ``gradients/profile.png``          gradient over depth, before and after
+    ``gradients/course.png``           norm before and after clipping, learning rate, loss
     ``gradients/alerts.json``          table, one row per alert
     ``gradients/interventions.json``   table, one row per intervention
     ``gradients/history.parquet``      table, one row per step and layer
-    ``gradients/heatmap.png``          layer by step, log10 of the norm, alerts marked
+    ``gradients/steps.parquet``        table, one row per step
     ``gradients/report.md``            the report
+    image ``grad/histograms``          how large the gradient's entries were, at a few steps
     =================================  =====================================================
     """
-    tags = story.tags() | {"mlflow.note.content": _cut(story.report)}
+    report = mask(story.report)
+    tags = mask(story.tags()) | {"mlflow.note.content": note_of(report)}
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-    client.log_text(run_id, story.report, f"{FOLDER}/report.md")
-    client.log_table(run_id, _alerts(story.alerts), f"{FOLDER}/alerts.json")
-    client.log_table(run_id, _interventions(story.interventions), f"{FOLDER}/interventions.json")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "history.parquet"
-        story.history.to_parquet(path)
-        client.log_artifact(run_id, str(path), FOLDER)
-    if len(story.history):
-        client.log_figure(run_id, heatmap(story.history, story.alerts, story.interventions), f"{FOLDER}/heatmap.png")
-
-
-def _cut(report: str) -> str:
-    return report if len(report) <= NOTE_LIMIT else report[: NOTE_LIMIT - 3].rsplit("\n", 1)[0] + "\n…"
-
-
-def _alerts(alerts: Sequence[Alert]) -> pd.DataFrame:
-    columns = ["step", "kind", "severity", "message", "cause", "advice", "layers", "evidence", "optimizer"]
-    rows = [
-        {**alert.to_dict(), "layers": ", ".join(alert.layers), "evidence": _pairs(alert.evidence)} for alert in alerts
-    ]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _interventions(interventions: Sequence[Intervention]) -> pd.DataFrame:
-    columns = ["step", "remedy", "alert_kind", "detail", "optimizer"]
-    rows = [{**intervention.to_dict(), "detail": _pairs(intervention.detail)} for intervention in interventions]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _pairs(values: dict[str, float]) -> str:
-    return ", ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
+    client.log_table(run_id, _table(alert_rows(story.alerts), ALERT_COLUMNS), f"{FOLDER}/alerts.json")
+    client.log_table(
+        run_id, _table(intervention_rows(story.interventions), INTERVENTION_COLUMNS), f"{FOLDER}/interventions.json"
     )
+    with tempfile.TemporaryDirectory() as folder:
+        _write(story, report, Path(folder))
+        client.log_artifacts(run_id, folder, FOLDER)
+    for taken in _some(story.histograms):
+        client.log_image(run_id, _image(histogram_picture(taken)), key="grad/histograms", step=taken.step)
+
+
+def _write(story: Story, report: str, folder: Path) -> None:
+    (folder / "report.md").write_text(report, encoding="utf-8")
+    story.history.to_parquet(folder / "history.parquet")
+    pictures: dict[str, Figure] = {}
+    if len(story.course):
+        story.course.to_parquet(folder / "steps.parquet")
+        pictures["course"] = course_picture(story.course, story.alerts, story.interventions)
+    if len(story.history):
+        pictures["heatmap"] = heatmap(story.history, story.alerts, story.interventions)
+        pictures["profile"] = profile_picture(story.history, story.alerts)
+        (folder / PAGE).write_text(_page(story), encoding="utf-8")
+    for name, figure in pictures.items():
+        figure.savefig(folder / f"{name}.png", dpi=110)
+
+
+def _page(story: Story) -> str:
+    return run_page(
+        story.name,
+        story.verdict,
+        story.outcome,
+        story.summary,
+        story.history,
+        story.course,
+        story.alerts,
+        story.interventions,
+        story.histograms,
+        story.environment,
+    )
+
+
+def _some(histograms: Sequence[Histogram]) -> Sequence[Histogram]:
+    return histograms[:: -(-len(histograms) // MAX_PICTURES)] if histograms else ()
+
+
+def _image(figure: Figure) -> Image.Image:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return Image.open(buffer)
+
+
+def note_of(report: str) -> str:
+    """Return the report as a run's description: with a smaller heading, and cut at a line if it is too long."""
+    note = report.replace("# Gradients", "#### Gradients", 1)
+    return note if len(note) <= NOTE_LIMIT else note[: NOTE_LIMIT - 3].rsplit("\n", 1)[0] + "\n…"
+
+
+def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(mask(list(rows)), columns=list(columns))

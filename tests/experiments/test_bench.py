@@ -23,6 +23,7 @@ TITLES = [
     "A training step with the callbacks",
     "Cost by size",
     "Recording in MLflow",
+    "Logging to MLflow",
 ]
 
 

@@ -7,7 +7,16 @@ import pandas as pd
 import pytest
 
 from grad_callbacks import Alert, Intervention
-from grad_callbacks.tracking.pictures import MAX_COLUMNS, heatmap
+from grad_callbacks.course import COLUMNS
+from grad_callbacks.gradients.histograms import BINS, Histogram
+from grad_callbacks.tracking.pictures import (
+    MAX_COLUMNS,
+    course_picture,
+    heatmap,
+    histogram_picture,
+    profile_picture,
+    profile_steps,
+)
 
 
 def history(steps: list[int], layers: int, norm: float = 1.0) -> pd.DataFrame:
@@ -31,6 +40,7 @@ def test_any_history_can_be_drawn(frame: pd.DataFrame, columns: int, tmp_path: P
     mesh = figure.axes[0].collections[0].get_array()
     assert mesh.shape == (frame["layer"].nunique(), columns)
     assert columns <= MAX_COLUMNS
+    profile_picture(frame.assign(rms=frame["norm"]), []).savefig(tmp_path / "profile.png")
 
 
 def test_the_first_layer_is_on_top_and_marks_are_at_their_steps() -> None:
@@ -41,3 +51,43 @@ def test_the_first_layer_is_on_top_and_marks_are_at_their_steps() -> None:
     bottom, top = axes.get_ylim()
     assert bottom > top
     assert [line.get_xdata()[0] for line in axes.lines] == [10, 12]
+
+
+def test_what_is_not_finite_or_zero_is_told_apart() -> None:
+    frame = history([0, 1, 2], 2)
+    frame.loc[0, "norm"], frame.loc[1, "norm"] = 0.0, np.nan
+    figure = heatmap(frame, [], [])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["zero", "NaN or infinite"]
+
+
+def test_profiles_before_at_and_after_the_first_alert() -> None:
+    frame = history(list(range(20)), 3)
+    assert [step for step, _, _ in profile_steps(frame, [])] == [0, 19]
+    at = Alert("exploding", "warning", 7, (), "", {}, "", "")
+    assert [step for step, _, _ in profile_steps(frame, [at])] == [0, 7, 19]
+    assert [step for step, _, _ in profile_steps(history([0], 3), [])] == [0]
+
+
+def test_the_course_shows_clipping_rate_and_loss() -> None:
+    rows = [(step, 0, 10.0**step, 1.0, 0.1, 2.0) for step in range(5)]
+    at = Alert("exploding", "warning", 3, (), "", {}, "", "")
+    figure = course_picture(pd.DataFrame(rows, columns=list(COLUMNS)), [at], [Intervention(3, "x", "exploding", {})])
+    norm, rate, loss = figure.axes
+    assert norm.get_yscale() == "log"
+    assert norm.lines[0].get_ydata().tolist() == [1, 10, 100, 1000, 10000]
+    assert norm.lines[1].get_ydata().tolist() == [1] * 5
+    assert rate.lines[0].get_ydata().tolist() == [0.1] * 5
+    assert loss.lines[0].get_ydata().tolist() == [2.0] * 5
+    assert [line.get_xdata()[0] for line in norm.lines[2:]] == [3, 3]
+
+
+def test_without_a_loss_there_are_two_charts() -> None:
+    rows = [(step, 0, np.nan, np.inf, 0.1, np.nan) for step in range(3)]
+    figure = course_picture(pd.DataFrame(rows, columns=list(COLUMNS)), [], [])
+    assert len(figure.axes) == 2
+
+
+def test_a_histogram_is_a_picture(tmp_path: Path) -> None:
+    figure = histogram_picture(Histogram(25, tuple("abc"), np.full((3, BINS), 1 / BINS)))
+    figure.savefig(tmp_path / "histogram.png")
+    assert figure.axes[0].images[0].get_array().shape == (3, BINS)

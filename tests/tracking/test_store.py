@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from grad_callbacks.tracking import StoreError, default_artifacts, default_store, prepare_store
+from tests.tracking.servers import Nursery, steps_of, the_run
 
 
 def test_the_default_store_is_an_absolute_sqlite_file_in_the_working_folder(
@@ -25,15 +24,16 @@ def test_a_store_named_in_the_environment_wins(monkeypatch: pytest.MonkeyPatch) 
     assert default_artifacts() is None, "the server decides"
 
 
-def test_processes_that_start_together_share_a_fresh_store(tmp_path: Path) -> None:
+def test_processes_that_start_together_share_a_fresh_store(tmp_path: Path, nursery: Nursery) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    code = "import sys, grad_callbacks.tracking as t; t.prepare_store(sys.argv[1]).create_experiment(sys.argv[2])"
-    commands = [[sys.executable, "-c", code, uri, f"experiment {i}"] for i in range(3)]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for command in commands]
+    code = "from tests.tracking.training import staged; staged({!r}, {!r}, pause=-1, steps=10)"
+    processes = [nursery.start(code.format(f"experiment {i}", uri), tmp_path) for i in range(4)]
     for process in processes:
-        _, errors = process.communicate(timeout=180)
-        assert process.returncode == 0, errors.decode()
-    assert len(prepare_store(uri).search_experiments()) == 4
+        process.wait(180)
+        assert "ended normally" in process.said
+    client = prepare_store(uri)
+    for i in range(4):
+        assert steps_of(client, the_run(client, f"experiment {i}").info.run_id, "loss") == list(range(10))
 
 
 @pytest.mark.parametrize("path", ["no/such/folder/mlflow.db", "file/mlflow.db"])

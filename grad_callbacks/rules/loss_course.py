@@ -11,7 +11,7 @@ FIRST = 10  # losses that tell where the run began
 WINDOW = 5  # losses over which a level is taken: a median of 5 passes over two bad batches
 
 
-class Course:
+class LossCourse:
     """What rules ask of the training loss, whatever its scale: all is relative to where the run began.
 
     Losses that are unknown or not finite never enter.

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grad_callbacks.rules.course import Course
+from grad_callbacks.rules.loss_course import LossCourse
 
 
-def fed(*losses: float) -> Course:
-    course = Course()
+def fed(*losses: float) -> LossCourse:
+    course = LossCourse()
     for loss in losses:
         course.feed(loss)
     return course
@@ -46,7 +46,7 @@ def test_two_bad_batches_are_no_level() -> None:
 
 @given(st.lists(st.floats(-10, 10), max_size=40), st.integers(0, 40))
 def test_it_resumes(losses: list[float], cut: int) -> None:
-    whole, resumed = fed(*losses), Course()
+    whole, resumed = fed(*losses), LossCourse()
     resumed.load_state_dict(fed(*losses[:cut]).state_dict())
     for loss in losses[cut:]:
         resumed.feed(loss)

@@ -1,0 +1,72 @@
+"""Multiruns, as a user starts them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "guard=monitor", "model.width=8"]
+
+
+def multirun(cwd: Path, *overrides: str) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-m", "experiments.run", "-m", *QUICK, *overrides, f"hydra.sweep.dir={cwd}/multirun"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(arguments, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def family(client: MlflowClient) -> tuple[Run, dict[str, Run]]:
+    """The parent run and its children by name."""
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    children = {run.info.run_name: run for run in runs if run is not parents[0]}
+    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} <= {parents[0].info.run_id}
+    return parents[0], children
+
+
+def test_a_sweep_is_a_parent_with_children_named_by_what_differs(client: MlflowClient, tmp_path: Path) -> None:
+    process = multirun(tmp_path, "activation=relu,tanh", "model.depth=2")
+    assert process.wait(timeout=200) == 0, process.communicate()[1]
+    parent, children = family(client)
+    assert set(children) == {"activation=relu", "activation=tanh"}
+    assert children["activation=tanh"].data.params["activation._target_"] == "torch.nn.Tanh"
+    assert {run.info.status for run in children.values()} == {"FINISHED"}
+    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "activation=relu,tanh")
+    assert "model.depth=2" in parent.data.tags["sweep.overrides"]
+    assert not list((tmp_path / "mlflow-journal").iterdir())
+
+
+def test_a_sweep_that_fails_or_is_stopped_says_so_and_is_continued_under_its_parent(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    process = multirun(tmp_path, "activation=relu,tanh", "trainer.max_epochs=5000")
+    deadline = time.monotonic() + 100
+    while not _has_metrics(client) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+    parent, children = family(client)
+    assert parent.info.status == "KILLED"
+    assert {run.info.status for run in children.values()} == {"KILLED"}
+
+    process = multirun(tmp_path, "optimizer.lr=-1,0.01")
+    assert process.wait(timeout=200) == 2
+    assert process.stderr is not None
+    assert "experiments.run: optimizer: Invalid learning rate: -1" in process.stderr.read()
+    again, children = family(client)
+    assert again.info.run_id == parent.info.run_id
+    assert again.info.status == "FAILED"
+    assert children["optimizer.lr=0.01"].info.status == "FINISHED"
+
+
+def _has_metrics(client: MlflowClient) -> bool:
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return any("grad/norm" in run.data.metrics for run in client.search_runs(experiments))

@@ -1,0 +1,231 @@
+"""What a server and a disk can do to a training, with a real server. Counted afterwards: each thing exactly once."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from experiments.bench.proxy import SlowProxy
+from grad_callbacks.tracking import sync
+from grad_callbacks.tracking.journal import Journal, journals
+from tests.tracking.servers import (
+    NOBODY,
+    Child,
+    Nursery,
+    Server,
+    artifacts_of,
+    steps_of,
+    the_run,
+    twice,
+    wait_until,
+)
+
+STEPS, PAUSE = 40, 20
+HELD_UP = 10.0  # seconds that a training may lose in all
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, fresh_store: Path) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "mlflow.db").write_bytes(fresh_store.read_bytes())
+    made = Server(folder)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
+
+
+@pytest.fixture
+def client(server: Server) -> MlflowClient:
+    return MlflowClient(server.uri)
+
+
+class Training:
+    """A training of two stages in a process of its own."""
+
+    def __init__(self, nursery: Nursery, folder: Path, experiment: str, uri: str, before: str = "") -> None:
+        folder.mkdir()
+        self.folder, self.experiment = folder, experiment
+        code = (
+            f"{before}\nfrom tests.tracking.training import staged\nstaged({experiment!r}, {uri!r}, {PAUSE}, {STEPS})"
+        )
+        self.process: Child = nursery.start(code, folder)
+
+    def wait_for_pause(self) -> None:
+        assert wait_until((self.folder / f"at-{PAUSE}").exists), self.process.said
+
+    def go_on(self) -> None:
+        (self.folder / "go").touch()
+
+    def end(self) -> None:
+        """Let it run to its end, which must be a normal one, and soon."""
+        self.go_on()
+        self.process.wait()
+        [seconds] = re.findall(r"ended normally; ([\d.]+) seconds", self.process.said) or pytest.fail(self.process.said)
+        assert float(seconds) < HELD_UP
+
+    def sync(self, uri: str) -> list[str]:
+        return [run.state for run in sync(self.folder / "mlflow-journal", uri)]
+
+    def check(self, client: MlflowClient, status: str = "FINISHED") -> None:
+        """Everything is there, once."""
+        run = the_run(client, self.experiment)
+        assert steps_of(client, run.info.run_id, "loss") == list(range(STEPS))
+        assert steps_of(client, run.info.run_id, "epoch") == list(range(STEPS))
+        assert artifacts_of(client, run.info.run_id) == sorted(f"texts/{step}.txt" for step in range(0, STEPS, 10))
+        assert run.info.status == status
+        assert run.data.params["lr"] == "0.1"
+
+
+def test_no_server_from_the_start(nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path) -> None:
+    training = Training(nursery, tmp_path / "a", "absent", NOBODY)
+    training.end()
+    assert training.sync(server.uri) == ["sent"]
+    training.check(client)
+
+
+def test_a_server_that_is_killed_and_one_training_ends_before_it_is_back_and_another_later(
+    nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path
+) -> None:
+    early = Training(nursery, tmp_path / "a", "killed, not back", server.uri)
+    late = Training(nursery, tmp_path / "b", "killed, and back", server.uri)
+    early.wait_for_pause()
+    late.wait_for_pause()
+    server.kill()
+    early.end()
+    server.start()
+    late.end()
+    assert set(late.sync(server.uri)) <= {"sent"}  # if its last try was too early
+    late.check(client)
+    assert early.sync(server.uri) == ["sent"]
+    early.check(client)
+
+
+def test_a_frozen_server(nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path) -> None:
+    before = Training(nursery, tmp_path / "a", "frozen in mid-run", server.uri)
+    before.wait_for_pause()
+    server.freeze()
+    try:
+        after = Training(nursery, tmp_path / "b", "frozen at the start", server.uri)
+        before.end()
+        after.end()
+    finally:
+        server.thaw()
+    for training in (before, after):
+        assert training.sync(server.uri) == ["sent"]
+        training.check(client)
+
+
+def test_two_trainings_in_one_store_and_one_folder_of_journals(
+    nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path
+) -> None:
+    (tmp_path / "journal").mkdir()
+    both = []
+    for name in ("one", "other"):
+        code = f"import os; os.environ['GRAD_CALLBACKS_JOURNAL'] = {str(tmp_path / 'journal')!r}"
+        both.append(Training(nursery, tmp_path / name, name, server.uri, before=code))
+    for training in both:
+        training.end()
+        training.check(client)
+    assert not list((tmp_path / "journal").iterdir())
+
+
+FULL = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))  # no file of this process can grow beyond
+"""
+
+
+@pytest.mark.parametrize("size", [0, 2000])
+def test_a_disk_that_is_full(size: int, nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path) -> None:
+    if size == 0:  # not even the output of the process would find room: the folder is no folder instead
+        before = "import os; os.environ['GRAD_CALLBACKS_JOURNAL'] = '/dev/full/journal'"
+    else:
+        before = FULL.format(size=size)
+    training = Training(nursery, tmp_path / "a", f"full at {size}", server.uri, before)
+    training.end()
+    training.check(client)
+
+
+def test_a_slow_server_does_not_slow_the_steps(
+    nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path
+) -> None:
+    proxy = SlowProxy(server.port, delay=0.2)
+    try:
+        training = Training(nursery, tmp_path / "a", "slow", proxy.uri)
+        training.end()
+    finally:
+        proxy.close()
+    training.sync(server.uri)
+    training.check(client)
+
+
+RESUMABLE = """
+import time
+from grad_callbacks.tracking import JournaledMLFlowLogger
+logger = JournaledMLFlowLogger("{experiment}", tracking_uri="{uri}", run_id={run_id!r})
+first = {first}
+for step in range(first, {last}):
+    if step % 50 == 0:
+        logger.experiment.log_text(logger.run_id, "text", f"texts/{{step}}.txt")
+    logger.log_metrics({{"loss": 1.0, "acc": step}}, step=step)
+    print(step, flush=True)
+    time.sleep(0.001)
+logger.finalize("success")
+logger.close()
+"""
+
+
+def logged(said: str) -> int:
+    """How many steps the process has said to have logged."""
+    return sum(line.isdigit() for line in said.splitlines())
+
+
+def kill_and_resume(nursery: Nursery, uri: str, folder: Path, experiment: str, after: float) -> Journal:
+    """Kill a training ``after`` so many seconds of logging, check that nothing it logged is lost, and resume it."""
+    settings = {"experiment": experiment, "uri": uri}
+    victim = nursery.start(RESUMABLE.format(run_id=None, first=0, last=10**9, **settings), folder)
+    assert wait_until(lambda: logged(victim.said) > 0 or victim.has_ended()), victim.said
+    time.sleep(after)
+    victim.send(signal.SIGKILL)
+    victim.wait()
+    [journal] = journals(folder / "mlflow-journal")
+    steps = [entry["s"] for entry, _ in read_all(journal) if "m" in entry]
+    assert steps == list(range(len(steps)))
+    assert len(steps) >= logged(victim.said), "what was logged is in the journal"
+    code = RESUMABLE.format(run_id=journal.id, first=len(steps), last=len(steps) + 100, **settings)
+    resumed = nursery.start(code, folder)
+    resumed.wait()
+    assert logged(resumed.said) == 100, resumed.said
+    return journal
+
+
+def read_all(journal: Journal) -> Iterator[tuple[dict[str, object], int]]:
+    offset = 0
+    while part := journal.read(offset):
+        yield from part
+        offset = part[-1][1]
+
+
+@pytest.mark.parametrize("attempt", range(2))
+def test_a_killed_training_loses_nothing_and_is_resumed(
+    attempt: int, nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path
+) -> None:
+    experiment = f"killed {attempt}"
+    kill_and_resume(nursery, server.uri, tmp_path, experiment, random.Random(attempt).uniform(0.0, 2.0))
+    list(sync(tmp_path / "mlflow-journal", server.uri))
+    run = the_run(client, experiment)
+    steps = steps_of(client, run.info.run_id, "acc")
+    assert twice(steps) == []
+    assert steps == list(range(len(steps)))
+    assert len(steps) > 100
+    assert artifacts_of(client, run.info.run_id) == sorted(f"texts/{step}.txt" for step in range(0, len(steps), 50))
+    assert run.info.status == "FINISHED"
