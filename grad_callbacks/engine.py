@@ -28,7 +28,7 @@ from grad_callbacks.interventions import Intervention
 from grad_callbacks.outlook import Outlook
 from grad_callbacks.prescription import Plan, Prescription
 from grad_callbacks.record import Record
-from grad_callbacks.remedies import ClipNorm, ClipValue, OptimizerStep, SkipStep
+from grad_callbacks.remedies import CLIPS, FloorNorm, OptimizerStep, SkipStep
 from grad_callbacks.remedies.learning_rate import LearningRate
 from grad_callbacks.remedies.optimizer_step import can_skip_on_device
 from grad_callbacks.rules import RULES, Rule
@@ -147,7 +147,7 @@ class Engine:
             self.optimizer.register_step_post_hook(self._after_step),
         ]
         if self.prescription is not None and isinstance(self.optimizer, torch.optim.LBFGS):
-            self.prescription.leave_out(ClipNorm, ClipValue, why="clipping would spoil the line search of LBFGS")
+            self.prescription.leave_out(*CLIPS, FloorNorm, why="clipping would spoil the line search of LBFGS")
         self.gauge = Gauge(self.model, self.optimizer, agree_on, replicas_of(model))
         self._follower = Follower(self.model, self.gauge.layers.sharding is not None) if diagnose else None
         if self.prescription is not None:

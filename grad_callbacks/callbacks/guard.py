@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from grad_callbacks.alerts import Alert
 from grad_callbacks.callbacks.monitor import GradientMonitor
 from grad_callbacks.prescription import DEFAULT_PLAN, Prescription
-from grad_callbacks.remedies import ClipNorm, ClipValue
+from grad_callbacks.remedies import CLIPS
 
 
 class GradientGuard(GradientMonitor):
@@ -68,7 +68,7 @@ class GradientGuard(GradientMonitor):
         self.prescription.left_out = ()
         if trainer.gradient_clip_val:
             why = f"the Trainer clips already, gradient_clip_val={trainer.gradient_clip_val}"
-            self.prescription.leave_out(ClipNorm, ClipValue, why=why)
+            self.prescription.leave_out(*CLIPS, why=why)
 
     def _prescription(self) -> Prescription:
         return self.prescription
