@@ -17,8 +17,12 @@ from grad_callbacks.remedies import (
     FloorNorm,
     OptimizerStep,
     ReduceLR,
+    Reinitialize,
     Remedy,
+    Rollback,
+    Scene,
     SkipStep,
+    Warmup,
 )
 from grad_callbacks.rules import Exploding, NonFinite, Rule, Vanishing
 from grad_callbacks.surroundings import Surroundings
@@ -45,10 +49,14 @@ __all__ = [
     "Reading",
     "Record",
     "ReduceLR",
+    "Reinitialize",
     "Remedy",
+    "Rollback",
     "Rule",
+    "Scene",
     "SkipStep",
     "Surroundings",
     "Vanishing",
+    "Warmup",
     "__version__",
 ]

@@ -51,7 +51,7 @@ class GradientGuard(GradientMonitor):
 
     def __init__(
         self,
-        prescription: Mapping[str, Sequence[Any]] | None = None,
+        prescription: Mapping[str, Sequence[Any]] | str | None = None,
         every_n_steps: int = 1,
         rules: Sequence[Any] | None = None,
         on_alert: Callable[[Alert], object] | None = None,

@@ -10,7 +10,12 @@ from grad_callbacks.remedies.clip_value import ClipValue
 from grad_callbacks.remedies.floor_norm import FloorNorm
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.reduce_lr import ReduceLR
+from grad_callbacks.remedies.reinitialize import Reinitialize
+from grad_callbacks.remedies.rollback import Rollback
+from grad_callbacks.remedies.scene import Scene
 from grad_callbacks.remedies.skip_step import SkipStep
+from grad_callbacks.remedies.snapshots import Snapshots
+from grad_callbacks.remedies.warmup import Warmup
 
 REMEDIES: dict[str, type[Remedy]] = {
     "ClipNorm": ClipNorm,
@@ -19,7 +24,10 @@ REMEDIES: dict[str, type[Remedy]] = {
     "AGC": AGC,
     "FloorNorm": FloorNorm,
     "ReduceLR": ReduceLR,
+    "Warmup": Warmup,
     "SkipStep": SkipStep,
+    "Rollback": Rollback,
+    "Reinitialize": Reinitialize,
 }
 
 CLIPS: tuple[type[Remedy], ...] = (ClipNorm, ClipValue, AdaptiveClip, AGC)  # what a Trainer that clips does already
@@ -34,6 +42,11 @@ __all__ = [
     "FloorNorm",
     "OptimizerStep",
     "ReduceLR",
+    "Reinitialize",
     "Remedy",
+    "Rollback",
+    "Scene",
     "SkipStep",
+    "Snapshots",
+    "Warmup",
 ]

@@ -11,6 +11,7 @@ from grad_callbacks.gradients import Incoming, Layers, Reading
 from grad_callbacks.gradients.norms import l2_norms
 from grad_callbacks.gradients.sharding import sum_over_processes
 from grad_callbacks.remedies.learning_rate import LearningRate
+from grad_callbacks.remedies.scene import Scene
 
 
 class OptimizerStep:
@@ -33,6 +34,7 @@ class OptimizerStep:
         norms_on_device: The norm of each parameter's gradient after that, up to a common factor, shape
             ``(parameters,)``.
         loss_scale: What the gradients are still multiplied with.
+        scene: What stands around the step; None where nobody has told.
         is_skipped: True once the host has decided that the step will not be taken.
         is_taken: True once the step has been taken: acting on it comes too late and does nothing.
     """
@@ -50,6 +52,7 @@ class OptimizerStep:
         self.norm_on_device = incoming.measurement.norm
         self.norms_on_device = incoming.measurement.norms
         self.loss_scale = loss_scale
+        self.scene: Scene | None = None
         self.is_skipped = False
         self.is_taken = False
         self._incoming = incoming

@@ -180,7 +180,7 @@ def test_a_trainer_that_clips_is_left_to_it(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING, "grad_callbacks"):
         steps = spiked(guard, gradient_clip_val=0.5)
     assert "the Trainer clips already, gradient_clip_val=0.5" in caplog.text
-    assert len(guard.prescription.remedies["exploding"]) == 2, "the next Trainer may not clip"
+    assert "ClipNorm" in [type(r).__name__ for r in guard.prescription.remedies["exploding"]], "the next Trainer may not clip"
     assert guard.alerts == [], "what is clipped already throws no weights about"
     assert steps.norms[15] == pytest.approx(0.5, rel=1e-4)
 
@@ -293,7 +293,7 @@ def test_two_optimizers_are_treated_each_by_itself() -> None:
 def test_a_guard_can_be_copied_and_pickled() -> None:
     guard = GradientGuard({"exploding": [ClipNorm(1.0)]})
     fit(Regression(mlp(4, 2)), guard)
-    assert copy.deepcopy(GradientGuard()).prescription.remedies.keys() == guard.prescription.remedies.keys()
+    assert copy.deepcopy(guard).prescription.remedies.keys() == guard.prescription.remedies.keys()
     assert pickle.loads(pickle.dumps(GradientGuard())).alerts == []
 
 
