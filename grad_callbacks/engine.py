@@ -46,7 +46,6 @@ from grad_callbacks.rules.course import Course
 from grad_callbacks.rules.first_sight import first_sight
 from grad_callbacks.spec import build, load_named_states
 from grad_callbacks.surroundings import Surroundings
-from grad_callbacks.treatment import LOST
 
 LEARNED = 0.1  # of the loss at the start: more than what a head learns by its bias alone
 
@@ -272,7 +271,7 @@ class Engine:
         for alert in alerts:
             self.record.add(alert, late=step.on_device)
         self.record.active[self.index] = self.active
-        is_near = any(getattr(rule, "near", False) for rule in self.rules)
+        is_near = self._is_near
         self.gauge.motion.is_wanted = is_near
         if self._follower is not None:
             self._follower.note(reading, step.batch)
@@ -333,6 +332,10 @@ class Engine:
         return self.prescription.skips_judged or (self.prescription.skips_nonfinite and not skips_by_itself)
 
     @property
+    def _is_near(self) -> bool:
+        return any(getattr(rule, "near", False) for rule in self.rules)
+
+    @property
     def _looks_at_the_start(self) -> bool:
         return self._from_start and self.prescription is not None and self.prescription.looks_at_the_start
 
@@ -372,6 +375,7 @@ class Engine:
             readings=self._judged,
             from_start=self._from_start,
             has_learned=self._course.gained > LEARNED,
+            course=self._course,
         )
 
     def _answer(self, alerts: list[Alert], step: _Step, loss: float) -> list[Intervention]:
@@ -379,8 +383,7 @@ class Engine:
             return []
         reading = step.incoming.reading
         scene = step.handle.scene = self._scene(step)
-        is_lost = self._course.gained > 3 * LEARNED and LOST[0] < self._course.risen < LOST[1]
-        interventions = self.prescription.follow(reading, self.active, self._course.level, step.handle, is_lost)
+        interventions = self.prescription.follow(reading, self.active, self._course, step.handle, self._is_near)
         for alert in alerts:
             if scene.began_anew is None and (made := self.prescription.answer(alert, step.handle, loss)) is not None:
                 interventions.append(made)

@@ -13,9 +13,23 @@ from grad_callbacks.alerts import KINDS, Alert, Kind
 from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.sharding import is_first_process
 from grad_callbacks.interventions import Intervention
-from grad_callbacks.remedies import REMEDIES, OptimizerStep, Reinitialize, Remedy, Rollback, SkipStep
+from grad_callbacks.remedies import CLIPS, REMEDIES, OptimizerStep, Reinitialize, Remedy, Rollback, SkipStep
+from grad_callbacks.rules.course import Course
 from grad_callbacks.spec import build, load_named_states
-from grad_callbacks.treatment import CALM, PATIENCE, STUBBORN, TRIAL, Treatment
+from grad_callbacks.treatment import (
+    CALM,
+    FLED,
+    LEARNED,
+    LOST,
+    NEW_NORMAL,
+    PASSING,
+    PATIENCE,
+    PROVEN,
+    STUBBORN,
+    TRIAL,
+    WATCH,
+    Treatment,
+)
 
 log = logging.getLogger("grad_callbacks")
 
@@ -34,7 +48,8 @@ FULL: Plan = {
     "nonfinite: learning rate too high": ["Rollback", "SkipStep"],
     "exploding": ["ClipNorm", "Rollback", {"ReduceLR": 0.3}],
     "exploding: learning rate too high": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}],
-    "exploding: targets or loss too large": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}],
+    "exploding: targets or loss too large": ["ClipNorm", "Rollback", {"ReduceLR": 0.3}],
+    "exploding: recurrence over many steps": ["ClipNorm", "Rollback", {"ReduceLR": 0.3}],
     "exploding: weights too large": _ANEW,
     "exploding: unscaled residual branches": _ANEW,
     "exploding: missing warm-up": ["Warmup", "Rollback", {"ReduceLR": 0.3}],
@@ -51,17 +66,18 @@ DEFAULT_PLAN = FULL
 class Prescription:
     """Answers each alert with the first remedy of its list that still has something to give.
 
-    A critical alert goes on to the next remedy when the first is on already; a warning does not. So does trouble that
-    is still there 40 readings after a remedy was switched on. A remedy is withdrawn when the run has been calm for 200
-    readings, once; and when one that has made the loss worse gives way to the next. What came of each intervention is written into its detail:
-    ``outcome`` is ``"helped"``, ``"no change"`` or ``"worse"``.
+    A critical alert goes on to the next remedy when the first is on already; a warning does not, and neither does an
+    explosion that clipping absorbs. So does trouble that is still there 40 readings after a remedy was switched on, or
+    whose loss has doubled. A remedy against what passes, a bad batch say, is withdrawn when the run has been calm for
+    200 readings, once; any is withdrawn that has made the loss worse and gives way to the next. What came of each
+    intervention is written into its detail: ``outcome`` is ``"helped"``, ``"no change"`` or ``"worse"``.
 
     Args:
         plan: For each kind of alert its remedies in order: objects, names or plain values (see
             :func:`grad_callbacks.spec.build`). Kinds that are left out get no remedy. A key such as
-            ``"exploding: bad batch"`` answers critical alerts of that kind and cause, in place of the kind's list. Or the
-            name of a preset: ``"full"``, the default; ``"gentle"``, which only clips, lowers the rate and skips; and
-            ``"observe"``, which does nothing.
+            ``"exploding: bad batch"`` answers critical alerts of that kind and cause in place of the kind's list.
+            Or the name of a preset: ``"full"``, the default; ``"gentle"``, which only clips, lowers the rate and skips;
+            and ``"observe"``, which does nothing.
 
     Raises:
         ValueError: If a kind or a remedy is unknown, or an argument is wrong.
@@ -139,9 +155,12 @@ class Prescription:
         """
         if step.scene is not None:
             step.scene.alert = alert
+            if after < 0 and self._is_absorbed(alert, step.scene.course):
+                return None
         remedies = self._list_for(alert)
+        is_passing = alert.severity == "warning" and after < 0
         usable = [place for place, remedy in enumerate(remedies) if not isinstance(remedy, self.left_out)]
-        for place in usable[:1] if alert.severity == "warning" else [p for p in usable if after < p <= until]:
+        for place in usable[:1] if is_passing else [p for p in usable if after < p <= until]:
             detail = remedies[place].engage(step, alert.evidence)
             if detail is not None:
                 detail["steps"] = 0
@@ -159,6 +178,8 @@ class Prescription:
 
     def begin(self, alert: Alert, step: OptimizerStep) -> Intervention | None:
         """Answer what the first reading has shown, if that can be done before the first step; None if it cannot."""
+        if "displacement" in alert.evidence:
+            return self.answer(alert, step)
         remedies = self._list_for(alert)
         place = next((p for p, remedy in enumerate(remedies) if isinstance(remedy, Reinitialize)), len(remedies))
         if place == len(remedies) or isinstance(remedies[place], self.left_out):
@@ -166,16 +187,16 @@ class Prescription:
         return self.answer(alert, step, after=place - 1, until=place)
 
     def follow(
-        self, reading: Reading, active: Sequence[Kind], loss: float, step: OptimizerStep, is_lost: bool = False
+        self, reading: Reading, active: Sequence[Kind], course: Course, step: OptimizerStep, is_near: bool = True
     ) -> list[Intervention]:
         """Watch what comes of earlier interventions: conclude, go on to the next remedy, withdraw.
 
         Args:
             reading: The step's reading, judged already.
             active: Kinds of trouble that are still there.
-            loss: The present level of the loss.
+            course: The course of the loss.
             step: The step.
-            is_lost: The loss is back where the run began.
+            is_near: The reading was alarming, or nearly.
 
         Returns:
             What was switched on because something before it did not help.
@@ -189,23 +210,39 @@ class Prescription:
             kind = treatment.made.alert_kind
             treatment.age += 1
             treatment.calm = 0 if kind in active else treatment.calm + 1
-            is_stuck = self._is_stuck(treatment, reading)
+            is_stuck = self._is_stuck(treatment, reading, course, is_near)
             is_calm = treatment.calm > 0 and reading.is_finite
             if treatment.is_open and (is_stuck or treatment.age >= (TRIAL if is_calm else PATIENCE)):
-                outcome = treatment.conclude(is_calm, loss)
-                goes_on = kind in active and kind != "nonfinite"  # single ones are skipped, and may come again
-                if is_stuck or goes_on or (outcome == "worse" and is_lost):
+                outcome = treatment.conclude(is_calm, course)
+                # Single non-finite steps are skipped, and may come again; large gradients may be clipped for good.
+                goes_on = kind in active and kind != "nonfinite" and not (kind == "exploding" and _clips(treatment))
+                if is_stuck or goes_on:
                     more = self.answer(treatment.alert, step, treatment.loss, after=treatment.place)
                     if more is not None:
                         interventions.append(more)
                         if outcome == "worse":
                             self._withdraw(treatment, step)
+            elif treatment.watches_the_loss and treatment.age <= WATCH and _is_lost(course):
+                treatment.watches_the_loss = False
+                more = self.answer(treatment.alert, step, treatment.loss, after=treatment.place)
+                interventions += [] if more is None else [more]
             elif treatment.is_on and treatment.calm >= CALM and self._may_be_withdrawn(treatment):
                 self._withdraw(treatment, step)
         return interventions
 
-    def _is_stuck(self, treatment: Treatment, reading: Reading) -> bool:
-        """True if no step is finite any more, so that waiting for the end of the trial is a waste."""
+    def _is_absorbed(self, alert: Alert, course: Course | None) -> bool:
+        """True if clipping is on and the loss bears what gradients come: nothing more is needed."""
+        clips = [t for t in self._treatments if t.is_on and t.made.alert_kind == "exploding" and _clips(t)]
+        if alert.kind != "exploding" or not clips or course is None or math.isnan(course.level):
+            return False
+        return not clips[-1].suffers(course)
+
+    def _is_stuck(self, treatment: Treatment, reading: Reading, course: Course, is_near: bool) -> bool:
+        """True if no step is finite any more, or the loss has fled: waiting for the end of the trial is a waste."""
+        if treatment.made.alert_kind == "exploding":
+            # Under adaptive optimizers a jump in the loss's scale looks alike until it is the new normal.
+            patience = FLED if math.isfinite(reading.displacement) else NEW_NORMAL
+            return is_near and treatment.age >= patience and treatment.suffers(course)
         if treatment.made.alert_kind != "nonfinite" or treatment.age < 2:
             return False
         bad_weights = reading.weight_norms is not None and not all(map(math.isfinite, reading.weight_norms))
@@ -214,7 +251,7 @@ class Prescription:
     def _may_be_withdrawn(self, treatment: Treatment) -> bool:
         # A rate that was too high once is so again; and what came back after a withdrawal stays.
         before = [t for t in self._treatments if t.made.remedy == treatment.made.remedy and not t.is_on]
-        return treatment.alert.cause != "learning rate too high" and not before
+        return treatment.alert.cause in PASSING and not before
 
     def _withdraw(self, treatment: Treatment, step: OptimizerStep) -> None:
         treatment.is_on = False
@@ -237,8 +274,11 @@ class Prescription:
         return {key: did for key, did in acted.items() if did is not False}
 
     def _list_for(self, alert: Alert) -> list[Remedy]:
-        # A single spike is no proof of its cause, and the mildest remedy acts in its very step.
-        by_cause = self.remedies.get(f"{alert.kind}: {alert.cause}") if alert.severity == "critical" else None
+        # A single spike is no proof of its cause, unless the step before has made its own batch dearer.
+        is_proven = (
+            alert.severity == "critical" or PROVEN[0] < alert.evidence.get("loss_ratio_of_last_step", 0.0) < PROVEN[1]
+        )
+        by_cause = self.remedies.get(f"{alert.kind}: {alert.cause}") if is_proven else None
         return self.remedies[alert.kind] if by_cause is None else by_cause
 
     def _of_kind(self, kind: Kind) -> Iterable[Remedy]:
@@ -284,6 +324,15 @@ class Prescription:
         self._answers = dict(state["(answers)"])
         self._treatments = [Treatment.of(t, made[t["made"]]) for t in state["(treatments)"] if t["made"] < len(made)]
         self._nonfinite = state["(nonfinite)"]
+
+
+def _clips(treatment: Treatment) -> bool:
+    return treatment.made.remedy in [cls.__name__ for cls in CLIPS]
+
+
+def _is_lost(course: Course) -> bool:
+    """True if the loss is back where the run began, on the scale it had there."""
+    return course.gained > LEARNED and LOST[0] < course.risen < LOST[1]
 
 
 def _kind(key: str) -> str:

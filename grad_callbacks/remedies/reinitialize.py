@@ -137,13 +137,14 @@ def initialise(model: nn.Module, scheme: Scheme, replay: Callable[[], Tensor] | 
         return {"scheme": scheme, "measured": False}
     ends = _ends(model, replay)
     best: tuple[float, list[Tensor], float] | None = None
+    length = _length(model, replay)
     original = [parameter.detach().clone() for parameter in model.parameters()]
     looks_linear = scheme == "lsuv" and not ends and activation in MIRRORED and before.structure.depth >= 5
     is_bounded = activation in ("Tanh", "Softsign", "Hardtanh") and scheme == "lsuv"
     # Each pass may hold collectives: replicas must all run the same number of them.
     for size in SIZES if is_bounded and is_alone() else SIZES[:1]:
         _put(model, original)
-        start_again(model, scheme, activation)
+        start_again(model, scheme, activation, length)
         if scheme == "lsuv":
             draft = Draft(model, activation, ends, size)
             if looks_linear:
@@ -191,6 +192,26 @@ def _ends(model: nn.Module, replay: Callable[[], Tensor]) -> dict[int, float]:
     except Exception:  # the user's code
         return {}
     return {id(weight): 1 / math.sqrt(len(ends)) for weight in ends}
+
+
+def _length(model: nn.Module, replay: Callable[[], Tensor]) -> int:
+    """Steps of the sequences that recurrent layers read; 2 without any."""
+    lengths = [2]
+
+    def note(module: nn.RNNBase, inputs: tuple[Any, ...]) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 3:
+            lengths.append(inputs[0].shape[1 if module.batch_first else 0])
+
+    recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
+    if recurrent:
+        with undisturbed(model):
+            handles = [module.register_forward_pre_hook(note) for module in recurrent]
+            try:
+                replay()
+            finally:
+                for handle in handles:
+                    handle.remove()
+    return max(lengths)
 
 
 @torch.no_grad()

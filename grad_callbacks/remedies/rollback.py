@@ -23,10 +23,10 @@ class Rollback:
 
     Snapshots are taken every 25 readings while all is calm, and trusted once 10 calm readings have followed; the one
     from before the first step is there too until the run has learned something. The data go on, so that the batches
-    that led to the trouble are not seen again. A rate too high would lead there again, so it gets a ceiling: the rate at
-    the time of the snapshot if it was raised since, else ``factor`` times the present one. If a batch was to blame the
-    rate stays; a rate that has come down by itself stays too. If that is not enough, the next rollback soon after goes
-    further back, and lowers the ceiling.
+    that led to the trouble are not seen again. A rate too high would lead there again, so it gets a ceiling: the rate
+    at the time of the snapshot if it was raised since, else ``factor`` times the present one. If a batch was to blame
+    the rate stays; a rate that has come down by itself stays too. If that is not enough, the next rollback soon after
+    goes further back, and lowers the ceiling.
     Reference: Chowdhery et al. 2022, "PaLM", sec. 5.1: restart from a checkpoint from before the spike, and skip the
     batches that were seen around it; Zhang et al. 2022, "OPT", sec. 2.5: and lower the rate.
 
@@ -92,13 +92,15 @@ class Rollback:
             limit = before
         elif cause == "targets or loss too large" and evidence.get("displacement", 0.0) > STRIDE / self.factor:
             limit *= STRIDE / evidence["displacement"]
+        elif evidence.get("moved", 0.0) > STRIDE / self.factor:  # what an adaptive optimizer's first steps have done
+            limit *= STRIDE / evidence["moved"]
         else:
-            limit *= self.factor
+            limit *= self.factor if self._ceiling is None else self.factor**0.5  # by smaller steps from there
         self._ceiling = max(limit, self.floor * now)
         self._keep_below(step)
 
     def act(self, step: OptimizerStep) -> bool:
-        """Keep the rate below its ceiling; skip the first step after going back, whose gradients are of other weights."""
+        """Keep the rate below its ceiling; skip the first step after going back: its gradients are of other weights."""
         self._rates = [*self._rates, step.learning_rate.clean()[0]][-RECENT:]
         self._keep_below(step)
         if not self._skip_next:

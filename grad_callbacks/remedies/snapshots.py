@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 TRUSTED = 10  # calm readings after which a snapshot counts as healthy: an explosion may be seen late
-AGES = 3  # the first, and the two latest that are trusted or wait to be
+AGES = 4  # the first, an old one, and the two latest that are trusted or wait to be
 
 
 class Snapshots:
@@ -23,7 +24,7 @@ class Snapshots:
         model: Its buffers are kept.
         optimizer: Its parameters and state are kept.
         interval: Readings between two snapshots.
-        budget: Bytes that all snapshots together may take; where one would take more than a third of it, none is
+        budget: Bytes that all snapshots together may take; where one would take more than a quarter of it, none is
             taken.
 
     Attributes:
@@ -77,8 +78,9 @@ class Snapshots:
             return
         later = [entry for entry in self.entries if not entry["first"]]
         if len(later) >= AGES - 1:
-            # The younger of two trusted ones is worth more than the older; one that waits to be trusted stays.
-            self.entries.remove(later[0])
+            # Ages that grow by factors: the one whose successor is nearly as old can best be spared.
+            spared = min(later[:-1], key=lambda e: (step - e["step"]) / (step - later[later.index(e) + 1]["step"] + 1))
+            self.entries.remove(spared)
         self.entries.append(
             {
                 "step": step,
@@ -159,8 +161,9 @@ class Snapshots:
 def _rate(optimizer: torch.optim.Optimizer) -> float:
     """The first group's learning rate; NaN where it is not a number on the host."""
     rate = optimizer.param_groups[0].get("lr")
-    is_known = isinstance(rate, (int, float)) or (isinstance(rate, Tensor) and rate.device.type == "cpu")
-    return float(rate) if is_known else float("nan")
+    if isinstance(rate, Tensor) and rate.device.type != "cpu":
+        return math.nan
+    return math.nan if rate is None else float(rate)
 
 
 def _values(state: Mapping[str, Any]) -> dict[str, Any]:

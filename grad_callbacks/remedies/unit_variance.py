@@ -26,6 +26,7 @@ Scheme = Literal["lsuv", "orthogonal", "he", "xavier"]
 
 CENTRED = ("Sigmoid", "Hardsigmoid", "Softplus")  # activations whose outputs are all positive
 LARGEST = 2048  # shorter side of a matrix beyond which it is not made orthogonal: that takes its cube of operations
+SMALL_INPUTS = 0.3  # of Xavier's: a plain recurrence forgets by its tanh, which is linear for small states
 OUTPUT = 1.0  # size of the last layer's output
 
 _RNN = (nn.RNNBase, nn.RNNCellBase)
@@ -62,7 +63,7 @@ class Draft:
 
 
 @torch.no_grad()
-def start_again(model: nn.Module, scheme: Scheme, activation: str) -> None:
+def start_again(model: nn.Module, scheme: Scheme, activation: str, length: int = 2) -> None:
     """Give every linear, convolution, recurrent and attention layer fresh weights, and biases of zero.
 
     Weights that are there are made orthogonal or rescaled instead of drawn anew: they are the user's own random
@@ -73,14 +74,17 @@ def start_again(model: nn.Module, scheme: Scheme, activation: str) -> None:
         scheme: ``"lsuv"`` and ``"orthogonal"`` make orthogonal weights, ``"he"`` and ``"xavier"`` random ones of the
             deviation that He et al. 2015 and Glorot & Bengio 2010 derive.
         activation: Its gain is applied to orthogonal weights.
+        length: Steps of the sequences that recurrent layers read.
     """
     for place, module in enumerate(model.modules()):
         if isinstance(module, _RNN):
-            _recurrent(module, place)
+            _recurrent(module, place, length)
         elif isinstance(module, nn.MultiheadAttention):
-            for name, weight in module.named_parameters(recurse=False):
-                _refill(weight, "xavier", 1.0, place) if weight.ndim >= 2 else weight.zero_()
-                del name
+            for weight in module.parameters(recurse=False):
+                if weight.ndim >= 2:
+                    _refill(weight, "xavier", 1.0, place)
+                else:
+                    weight.zero_()
         elif isinstance(module, (nn.Linear, _CONV)):
             gain = math.sqrt(2.0) if activation.endswith("ReLU") or activation in ("GELU", "SiLU", "ELU") else 1.0
             _refill(module.weight, scheme, gain, place)
@@ -176,7 +180,8 @@ def apply(draft: Draft, plans: Mapping[str, Plan]) -> None:
         weight: Tensor = target.weight  # type: ignore[assignment]
         weight.mul_(plan.scale)
         if target.bias is not None and plan.shift is not None:
-            target.bias.sub_((plan.shift * plan.scale).to(target.bias.dtype))  # type: ignore[operator, union-attr]
+            bias: Tensor = target.bias  # type: ignore[assignment]
+            bias.sub_((plan.shift * plan.scale).to(bias.dtype))
 
 
 def _is_end(draft: Draft, module: nn.Module) -> bool:
@@ -227,17 +232,27 @@ def _broadcast(shift: Tensor, module: nn.Module, like: Tensor) -> Tensor:
     return shift.view(-1, *[1] * (like.ndim - 2)) if isinstance(module, _CONV) else shift
 
 
-def _recurrent(module: nn.Module, place: int) -> None:
-    """Orthogonal recurrences (Saxe et al. 2013; Le et al. 2015), Xavier inputs, an open forget gate."""
+def _recurrent(module: nn.Module, place: int, length: int) -> None:
+    """Orthogonal recurrences (Saxe et al. 2013), small inputs, and gates that remember.
+
+    The forget gates' biases are spread so that the units remember for 1 to as many steps as the sequence has (Tallec &
+    Ollivier 2018, "Can recurrent neural networks warp time?", sec. 2.2).
+    """
     gates = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3}.get(type(module).__name__, 1)
     for name, parameter in module.named_parameters(recurse=False):
         if parameter.ndim < 2:
             parameter.zero_()
-            if gates == 4 and name.startswith("bias_ih"):  # Jozefowicz et al. 2015, sec. 2.2
-                parameter[len(parameter) // 4 : len(parameter) // 2] = 1.0
+            parts = parameter.chunk(gates)
+            if gates > 1 and name.startswith("bias_ih"):
+                spans = torch.linspace(1.0, max(2.0, length - 1.0), len(parts[0])).to(parameter)
+                parts[1].copy_(spans.log())
+                if gates == 4:
+                    parts[0].copy_(-spans.log())
             continue
         for part in parameter.chunk(gates):
             _refill(part, "orthogonal" if name.startswith("weight_hh") else "xavier", 1.0, place)
+            if gates == 1 and name.startswith("weight_ih"):
+                part.mul_(SMALL_INPUTS)
 
 
 def _refill(weight: Tensor, scheme: Scheme, gain: float, place: int) -> None:
@@ -258,4 +273,5 @@ def _orthogonal(matrix: Tensor) -> Tensor:
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.t()
     q, r = torch.linalg.qr(tall)
     q = q * torch.sign(torch.diagonal(r)).where(torch.diagonal(r) != 0, torch.ones(()).to(q))
-    return q if tall is matrix else q.t()
+    made: Tensor = q if tall is matrix else q.t()
+    return made

@@ -12,6 +12,9 @@ from grad_callbacks.gradients.profile import Profile, decay_per_layer, early_to_
 
 DECAY = 5e-4  # early over late; networks that recover by themselves were seen at 9e-4 and above
 STEEP = 1e-6  # the same over three or four layers, where a single unlike layer may look like a decay
+OVERSHOOT = 1.0  # of the weights' norm that the first step would move all weights; healthy networks were seen to 0.55
+STRIDE = 0.04  # the same for a step that suits; twice the one that is clipped to
+FORGETS = 1e-8  # early over late gradient in time: below the precision of float32
 GROWTH = 100.0  # late over early error without normalisation; healthy networks of five and more layers have up to 3
 MIN_DEPTH = 5
 
@@ -22,7 +25,8 @@ def first_sight(reading: Reading) -> Alert | None:
     Rules wait for several readings, since trained networks have odd moments. Fresh weights have none: their gradient
     decays or grows over depth as mean-field theory says (Schoenholz et al. 2017), at the first step as at the tenth. So
     it is enough here that the error's profile has decayed, both at its ends and along the fit, or grown where there is
-    no normalisation, that half of the layers are dead, or that a loss of 16 bits is not finite. Weights of zero are
+    no normalisation, that half of the layers are dead, that a sequence's early steps get nothing, that a step would
+    leave nothing of the weights, or that a loss of 16 bits is not finite. Weights of zero are
     somebody's intention (adapters, zero-initialised branches and heads).
 
     Args:
@@ -43,6 +47,17 @@ def first_sight(reading: Reading) -> Alert | None:
             return _alert(reading, "vanishing", _told("shrinks", decayed), _cause(reading), decayed, {})
     if len(error) >= MIN_DEPTH and not reading.layers.are_normalised and _over_all(error) > GROWTH < _ends(error):
         return _alert(reading, "exploding", _told("grows", error), "weights too large", error, {})
+    if reading.through_time < FORGETS:
+        message = (
+            f"already at the first step early steps of a sequence get {reading.through_time:.1e} of the late ones'"
+        )
+        told = {"through_time": reading.through_time}
+        return _alert(reading, "vanishing", message, "recurrence over many steps", None, told)
+    if reading.displacement > OVERSHOOT and len(profile) >= 3:
+        message = f"the first step would displace the weights by {reading.displacement:.0%} of their norm"
+        reference = reading.norm * STRIDE / reading.displacement
+        told = {"displacement": reading.displacement, "reference": reference, "loss": reading.loss}
+        return _alert(reading, "exploding", message, "learning rate too high", None, told)
     return None
 
 
