@@ -77,6 +77,11 @@ class AdaptiveClip:
         self._threshold.feed(norm)
         return step.limit_norm(limit) if self._engaged else False
 
+    def release(self, step: OptimizerStep) -> bool:
+        """Stop clipping; an alert switches it on again."""
+        was_on, self._engaged = self._engaged, False
+        return was_on
+
     def state_dict(self) -> dict[str, Any]:
         """Return whether it is switched on, and what is known of the norms."""
         return {"engaged": self._engaged, "threshold": self._threshold.state_dict()}

@@ -78,6 +78,11 @@ class AGC:
             factors.append(factor.where(torch.isfinite(of_gradient), torch.ones_like(factor)))
         return factors
 
+    def release(self, step: OptimizerStep) -> bool:
+        """Stop clipping; an alert switches it on again."""
+        was_on, self._engaged = self._engaged, False
+        return was_on
+
     def state_dict(self) -> dict[str, Any]:
         """Return whether it is switched on."""
         return {"engaged": self._engaged}

@@ -63,6 +63,11 @@ class FloorNorm:
         counts = layers.has_weight & ~layers.is_embedding
         return [each[owner] if counts[owner] else None for owner in layers.owner]
 
+    def release(self, step: OptimizerStep) -> bool:
+        """Stop raising; an alert switches it on again."""
+        was_on, self._engaged = self._engaged, False
+        return was_on
+
     def state_dict(self) -> dict[str, Any]:
         """Return whether it is switched on."""
         return {"engaged": self._engaged}

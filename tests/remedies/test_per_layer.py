@@ -99,6 +99,7 @@ def test_weights_that_are_cut_across_their_rows_are_refused_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("grad_callbacks.remedies.agc._has_whole_rows", lambda layers: False)
+    caplog.set_level("WARNING", logger="grad_callbacks")
     remedy = AGC()
     assert remedy.engage(pending(network()), {}) is remedy.engage(pending(network()), {}) is None
     [told] = caplog.messages
@@ -173,6 +174,16 @@ def test_they_act_on_what_earlier_remedies_have_left(make: Any) -> None:
         )
     for a, b in zip(whole.parameters(), late.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("make", [AGC, FloorNorm])
+def test_they_can_be_withdrawn_and_switched_on_again(make: Any) -> None:
+    remedy = make()
+    assert treated(remedy, network(10.0, faint=1e-3))[1]
+    assert remedy.release(pending(network()))
+    assert not remedy.release(pending(network()))
+    assert not remedy.act(pending(network(10.0, faint=1e-3)))
+    assert treated(remedy, network(10.0, faint=1e-3))[1]
 
 
 @pytest.mark.parametrize("make", [AGC, FloorNorm])
