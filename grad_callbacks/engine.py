@@ -39,6 +39,7 @@ from grad_callbacks.remedies import (
     Snapshots,
     Warmup,
 )
+from grad_callbacks.remedies.buffers import Buffers
 from grad_callbacks.remedies.learning_rate import LearningRate
 from grad_callbacks.remedies.optimizer_step import can_skip_on_device
 from grad_callbacks.rules import RULES, Rule
@@ -170,8 +171,12 @@ class Engine:
         self.gauge = Gauge(self.model, self.optimizer, agree_on, replicas_of(model))
         self._follower = Follower(self.model, self.gauge.layers.sharding is not None) if diagnose else None
         self._snapshots: Snapshots | None = None
+        self._buffers: Buffers | None = None
         if self.prescription is not None:
             _TREATED.add(self.optimizer)
+            if self.prescription.skips_nonfinite and any(b.is_floating_point() for b in self.model.buffers()):
+                self._buffers = Buffers(self.model)
+                self._buffers.settle(False)
             if self.prescription.needs_snapshots:
                 self._snapshots = Snapshots(self.model, self.optimizer)
 
@@ -432,6 +437,11 @@ class Engine:
         step.handle.commit()
         if step.handle.is_skipped:
             self.gauge.motion.void_step()
+        if self._buffers is not None:
+            bad = step.acted.get(("nonfinite", SkipStep.__name__), False)
+            self._buffers.settle(
+                bad if step.on_device else step.handle.is_skipped and not step.incoming.reading.is_finite
+            )
         told = [did.double() if isinstance(did, Tensor) else did for did in step.acted.values()]
         on_device = [did for did in told if isinstance(did, Tensor)]
         step.results = Transfer([step.handle.norm_on_device, *on_device])

@@ -14,6 +14,7 @@ from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.sharding import is_first_process
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.remedies import CLIPS, REMEDIES, OptimizerStep, Reinitialize, Remedy, Rollback, SkipStep
+from grad_callbacks.remedies.rollback import RAISED
 from grad_callbacks.rules.course import Course
 from grad_callbacks.spec import build, load_named_states
 from grad_callbacks.treatment import (
@@ -24,7 +25,6 @@ from grad_callbacks.treatment import (
     NEW_NORMAL,
     PASSING,
     PATIENCE,
-    PROVEN,
     STUBBORN,
     TRIAL,
     WATCH,
@@ -140,7 +140,13 @@ class Prescription:
         return any(isinstance(remedy, Reinitialize) for _, remedy in self._each())
 
     def answer(
-        self, alert: Alert, step: OptimizerStep, loss: float = math.nan, after: int = -1, until: int = 99
+        self,
+        alert: Alert,
+        step: OptimizerStep,
+        loss: float = math.nan,
+        after: int = -1,
+        until: int = 99,
+        key: str = "",
     ) -> Intervention | None:
         """Switch on a remedy for ``alert``; None if there is none to switch on.
 
@@ -152,13 +158,15 @@ class Prescription:
             loss: Level of the loss before it.
             after: Place in the list of what has been tried already.
             until: Place of the last that may be tried.
+            key: The list, if it is known already.
         """
         if step.scene is not None:
             step.scene.alert = alert
             if after < 0 and self._is_absorbed(alert, step.scene.course):
                 return None
-        remedies = self._list_for(alert)
-        is_passing = alert.severity == "warning" and after < 0
+        key = key or self._key_for(alert, step)
+        remedies = self.remedies[key]
+        is_passing = alert.severity == "warning" and after < 0 and key == alert.kind
         usable = [place for place, remedy in enumerate(remedies) if not isinstance(remedy, self.left_out)]
         for place in usable[:1] if is_passing else [p for p in usable if after < p <= until]:
             detail = remedies[place].engage(step, alert.evidence)
@@ -172,7 +180,7 @@ class Prescription:
                     if earlier.is_open and earlier.made.alert_kind == alert.kind:
                         earlier.is_open = False
                         earlier.made.detail.setdefault("outcome", "no change")
-                self._treatments.append(Treatment(made, alert, place, loss=loss))
+                self._treatments.append(Treatment(made, alert, key, place, loss=loss))
                 return made
         return None
 
@@ -180,7 +188,7 @@ class Prescription:
         """Answer what the first reading has shown, if that can be done before the first step; None if it cannot."""
         if "displacement" in alert.evidence:
             return self.answer(alert, step)
-        remedies = self._list_for(alert)
+        remedies = self.remedies[self._key_for(alert, step)]
         place = next((p for p, remedy in enumerate(remedies) if isinstance(remedy, Reinitialize)), len(remedies))
         if place == len(remedies) or isinstance(remedies[place], self.left_out):
             return None
@@ -217,14 +225,14 @@ class Prescription:
                 # Single non-finite steps are skipped, and may come again; large gradients may be clipped for good.
                 goes_on = kind in active and kind != "nonfinite" and not (kind == "exploding" and _clips(treatment))
                 if is_stuck or goes_on:
-                    more = self.answer(treatment.alert, step, treatment.loss, after=treatment.place)
+                    more = self.answer(treatment.alert, step, treatment.loss, after=treatment.place, key=treatment.key)
                     if more is not None:
                         interventions.append(more)
                         if outcome == "worse":
                             self._withdraw(treatment, step)
             elif treatment.watches_the_loss and treatment.age <= WATCH and _is_lost(course):
                 treatment.watches_the_loss = False
-                more = self.answer(treatment.alert, step, treatment.loss, after=treatment.place)
+                more = self.answer(treatment.alert, step, treatment.loss, after=treatment.place, key=treatment.key)
                 interventions += [] if more is None else [more]
             elif treatment.is_on and treatment.calm >= CALM and self._may_be_withdrawn(treatment):
                 self._withdraw(treatment, step)
@@ -233,7 +241,7 @@ class Prescription:
     def _is_absorbed(self, alert: Alert, course: Course | None) -> bool:
         """True if clipping is on and the loss bears what gradients come: nothing more is needed."""
         clips = [t for t in self._treatments if t.is_on and t.made.alert_kind == "exploding" and _clips(t)]
-        if alert.kind != "exploding" or not clips or course is None or math.isnan(course.level):
+        if alert.kind != "exploding" or not clips or course is None or not course.count:
             return False
         return not clips[-1].suffers(course)
 
@@ -255,7 +263,7 @@ class Prescription:
 
     def _withdraw(self, treatment: Treatment, step: OptimizerStep) -> None:
         treatment.is_on = False
-        remedy = self._list_for(treatment.alert)[treatment.place]
+        remedy = self.remedies[treatment.key][treatment.place]
         release = getattr(remedy, "release", None)
         if release is not None and release(step):
             treatment.made.detail["withdrawn_at"] = step.reading.step
@@ -273,13 +281,13 @@ class Prescription:
                 acted[cast(Kind, kind), type(remedy).__name__] = remedy.act(step)
         return {key: did for key, did in acted.items() if did is not False}
 
-    def _list_for(self, alert: Alert) -> list[Remedy]:
-        # A single spike is no proof of its cause, unless the step before has made its own batch dearer.
-        is_proven = (
-            alert.severity == "critical" or PROVEN[0] < alert.evidence.get("loss_ratio_of_last_step", 0.0) < PROVEN[1]
-        )
-        by_cause = self.remedies.get(f"{alert.kind}: {alert.cause}") if is_proven else None
-        return self.remedies[alert.kind] if by_cause is None else by_cause
+    def _key_for(self, alert: Alert, step: OptimizerStep) -> str:
+        """Which list answers an alert: one spike is no proof of its cause, unless the rate has just been raised."""
+        cause = alert.cause
+        if alert.severity == "warning":
+            cause = "learning rate too high" if alert.kind == "exploding" and _was_raised(step) else ""
+        key = f"{alert.kind}: {cause}"
+        return key if key in self.remedies else alert.kind
 
     def _of_kind(self, kind: Kind) -> Iterable[Remedy]:
         return [remedy for key, remedies in self.remedies.items() if _kind(key) == kind for remedy in remedies]
@@ -328,6 +336,12 @@ class Prescription:
 
 def _clips(treatment: Treatment) -> bool:
     return treatment.made.remedy in [cls.__name__ for cls in CLIPS]
+
+
+def _was_raised(step: OptimizerStep) -> bool:
+    """True if the rate is far above the one of the latest snapshot."""
+    entry = step.scene.snapshots.latest() if step.scene is not None and step.scene.snapshots is not None else None
+    return entry is not None and not entry["first"] and step.learning_rate.effective()[0] > RAISED * entry["rate"] > 0
 
 
 def _is_lost(course: Course) -> bool:

@@ -19,8 +19,6 @@ FLED = 5  # readings after which a loss that has doubled will not come back by i
 NEW_NORMAL = 12  # the same where a baseline must settle first
 WATCH = 100  # readings in which what was learned may be lost because of the trouble that was treated
 PASSING = ("", "bad batch", "missing warm-up")  # causes that go away
-# Times that the step before has made the loss of its own batch: the step was too long; or beyond, the loss is another.
-PROVEN = (2.0, 1e4)
 LEARNED = 0.3  # of the first loss that had been gained, so that there is something to lose
 LOST = (0.8, 3.0)  # of where the loss began: all that was learned is gone, and no other scale of the loss has come
 CALM = 200  # calm readings after which a remedy is withdrawn
@@ -33,7 +31,8 @@ class Treatment:
     Attributes:
         made: The intervention; what came of it is written into its detail.
         alert: What it answers.
-        place: Of the remedy in the list that answers the alert.
+        key: The list that answers the alert.
+        place: Of the remedy in that list.
         age: Readings since.
         calm: Readings in a row without trouble of its kind.
         loss: Level of the loss before the alert; NaN if unknown.
@@ -44,6 +43,7 @@ class Treatment:
 
     made: Intervention
     alert: Alert
+    key: str
     place: int
     age: int = 0
     calm: int = 0
@@ -74,6 +74,7 @@ class Treatment:
         return {
             "made": index,
             "alert": self.alert.to_dict(),
+            "key": self.key,
             "place": self.place,
             "age": self.age,
             "calm": self.calm,
@@ -86,7 +87,9 @@ class Treatment:
     @classmethod
     def of(cls, state: Mapping[str, Any], made: Intervention) -> Treatment:
         """Rebuild a treatment from :meth:`state_dict`."""
-        rest = {key: state[key] for key in ("place", "age", "calm", "loss", "is_open", "is_on", "watches_the_loss")}
+        rest = {
+            key: state[key] for key in ("key", "place", "age", "calm", "loss", "is_open", "is_on", "watches_the_loss")
+        }
         return cls(made, Alert.from_dict(state["alert"]), **rest)
 
 

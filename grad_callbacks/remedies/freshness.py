@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 TAILS = 3.6  # fourth moment over the squared second; 3 for a normal, 1.8 for a uniform distribution
 EDGE = 1.25  # over the largest singular value of a random matrix of this shape
+CHANCE = 20  # layers of which one may look trained by chance
 FEW = 64  # entries below which statistics tell nothing
 ITERATIONS = 12  # of the power method
 LARGEST = 4096 * 4096  # entries beyond which a slice of the rows stands for the matrix
@@ -42,6 +43,12 @@ def trained_layers(model: nn.Module, earlier: Mapping[int, Tensor] | None = None
         if not all(is_fresh_weight(value) if value.ndim >= 2 else is_fresh_bias(value) for value in values):
             found.append(name or type(module).__name__)
     return found
+
+
+def looks_trained(model: nn.Module, earlier: Mapping[int, Tensor] | None = None) -> bool:
+    """True if more layers look trained than chance explains."""
+    layers = sum(isinstance(module, _LAYERS) for module in model.modules())
+    return len(trained_layers(model, earlier)) > layers // CHANCE
 
 
 def is_fresh_weight(weight: Tensor) -> bool:

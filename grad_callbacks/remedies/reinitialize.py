@@ -14,7 +14,7 @@ from grad_callbacks.diagnosis import undisturbed
 from grad_callbacks.diagnosis.flow import Flow, examine
 from grad_callbacks.diagnosis.structure import branch_ends
 from grad_callbacks.gradients.sharding import is_alone
-from grad_callbacks.remedies.freshness import trained_layers
+from grad_callbacks.remedies.freshness import looks_trained
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.scene import Scene
 from grad_callbacks.remedies.unit_variance import Draft, Scheme, apply, measure, mirror, start_again
@@ -86,7 +86,7 @@ class Reinitialize:
         if not all(parameter.requires_grad for parameter in scene.model.parameters()):
             return False
         first = scene.snapshots.first_parameters() if scene.snapshots is not None else {}
-        return not trained_layers(scene.model, first)
+        return not looks_trained(scene.model, first)
 
     def act(self, step: OptimizerStep) -> bool:
         """Skip the first step after the initialisation: its gradients are those of the old weights."""

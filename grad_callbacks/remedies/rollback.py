@@ -80,15 +80,16 @@ class Rollback:
         self, step: OptimizerStep, scene: Scene, entry: Mapping[str, Any], evidence: Mapping[str, float], is_soon: bool
     ) -> None:
         cause = scene.alert.cause if scene.alert is not None else ""
-        if cause in _NOT_THE_RATE and not is_soon:
-            return
         now, before = step.learning_rate.clean()[0], entry["rate"]
         if not now > 0:  # unknown, or none
             return
         limit = now if self._ceiling is None else min(now, self._ceiling)
+        was_raised = not entry["first"] and before > 0 and limit > RAISED * before
+        if cause in _NOT_THE_RATE and not is_soon and not was_raised:
+            return
         if max(self._rates, default=now) > RAISED * now and not is_soon:
             pass  # it was raised for some steps, and has come down again
-        elif not entry["first"] and before > 0 and limit > RAISED * before:
+        elif was_raised:
             limit = before
         elif cause == "targets or loss too large" and evidence.get("displacement", 0.0) > STRIDE / self.factor:
             limit *= STRIDE / evidence["displacement"]

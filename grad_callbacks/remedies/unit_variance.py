@@ -27,7 +27,7 @@ Scheme = Literal["lsuv", "orthogonal", "he", "xavier"]
 CENTRED = ("Sigmoid", "Hardsigmoid", "Softplus")  # activations whose outputs are all positive
 LARGEST = 2048  # shorter side of a matrix beyond which it is not made orthogonal: that takes its cube of operations
 SMALL_INPUTS = 0.3  # of Xavier's: a plain recurrence forgets by its tanh, which is linear for small states
-OUTPUT = 1.0  # size of the last layer's output
+OUTPUT = 0.3  # size of the last layer's output: a first guess that is wrong costs little
 
 _RNN = (nn.RNNBase, nn.RNNCellBase)
 _CONV = nn.modules.conv._ConvNd
