@@ -24,8 +24,8 @@ class FloorNorm:
     most: far below the others it is mostly rounding. Embeddings and layers without a weight of two dimensions are left
     alone and are no measure.
 
-    A vanished gradient tells little, and tells it of a network whose signal has vanished as well: raised, it brings
-    deep sigmoid networks part of the way only (the README has the figures). Initialisation and structure cure them.
+    A vanished gradient tells little, and tells it of a network whose signal has vanished as well: raised, it has
+    repaired none of 7 vanishing runs of the corpus that a fresh initialisation repairs but one of. It is in no preset.
     Adaptive optimizers rescale every entry by themselves; under them it does next to nothing.
     Reference: the idea that each layer's step be set relative to the layer is that of You, Gitman & Ginsburg 2017,
     "Large Batch Training of Convolutional Networks", arXiv 1708.03888, sec. 4.
