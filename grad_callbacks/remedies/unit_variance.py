@@ -27,7 +27,8 @@ Scheme = Literal["lsuv", "orthogonal", "he", "xavier"]
 CENTRED = ("Sigmoid", "Hardsigmoid", "Softplus")  # activations whose outputs are all positive
 LARGEST = 2048  # shorter side of a matrix beyond which it is not made orthogonal: that takes its cube of operations
 SMALL_INPUTS = 0.3  # of Xavier's: a plain recurrence forgets by its tanh, which is linear for small states
-OUTPUT = 0.3  # size of the last layer's output: a first guess that is wrong costs little
+OUTPUT = 1.0  # size of the last layer's output
+GENTLE = 0.3  # the same behind centred activations, whose weights are large
 
 _RNN = (nn.RNNBase, nn.RNNCellBase)
 _CONV = nn.modules.conv._ConvNd
@@ -108,10 +109,11 @@ def measure(draft: Draft, replay: Callable[[], Tensor]) -> dict[str, Plan]:
             for handle in handles:
                 handle.remove()
         last = order[-1] if order else ""
+        output = GENTLE if draft.activation in CENTRED else OUTPUT
         ends = {name: draft.branch_ends[id(m.weight)] for name, m in layers.items() if _is_end(draft, m)}
         handles = [
             m.register_forward_hook(
-                partial(_correct, plans, name, ends.get(name, OUTPUT if name == last else draft.size), draft)
+                partial(_correct, plans, name, ends.get(name, output if name == last else draft.size), draft)
             )
             for name, m in layers.items()
         ]
