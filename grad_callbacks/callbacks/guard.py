@@ -23,8 +23,8 @@ class GradientGuard(GradientMonitor):
       unless the weights look trained;
     * a non-finite gradient is skipped (``SkipStep``); if none is finite any more, or weights are not, the run goes
       back to a snapshot in memory (``Rollback``);
-    * an exploding gradient is clipped by norm (``ClipNorm``); if the loss suffers, or the rate is to blame, the run goes
-      back and on at a lower rate;
+    * an exploding gradient is clipped by norm (``ClipNorm``); if the loss suffers, or the rate is to blame, the run
+      goes back, and on at a lower rate;
     * a post-norm transformer that needed a warm-up begins again with one (``Warmup``).
 
     A run without alerts is not touched: its weights are the same to the bit. Four snapshots at most are kept of
