@@ -9,19 +9,36 @@ from grad_callbacks.interventions import Intervention
 from grad_callbacks.outlook import Outlook
 from grad_callbacks.prescription import Prescription
 from grad_callbacks.record import Record
-from grad_callbacks.remedies import ClipNorm, ClipValue, OptimizerStep, ReduceLR, Remedy, SkipStep
+from grad_callbacks.remedies import (
+    AGC,
+    AdaptiveClip,
+    ClipNorm,
+    ClipValue,
+    FloorNorm,
+    OptimizerStep,
+    ReduceLR,
+    Reinitialize,
+    Remedy,
+    Rollback,
+    Scene,
+    SkipStep,
+    Warmup,
+)
 from grad_callbacks.rules import Exploding, NonFinite, Rule, Vanishing
 from grad_callbacks.surroundings import Surroundings
 from grad_callbacks.version import __version__
 
 __all__ = [
+    "AGC",
     "CAUSES",
+    "AdaptiveClip",
     "Alert",
     "Batch",
     "ClipNorm",
     "ClipValue",
     "Engine",
     "Exploding",
+    "FloorNorm",
     "GradientGuard",
     "GradientMonitor",
     "Intervention",
@@ -32,10 +49,14 @@ __all__ = [
     "Reading",
     "Record",
     "ReduceLR",
+    "Reinitialize",
     "Remedy",
+    "Rollback",
     "Rule",
+    "Scene",
     "SkipStep",
     "Surroundings",
     "Vanishing",
+    "Warmup",
     "__version__",
 ]

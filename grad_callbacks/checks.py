@@ -23,8 +23,17 @@ def fraction(name: str, value: float) -> float:
     Raises:
         ValueError: If it does not.
     """
-    if not _is_number(value) or not 0 < value < 1:
-        raise ValueError(f"{name} must be a number between 0 and 1, both excluded, got {value!r}")
+    return between(name, value, 0, 1)
+
+
+def between(name: str, value: float, low: float, high: float) -> float:
+    """Return ``value`` as a float if it lies strictly between ``low`` and ``high``.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if not _is_number(value) or not low < value < high:
+        raise ValueError(f"{name} must be a number between {low:g} and {high:g}, both excluded, got {value!r}")
     return float(value)
 
 

@@ -28,12 +28,27 @@ from grad_callbacks.interventions import Intervention
 from grad_callbacks.outlook import Outlook
 from grad_callbacks.prescription import Plan, Prescription
 from grad_callbacks.record import Record
-from grad_callbacks.remedies import ClipNorm, ClipValue, OptimizerStep, SkipStep
+from grad_callbacks.remedies import (
+    CLIPS,
+    FloorNorm,
+    OptimizerStep,
+    Reinitialize,
+    Rollback,
+    Scene,
+    SkipStep,
+    Snapshots,
+    Warmup,
+)
+from grad_callbacks.remedies.buffers import Buffers
 from grad_callbacks.remedies.learning_rate import LearningRate
 from grad_callbacks.remedies.optimizer_step import can_skip_on_device
 from grad_callbacks.rules import RULES, Rule
+from grad_callbacks.rules.course import Course
+from grad_callbacks.rules.first_sight import first_sight
 from grad_callbacks.spec import build, load_named_states
 from grad_callbacks.surroundings import Surroundings
+
+LEARNED = 0.1  # of the loss at the start: more than what a head learns by its bias alone
 
 _TREATED: WeakSet[torch.optim.Optimizer] = WeakSet()  # by an engine with a prescription
 
@@ -107,7 +122,7 @@ class Engine:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         rules: Sequence[Any] | None = None,
-        prescription: Prescription | Plan | None = None,
+        prescription: Prescription | Plan | str | None = None,
         every_n_steps: int = 1,
         record: Record | None = None,
         index: int = 0,
@@ -119,7 +134,7 @@ class Engine:
         self.optimizer = _unwrapped(optimizer)
         chosen = list(RULES) if rules is None else rules
         self.rules: list[Rule] = [copy.deepcopy(build(rule, RULES, "rule", Rule)) for rule in chosen]
-        plan = Prescription(prescription) if isinstance(prescription, Mapping) else prescription
+        plan = Prescription(prescription) if isinstance(prescription, Mapping | str) else prescription
         if plan is not None and not isinstance(plan, Prescription):
             raise ValueError(f"prescription must be a Prescription, a plan for one, or None, got {prescription!r}")
         if plan is not None and self.optimizer in _TREATED:
@@ -135,6 +150,10 @@ class Engine:
         self.nonfinite_steps = 0
         self.learning_rate = LearningRate(self.optimizer)
         self._on_outlook = on_outlook
+        self._judged = 0
+        self._course = Course()
+        self._from_start = False
+        self._blank: list[dict[str, Any]] = []  # the rules' states before the first reading
         self._first_cause: Kind | None = None
         self._latest: dict[tuple[Kind, str], Intervention] = {}
         self._last: tuple[int, Reading] | None = None  # with its place in the history
@@ -147,11 +166,19 @@ class Engine:
             self.optimizer.register_step_post_hook(self._after_step),
         ]
         if self.prescription is not None and isinstance(self.optimizer, torch.optim.LBFGS):
-            self.prescription.leave_out(ClipNorm, ClipValue, why="clipping would spoil the line search of LBFGS")
+            self.prescription.leave_out(*CLIPS, FloorNorm, why="clipping would spoil the line search of LBFGS")
+            self.prescription.leave_out(Reinitialize, Rollback, Warmup, why="LBFGS remembers where its weights were")
         self.gauge = Gauge(self.model, self.optimizer, agree_on, replicas_of(model))
         self._follower = Follower(self.model, self.gauge.layers.sharding is not None) if diagnose else None
+        self._snapshots: Snapshots | None = None
+        self._buffers: Buffers | None = None
         if self.prescription is not None:
             _TREATED.add(self.optimizer)
+            if self.prescription.skips_nonfinite and any(b.is_floating_point() for b in self.model.buffers()):
+                self._buffers = Buffers(self.model)
+                self._buffers.settle(False)
+            if self.prescription.needs_snapshots:
+                self._snapshots = Snapshots(self.model, self.optimizer)
 
     @property
     def active(self) -> list[Kind]:
@@ -211,6 +238,8 @@ class Engine:
         self._release_step()  # of a step that was not taken: a loss scaler has skipped it
         self.gauge.prepare()
         place, self.seen = self.seen, self.seen + 1
+        if place == 0:
+            self._open(step or 0)
         if place % self.every_n_steps and not self._latest:
             return earlier
         under_way = self._measure(place if step is None else step, around)
@@ -236,17 +265,24 @@ class Engine:
         step.handle.is_taken |= step.on_device
         self._last = (self.record.readings.append(reading), reading)
         self.nonfinite_steps += not reading.is_finite
+        self._judged += 1
+        before = self._course.level
+        self._course.feed(reading.loss)
         raised = [alert for rule in self.rules if (alert := rule.judge(reading)) is not None and self._is_news(alert)]
         alerts = [self._diagnosed(alert, step) for alert in raised]
+        begun = self._begin(reading, step) if not raised and self._judged == 1 else None
+        if begun is not None:
+            alerts.append(begun[0])
         for alert in alerts:
             self.record.add(alert, late=step.on_device)
         self.record.active[self.index] = self.active
-        is_near = any(getattr(rule, "near", False) for rule in self.rules)
+        is_near = self._is_near
         self.gauge.motion.is_wanted = is_near
         if self._follower is not None:
             self._follower.note(reading, step.batch)
             self._follower.look_out(is_near)
-        interventions = self._answer(alerts, step)
+        interventions = self._answer(alerts, step, before) if begun is None else self._enter(begun[1], reading, step)
+        self._keep_a_snapshot(reading, alerts, is_near)
         if not step.on_device:
             self._act(step)
         norm = self._count_acts(step, reading)
@@ -300,13 +336,95 @@ class Engine:
         skips_by_itself = around.under_scaler or can_skip_on_device(self.optimizer)
         return self.prescription.skips_judged or (self.prescription.skips_nonfinite and not skips_by_itself)
 
-    def _answer(self, alerts: list[Alert], step: _Step) -> list[Intervention]:
+    @property
+    def _is_near(self) -> bool:
+        return any(getattr(rule, "near", False) for rule in self.rules)
+
+    @property
+    def _looks_at_the_start(self) -> bool:
+        return self._from_start and self.prescription is not None and self.prescription.looks_at_the_start
+
+    def _open(self, number: int) -> None:
+        """Before the first step: note whether it is the run's first, and keep what it begins with."""
+        # The steps of several optimizers are counted together.
+        self._from_start = number <= self.index and not any(map(_has_stepped, self.optimizer.state.values()))
+        self._blank = [copy.deepcopy(rule.state_dict()) for rule in self.rules]
+        if self._snapshots is not None:
+            self._snapshots.begin(number)
+
+    def _begin(self, reading: Reading, step: _Step) -> tuple[Alert, Intervention] | None:
+        """Repair what the first reading shows of the initialisation; None if there is nothing to repair."""
+        if self.prescription is None or not self._looks_at_the_start:
+            return None
+        alert = first_sight(reading)
+        if alert is None:
+            return None
+        alert = self._diagnosed(alert, step)
+        step.handle.scene = self._scene(step)
+        made = self.prescription.begin(alert, step.handle)
+        return None if made is None else (alert, made)
+
+    def _enter(self, made: Intervention, reading: Reading, step: _Step) -> list[Intervention]:
+        self._latest[made.alert_kind, made.remedy] = made
+        self.record.interventions.append(made)
+        assert step.handle.scene is not None
+        if step.handle.scene.began_anew is not None:
+            self._begin_anew(step.handle.scene.began_anew, reading.step)
+        return [made]
+
+    def _scene(self, step: _Step) -> Scene:
+        return Scene(
+            self.model,
+            step.batch,
+            self._snapshots,
+            readings=self._judged,
+            from_start=self._from_start,
+            has_learned=self._course.gained > LEARNED,
+            course=self._course,
+        )
+
+    def _answer(self, alerts: list[Alert], step: _Step, loss: float) -> list[Intervention]:
         if self.prescription is None:
             return []
-        interventions = [made for alert in alerts if (made := self.prescription.answer(alert, step.handle)) is not None]
+        reading = step.incoming.reading
+        scene = step.handle.scene = self._scene(step)
+        interventions = self.prescription.follow(reading, self.active, self._course, step.handle, self._is_near)
+        for alert in alerts:
+            if scene.began_anew is None and (made := self.prescription.answer(alert, step.handle, loss)) is not None:
+                interventions.append(made)
         self._latest |= {(made.alert_kind, made.remedy): made for made in interventions}
         self.record.interventions.extend(interventions)
+        if scene.began_anew is not None:
+            self._begin_anew(scene.began_anew, reading.step)
         return interventions
+
+    def _begin_anew(self, whence: str | Mapping[str, Any], number: int) -> None:
+        """Let the rules judge from where the weights are now: what they have seen since is of others."""
+        beside = None if isinstance(whence, str) else whence["beside"]
+        states = self._blank if beside is None else beside["rules"]
+        for rule, state in zip(self.rules, states, strict=False):
+            rule.load_state_dict(copy.deepcopy(state))
+        self._course = Course()
+        if beside is not None:
+            self._course.load_state_dict(copy.deepcopy(beside["course"]))
+        else:
+            self._first_cause = None
+            self.gauge.motion.readings = 0
+        if isinstance(whence, str):
+            if self._follower is not None:
+                self._follower.begin_anew()
+            if self._snapshots is not None:
+                self._snapshots.begin(number)
+        self.record.active[self.index] = self.active
+
+    def _keep_a_snapshot(self, reading: Reading, alerts: list[Alert], is_near: bool) -> None:
+        if self._snapshots is None:
+            return
+        is_calm = reading.is_finite and not alerts and not self.active and not is_near
+        beside = {"rules": [rule.state_dict() for rule in self.rules], "course": self._course.state_dict()}
+        self._snapshots.note(reading.step, is_calm, beside)
+        if self._judged > 200 and self._course.gained > LEARNED:
+            self._snapshots.forget_first()
 
     def _act(self, step: _Step) -> None:
         """Let the remedies act on the step, and send home what came of it."""
@@ -319,6 +437,11 @@ class Engine:
         step.handle.commit()
         if step.handle.is_skipped:
             self.gauge.motion.void_step()
+        if self._buffers is not None:
+            bad = step.acted.get(("nonfinite", SkipStep.__name__), False)
+            self._buffers.settle(
+                bad if step.on_device else step.handle.is_skipped and not step.incoming.reading.is_finite
+            )
         told = [did.double() if isinstance(did, Tensor) else did for did in step.acted.values()]
         on_device = [did for did in told if isinstance(did, Tensor)]
         step.results = Transfer([step.handle.norm_on_device, *on_device])
@@ -382,7 +505,12 @@ class Engine:
         return {
             "gauge": self.gauge.state_dict(),
             "rules": [[type(rule).__name__, rule.state_dict()] for rule in self.rules],
-            "prescription": self.prescription.state_dict() if self.prescription else None,
+            "prescription": self.prescription.state_dict(self._mine()) if self.prescription else None,
+            "snapshots": self._snapshots.state_dict() if self._snapshots else None,
+            "course": self._course.state_dict(),
+            "judged": self._judged,
+            "from_start": self._from_start,
+            "blank": [copy.deepcopy(state) for state in self._blank],
             "follower": self._follower.state_dict() if self._follower else None,
             "lr_scale": self.learning_rate.scale,
             "seen": self.seen,
@@ -399,7 +527,7 @@ class Engine:
         """
         load_named_states(self.rules, state["rules"], "rules")
         if self.prescription and state["prescription"]:
-            self.prescription.load_state_dict(state["prescription"])
+            self.prescription.load_state_dict(state["prescription"], self._mine())
             self.learning_rate.scale = state["lr_scale"]
         self.gauge.load_state_dict(state["gauge"])
         if self._follower and state["follower"]:
@@ -407,8 +535,19 @@ class Engine:
         self.seen, self.measured = state["seen"], state["measured"]
         self.nonfinite_steps = state["nonfinite_steps"]
         self._first_cause = state["first_cause"]
-        mine = [made for made in self.record.interventions if made.optimizer == self.index]
-        self._latest = {(made.alert_kind, made.remedy): made for made in mine}
+        self._latest = {(made.alert_kind, made.remedy): made for made in self._mine()}
+        if self._snapshots is not None and state["snapshots"]:
+            self._snapshots.load_state_dict(state["snapshots"])
+        self._course.load_state_dict(state["course"])
+        self._judged, self._from_start = state["judged"], state["from_start"]
+        self._blank = [dict(blank) for blank in state["blank"]]
+
+    def _mine(self) -> list[Intervention]:
+        return [made for made in self.record.interventions if made.optimizer == self.index]
+
+
+def _has_stepped(state: Mapping[str, Any]) -> bool:
+    return float(state.get("step", 0)) > 0 or isinstance(state.get("momentum_buffer"), Tensor)
 
 
 def _unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -1,94 +1,272 @@
-"""Deciding: which remedies answer which alert, and in which order."""
+"""Deciding: which remedies answer which alert, in which order, and when they are withdrawn."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 from torch import Tensor
 
 from grad_callbacks.alerts import KINDS, Alert, Kind
+from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.sharding import is_first_process
 from grad_callbacks.interventions import Intervention
-from grad_callbacks.remedies import REMEDIES, OptimizerStep, Remedy, SkipStep
+from grad_callbacks.remedies import CLIPS, REMEDIES, OptimizerStep, Reinitialize, Remedy, Rollback, SkipStep
+from grad_callbacks.remedies.rollback import RAISED
+from grad_callbacks.rules.course import Course
 from grad_callbacks.spec import build, load_named_states
+from grad_callbacks.treatment import (
+    CALM,
+    FLED,
+    LEARNED,
+    LOST,
+    NEW_NORMAL,
+    PASSING,
+    PATIENCE,
+    STUBBORN,
+    TRIAL,
+    WATCH,
+    Treatment,
+)
 
 log = logging.getLogger("grad_callbacks")
 
 Plan = Mapping[str, Sequence[Any]]
 
-# A single spike needs no more than the clip that acts in the same step; a second one is mostly a learning
-# rate too high, which clipping alone does not cure. On diverging digits networks (rates .1, .2 and .5, five
-# seeds each) factors 0.3 and 0.1 saved 12 of 15 and 0.5 saved 9; 0.3 is the milder of the two. No remedy that
-# acts on gradients brings back a vanishing one: the alert advises the structural cures.
-DEFAULT_PLAN: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", {"ReduceLR": 0.3}], "vanishing": []}
+# A single spike needs no more than the clip that acts in the same step; a second one is mostly a learning rate too
+# high, which clipping alone does not cure: back to weights from before it, and on at a tenth of the rate. What was
+# wrong from the first step on is initialised again. No remedy that acts on gradients brings back a vanishing one.
+_ANEW = ["Reinitialize", "ClipNorm", "Rollback", {"ReduceLR": 0.3}]
+FULL: Plan = {
+    "nonfinite": ["SkipStep", "Rollback"],
+    "nonfinite: weights too large": ["Reinitialize", "SkipStep", "Rollback"],
+    "nonfinite: unscaled residual branches": ["Reinitialize", "SkipStep", "Rollback"],
+    "nonfinite: 16-bit overflow": ["Reinitialize", "SkipStep", "Rollback"],
+    "nonfinite: non-finite weights": ["Rollback", "SkipStep"],
+    "nonfinite: learning rate too high": ["Rollback", "SkipStep"],
+    "exploding": ["ClipNorm", "Rollback", {"ReduceLR": 0.3}],
+    "exploding: learning rate too high": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}],
+    "exploding: targets or loss too large": ["ClipNorm", "Rollback", {"ReduceLR": 0.3}],
+    "exploding: recurrence over many steps": ["ClipNorm", "Rollback", {"ReduceLR": 0.3}],
+    "exploding: weights too large": _ANEW,
+    "exploding: unscaled residual branches": _ANEW,
+    "exploding: missing warm-up": ["Warmup", "Rollback", {"ReduceLR": 0.3}],
+    "vanishing": ["Reinitialize"],
+    "vanishing: missing warm-up": ["Warmup"],
+    "vanishing: learning rate too high": ["Rollback", "Reinitialize"],
+    "vanishing: dead units": ["Reinitialize", "Rollback"],
+}
+GENTLE: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", {"ReduceLR": 0.3}], "vanishing": []}
+PRESETS: Mapping[str, Plan] = {"observe": {}, "gentle": GENTLE, "full": FULL}
+DEFAULT_PLAN = FULL
 
 
 class Prescription:
     """Answers each alert with the first remedy of its list that still has something to give.
 
-    A critical alert goes on to the next remedy when the first is on already; a warning does not. A remedy that
-    was switched on stays on.
+    A critical alert goes on to the next remedy when the first is on already; a warning does not, and neither does an
+    explosion that clipping absorbs. So does trouble that is still there 40 readings after a remedy was switched on, or
+    whose loss has doubled. A remedy against what passes, a bad batch say, is withdrawn when the run has been calm for
+    200 readings, once; any is withdrawn that has made the loss worse and gives way to the next. What came of each
+    intervention is written into its detail: ``outcome`` is ``"helped"``, ``"no change"`` or ``"worse"``.
 
     Args:
         plan: For each kind of alert its remedies in order: objects, names or plain values (see
-            :func:`grad_callbacks.spec.build`). Kinds that are left out get no remedy.
+            :func:`grad_callbacks.spec.build`). Kinds that are left out get no remedy. A key such as
+            ``"exploding: bad batch"`` answers critical alerts of that kind and cause in place of the kind's list.
+            Or the name of a preset: ``"full"``, the default; ``"gentle"``, which only clips, lowers the rate and skips;
+            and ``"observe"``, which does nothing.
 
     Raises:
         ValueError: If a kind or a remedy is unknown, or an argument is wrong.
 
     Attributes:
-        remedies: For each kind of alert its remedies, in order.
+        remedies: For each kind of alert, or kind and cause, its remedies, in order.
         left_out: Classes of remedies that are passed over, because somebody else does their work.
     """
 
-    def __init__(self, plan: Plan = DEFAULT_PLAN) -> None:
+    def __init__(self, plan: Plan | str = DEFAULT_PLAN) -> None:
         self.left_out: tuple[type, ...] = ()
+        if isinstance(plan, str):
+            if plan not in PRESETS:
+                raise ValueError(f"prescription {plan!r} is unknown; presets are {', '.join(PRESETS)}")
+            plan = PRESETS[plan]
         if not isinstance(plan, Mapping):
             raise ValueError(f"prescription must map kinds of alert to lists of remedies, got {plan!r}")
-        unknown = [kind for kind in plan if kind not in KINDS]
+        unknown = [key for key in plan if _kind(key) not in KINDS]
         if unknown:
             raise ValueError(f"prescription names the unknown alert kind {unknown[0]!r}; known are {', '.join(KINDS)}")
-        self.remedies: dict[Kind, list[Remedy]] = {}
-        for kind in KINDS:
-            specs = plan.get(kind) or []
+        self.remedies: dict[str, list[Remedy]] = {}
+        made: dict[str, Remedy] = {}  # what is written alike in several lists is one remedy
+        for key in [*KINDS, *(key for key in plan if key not in KINDS)]:
+            specs = plan.get(key) or []
             if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence):
-                raise ValueError(f"prescription[{kind!r}] must be a list of remedies, got {specs!r}")
-            self.remedies[kind] = [build(spec, REMEDIES, "remedy", Remedy) for spec in specs]
+                raise ValueError(f"prescription[{key!r}] must be a list of remedies, got {specs!r}")
+            self.remedies[key] = [made.setdefault(repr(s), build(s, REMEDIES, "remedy", Remedy)) for s in specs]
+        self._answers: dict[
+            str, Kind
+        ] = {}  # what the remedy, by its first place in the lists, was last switched on for
+        self._treatments: list[Treatment] = []
+        self._nonfinite = 0  # readings in a row
 
     def leave_out(self, *remedies: type, why: str) -> None:
         """Pass over remedies of these classes from now on, and say so if the plan has any."""
         self.left_out += remedies
-        if any(isinstance(remedy, remedies) for planned in self.remedies.values() for remedy in planned):
-            names = ", ".join(remedy.__name__ for remedy in remedies)
-            if is_first_process():
-                log.warning("left out of the remedies: %s (%s)", names, why)
+        planned = {type(remedy).__name__ for _, remedy in self._each() if isinstance(remedy, remedies)}
+        if planned and is_first_process():
+            log.warning("left out of the remedies: %s (%s)", ", ".join(sorted(planned)), why)
 
     @property
     def skips_nonfinite(self) -> bool:
         """True if a non-finite gradient is answered by skipping its step, which suffers no delay."""
-        return any(isinstance(remedy, SkipStep) for remedy in self.remedies["nonfinite"])
+        return any(isinstance(remedy, SkipStep) for remedy in self._of_kind("nonfinite"))
 
     @property
     def skips_judged(self) -> bool:
         """True if a step may have to be skipped for what a rule says of it: it must be judged before it is taken."""
         kinds: tuple[Kind, ...] = ("exploding", "vanishing")
-        return any(isinstance(remedy, SkipStep) for kind in kinds for remedy in self.remedies[kind])
+        return any(isinstance(remedy, SkipStep) for kind in kinds for remedy in self._of_kind(kind))
 
-    def answer(self, alert: Alert, step: OptimizerStep) -> Intervention | None:
+    @property
+    def needs_snapshots(self) -> bool:
+        """True if a remedy may want to go back to earlier weights."""
+        return any(getattr(remedy, "needs_snapshots", False) for _, remedy in self._each())
+
+    @property
+    def looks_at_the_start(self) -> bool:
+        """True if there is something to be done before the first step."""
+        return any(isinstance(remedy, Reinitialize) for _, remedy in self._each())
+
+    def answer(
+        self,
+        alert: Alert,
+        step: OptimizerStep,
+        loss: float = math.nan,
+        after: int = -1,
+        until: int = 99,
+        key: str = "",
+    ) -> Intervention | None:
         """Switch on a remedy for ``alert``; None if there is none to switch on.
 
         A warning gets the first remedy only: an event that has passed is no reason to escalate.
+
+        Args:
+            alert: Is answered.
+            step: The step that raised it.
+            loss: Level of the loss before it.
+            after: Place in the list of what has been tried already.
+            until: Place of the last that may be tried.
+            key: The list, if it is known already.
         """
-        remedies = [remedy for remedy in self.remedies[alert.kind] if not isinstance(remedy, self.left_out)]
-        for remedy in remedies[:1] if alert.severity == "warning" else remedies:
-            detail = remedy.engage(step, alert.evidence)
+        if step.scene is not None:
+            step.scene.alert = alert
+            if after < 0 and self._is_absorbed(alert, step.scene.course):
+                return None
+        key = key or self._key_for(alert, step)
+        remedies = self.remedies[key]
+        is_passing = alert.severity == "warning" and after < 0 and key == alert.kind
+        usable = [place for place, remedy in enumerate(remedies) if not isinstance(remedy, self.left_out)]
+        for place in usable[:1] if is_passing else [p for p in usable if after < p <= until]:
+            detail = remedies[place].engage(step, alert.evidence)
             if detail is not None:
                 detail["steps"] = 0
-                name = type(remedy).__name__
-                return Intervention(alert.step, name, alert.kind, detail, alert.optimizer)
+                name = type(remedies[place]).__name__
+                made = Intervention(alert.step, name, alert.kind, detail, alert.optimizer)
+                self._answers[self._key(remedies[place])] = alert.kind
+                for earlier in self._treatments:
+                    # What is switched on in its place will be judged; the earlier one was not enough.
+                    if earlier.is_open and earlier.made.alert_kind == alert.kind:
+                        earlier.is_open = False
+                        earlier.made.detail.setdefault("outcome", "no change")
+                self._treatments.append(Treatment(made, alert, key, place, loss=loss))
+                return made
         return None
+
+    def begin(self, alert: Alert, step: OptimizerStep) -> Intervention | None:
+        """Answer what the first reading has shown, if that can be done before the first step; None if it cannot."""
+        if "displacement" in alert.evidence:
+            return self.answer(alert, step)
+        remedies = self.remedies[self._key_for(alert, step)]
+        place = next((p for p, remedy in enumerate(remedies) if isinstance(remedy, Reinitialize)), len(remedies))
+        if place == len(remedies) or isinstance(remedies[place], self.left_out):
+            return None
+        return self.answer(alert, step, after=place - 1, until=place)
+
+    def follow(
+        self, reading: Reading, active: Sequence[Kind], course: Course, step: OptimizerStep, is_near: bool = True
+    ) -> list[Intervention]:
+        """Watch what comes of earlier interventions: conclude, go on to the next remedy, withdraw.
+
+        Args:
+            reading: The step's reading, judged already.
+            active: Kinds of trouble that are still there.
+            course: The course of the loss.
+            step: The step.
+            is_near: The reading was alarming, or nearly.
+
+        Returns:
+            What was switched on because something before it did not help.
+        """
+        self._nonfinite = 0 if reading.is_finite or reading.overflow else self._nonfinite + 1
+        for _, remedy in self._each():
+            if isinstance(remedy, Rollback):
+                remedy.note(reading.is_finite)
+        interventions = []
+        for treatment in list(self._treatments):
+            kind = treatment.made.alert_kind
+            treatment.age += 1
+            treatment.calm = 0 if kind in active else treatment.calm + 1
+            is_stuck = self._is_stuck(treatment, reading, course, is_near)
+            is_calm = treatment.calm > 0 and reading.is_finite
+            if treatment.is_open and (is_stuck or treatment.age >= (TRIAL if is_calm else PATIENCE)):
+                outcome = treatment.conclude(is_calm, course)
+                # Single non-finite steps are skipped, and may come again; large gradients may be clipped for good.
+                goes_on = kind in active and kind != "nonfinite" and not (kind == "exploding" and _clips(treatment))
+                if is_stuck or goes_on:
+                    more = self.answer(treatment.alert, step, treatment.loss, after=treatment.place, key=treatment.key)
+                    if more is not None:
+                        interventions.append(more)
+                        if outcome == "worse":
+                            self._withdraw(treatment, step)
+            elif treatment.watches_the_loss and treatment.age <= WATCH and _is_lost(course):
+                treatment.watches_the_loss = False
+                more = self.answer(treatment.alert, step, treatment.loss, after=treatment.place, key=treatment.key)
+                interventions += [] if more is None else [more]
+            elif treatment.is_on and treatment.calm >= CALM and self._may_be_withdrawn(treatment):
+                self._withdraw(treatment, step)
+        return interventions
+
+    def _is_absorbed(self, alert: Alert, course: Course | None) -> bool:
+        """True if clipping is on and the loss bears what gradients come: nothing more is needed."""
+        clips = [t for t in self._treatments if t.is_on and t.made.alert_kind == "exploding" and _clips(t)]
+        if alert.kind != "exploding" or not clips or course is None or not course.count:
+            return False
+        return not clips[-1].suffers(course)
+
+    def _is_stuck(self, treatment: Treatment, reading: Reading, course: Course, is_near: bool) -> bool:
+        """True if no step is finite any more, or the loss has fled: waiting for the end of the trial is a waste."""
+        if treatment.made.alert_kind == "exploding":
+            # Under adaptive optimizers a jump in the loss's scale looks alike until it is the new normal.
+            patience = FLED if math.isfinite(reading.displacement) else NEW_NORMAL
+            return is_near and treatment.age >= patience and treatment.suffers(course)
+        if treatment.made.alert_kind != "nonfinite" or treatment.age < 2:
+            return False
+        bad_weights = reading.weight_norms is not None and not all(map(math.isfinite, reading.weight_norms))
+        return self._nonfinite >= STUBBORN or (self._nonfinite > 0 and bad_weights)
+
+    def _may_be_withdrawn(self, treatment: Treatment) -> bool:
+        # A rate that was too high once is so again; and what came back after a withdrawal stays.
+        before = [t for t in self._treatments if t.made.remedy == treatment.made.remedy and not t.is_on]
+        return treatment.alert.cause in PASSING and not before
+
+    def _withdraw(self, treatment: Treatment, step: OptimizerStep) -> None:
+        treatment.is_on = False
+        remedy = self.remedies[treatment.key][treatment.place]
+        release = getattr(remedy, "release", None)
+        if release is not None and release(step):
+            treatment.made.detail["withdrawn_at"] = step.reading.step
 
     def act(self, step: OptimizerStep) -> dict[tuple[Kind, str], bool | Tensor]:
         """Let every remedy that is on act on ``step``.
@@ -97,24 +275,79 @@ class Prescription:
             For kind and name of each remedy whether it changed something, as it says itself.
         """
         acted: dict[tuple[Kind, str], bool | Tensor] = {}
-        for kind, remedies in self.remedies.items():
-            for remedy in remedies:
-                if not step.is_skipped and not isinstance(remedy, self.left_out):
-                    acted[kind, type(remedy).__name__] = remedy.act(step)
+        for key, remedy in self._each():
+            if not step.is_skipped and not isinstance(remedy, self.left_out):
+                kind = self._answers.get(key, _kind(key.partition("#")[0]))
+                acted[cast(Kind, kind), type(remedy).__name__] = remedy.act(step)
         return {key: did for key, did in acted.items() if did is not False}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return name and state of every remedy, in the plan's order."""
-        return {
-            kind: [[type(remedy).__name__, remedy.state_dict()] for remedy in remedies]
-            for kind, remedies in self.remedies.items()
+    def _key_for(self, alert: Alert, step: OptimizerStep) -> str:
+        """Which list answers an alert: one spike is no proof of its cause, unless the rate has just been raised."""
+        cause = alert.cause
+        if alert.severity == "warning":
+            cause = "learning rate too high" if alert.kind == "exploding" and _was_raised(step) else ""
+        key = f"{alert.kind}: {cause}"
+        return key if key in self.remedies else alert.kind
+
+    def _of_kind(self, kind: Kind) -> Iterable[Remedy]:
+        return [remedy for key, remedies in self.remedies.items() if _kind(key) == kind for remedy in remedies]
+
+    def _each(self) -> Iterator[tuple[str, Remedy]]:
+        """Each remedy once, with its first place in the lists."""
+        seen: set[int] = set()
+        for key, remedies in self.remedies.items():
+            for place, remedy in enumerate(remedies):
+                if id(remedy) not in seen:
+                    seen.add(id(remedy))
+                    yield f"{key}#{place}", remedy
+
+    def _key(self, wanted: Remedy) -> str:
+        return next(key for key, remedy in self._each() if remedy is wanted)
+
+    def state_dict(self, made: Sequence[Intervention] = ()) -> dict[str, Any]:
+        """Return name and state of every remedy, in the plan's order, and the treatments under way.
+
+        Args:
+            made: The record's interventions, in which treatments are referred to.
+        """
+        places = {id(intervention): place for place, intervention in enumerate(made)}
+        states: dict[str, Any] = {
+            key: [[type(remedy).__name__, remedy.state_dict()] for remedy in remedies]
+            for key, remedies in self.remedies.items()
+        }
+        return states | {
+            "(answers)": dict(self._answers),
+            "(treatments)": [t.state_dict(places[id(t.made)]) for t in self._treatments if id(t.made) in places],
+            "(nonfinite)": self._nonfinite,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], made: Sequence[Intervention] = ()) -> None:
         """Continue from :meth:`state_dict`.
 
         Raises:
             ValueError: If the state was saved under another plan.
         """
-        for kind, remedies in self.remedies.items():
-            load_named_states(remedies, state[kind], f"remedies for {kind!r}")
+        for key, remedies in self.remedies.items():
+            load_named_states(remedies, state.get(key, []), f"remedies for {key!r}")
+        self._answers = dict(state["(answers)"])
+        self._treatments = [Treatment.of(t, made[t["made"]]) for t in state["(treatments)"] if t["made"] < len(made)]
+        self._nonfinite = state["(nonfinite)"]
+
+
+def _clips(treatment: Treatment) -> bool:
+    return treatment.made.remedy in [cls.__name__ for cls in CLIPS]
+
+
+def _was_raised(step: OptimizerStep) -> bool:
+    """True if the rate is far above the one of the latest snapshot."""
+    entry = step.scene.snapshots.latest() if step.scene is not None and step.scene.snapshots is not None else None
+    return entry is not None and not entry["first"] and step.learning_rate.effective()[0] > RAISED * entry["rate"] > 0
+
+
+def _is_lost(course: Course) -> bool:
+    """True if the loss is back where the run began, on the scale it had there."""
+    return course.gained > LEARNED and LOST[0] < course.risen < LOST[1]
+
+
+def _kind(key: str) -> str:
+    return key.partition(":")[0].strip()

@@ -165,7 +165,7 @@ def test_a_prescription_may_be_a_plan(plan: Any) -> None:
     assert engine.prescription is not None
     assert len(engine.prescription.remedies["exploding"]) == 1
     with pytest.raises(ValueError, match="prescription must be"):
-        Engine(model, SGD(model.parameters(), lr=0.1), prescription="full")  # type: ignore[arg-type]
+        Engine(model, SGD(model.parameters(), lr=0.1), prescription=3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("change", ["replace", "rebuild"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,9 +48,26 @@ def test_kinds_that_are_left_out_get_no_remedy() -> None:
     assert Prescription({"nonfinite": ["SkipStep"]}).answer(exploding(), step_to_take()) is None
 
 
-def test_by_default_vanishing_gradients_are_left_to_the_advice() -> None:
-    assert Prescription().remedies["vanishing"] == []
-    assert [type(r).__name__ for r in Prescription().remedies["exploding"]] == ["ClipNorm", "ReduceLR"]
+def test_presets_are_plans_by_name() -> None:
+    assert not any(Prescription("observe").remedies.values())
+    assert [type(r).__name__ for r in Prescription("gentle").remedies["exploding"]] == ["ClipNorm", "ReduceLR"]
+    assert Prescription("gentle").remedies["vanishing"] == []
+    assert [type(r).__name__ for r in Prescription().remedies["vanishing"]] == ["Reinitialize"]
+
+
+def test_a_cause_may_have_a_list_of_its_own() -> None:
+    prescription = Prescription({"exploding": ["ClipNorm"], "exploding: learning rate too high": [ReduceLR(0.5)]})
+    step, alert = step_to_take(), replace(exploding(), cause="learning rate too high")
+    answers = [prescription.answer(a, step) for a in (alert, exploding(1))]
+    assert [answer and answer.remedy for answer in answers] == ["ReduceLR", "ClipNorm"]
+
+
+def test_what_is_written_alike_in_two_lists_is_one_remedy() -> None:
+    prescription = Prescription({"exploding": [{"ClipNorm": 1.0}], "exploding: bad batch": [{"ClipNorm": 1.0}]})
+    step = step_to_take()
+    prescription.answer(exploding(), step)
+    assert prescription.answer(replace(exploding(1), cause="bad batch"), step) is None
+    assert list(prescription.act(step)) == [("exploding", "ClipNorm")]
 
 
 def test_remedies_act_in_the_step_they_are_switched_on() -> None:
@@ -73,7 +91,8 @@ def test_after_a_skip_nothing_else_acts() -> None:
         ({"exploding": "ClipNorm"}, "must be a list of remedies, got 'ClipNorm'"),
         ({"exploding": {"ClipNorm": 1.0}}, "must be a list of remedies"),
         ({"exploding": ["ClipNrm"]}, "unknown remedy 'ClipNrm'"),
-        ("full", "prescription must map kinds of alert"),
+        ("fully", "prescription 'fully' is unknown; presets are observe, gentle, full"),
+        (3, "prescription must map kinds of alert"),
     ],
 )
 def test_a_wrong_plan_is_named(plan: Any, message: str) -> None:

@@ -1,4 +1,7 @@
-"""The scoreboard: ``python -m experiments.scoreboard detect`` scores detectors, ``replay`` other thresholds of ours."""
+"""The scoreboard: ``python -m experiments.scoreboard detect`` scores detectors, ``replay`` other thresholds of ours.
+
+``repair`` scores remedies: what they make of the failing runs, and what harm they do to the healthy ones.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is imported
 
-DESCRIPTION = "Score detectors of vanishing, exploding and non-finite gradients on the corpus of labelled runs."
+DESCRIPTION = "Score detectors of vanishing, exploding and non-finite gradients, and remedies, on labelled runs."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments.scoreboard", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    halves = "half of the corpus (default: score for detect, tune for replay, all for a choice of scenarios)"
+    halves = "half of the corpus (default: score, for replay tune; all for a choice of scenarios)"
     common.add_argument("--split", choices=("score", "tune", "all"), help=halves)
     common.add_argument("--subset", choices=("quick",), help="only some 24 scenarios")
     common.add_argument("--scenarios", nargs="+", default=[], metavar="NAME", help="only these")
@@ -53,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     replay = commands.add_parser("replay", parents=[common], help="score our rules on the recordings there are")
     replay.add_argument("--rules", type=_rules, metavar="JSON", help="""such as '[{"Vanishing": {"ratio": 1e-4}}]'""")
     replay.set_defaults(run=_replay, default_split="tune")
+
+    repair = commands.add_parser("repair", parents=[common], help="treat what is missing, and score all remedies")
+    repair.add_argument("--treatments", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
+    repair.add_argument("--repairs", type=Path, default=Path("repairs"), help="of outcomes (default: %(default)s)")
+    repair.add_argument("--picture", type=Path, help="default: scoreboard.png beside the outcomes")
+    repair.add_argument("--no-mlflow", action="store_true", help="log nothing")
+    repair.set_defaults(run=_repair, default_split="score")
     return parser
 
 
@@ -60,10 +70,7 @@ def _detect(options: argparse.Namespace) -> int:
     from experiments.scoreboard.commands import detect
 
     choice = _choice(options)
-    options.folder.mkdir(parents=True, exist_ok=True)
-    picture = options.picture or options.folder / "scoreboard.png"
-    if not picture.absolute().parent.is_dir():
-        raise ValueError(f"there is no folder {picture.absolute().parent} for the picture")
+    picture = _picture(options, options.folder)
     return detect(choice, options.folder, options.workers, options.fresh, picture, not options.no_mlflow)
 
 
@@ -71,6 +78,24 @@ def _replay(options: argparse.Namespace) -> int:
     from experiments.scoreboard.commands import replay
 
     return replay(_choice(options), options.folder, options.workers, options.rules)
+
+
+def _repair(options: argparse.Namespace) -> int:
+    from experiments.scoreboard.repair.command import repair
+
+    choice = _choice(options)
+    picture = _picture(options, options.repairs)
+    is_logged = not options.no_mlflow
+    return repair(choice, options.treatments, options.folder, options.repairs, options.workers, picture, is_logged)
+
+
+def _picture(options: argparse.Namespace, folder: Path) -> Path:
+    """Make the folder of the results, and return the file of the picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    picture: Path = options.picture or folder / "scoreboard.png"
+    if not picture.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {picture.absolute().parent} for the picture")
+    return picture
 
 
 def _choice(options: argparse.Namespace) -> Any:

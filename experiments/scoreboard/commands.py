@@ -44,7 +44,7 @@ def detect(choice: Choice, folder: Path, workers: int, fresh: bool, picture: Pat
     due = jobs if fresh else missing(jobs)
     failures: dict[str, str] = {}
     if due:
-        with _progress(console, "recording", len(due)) as advance:
+        with progress(console, "recording", len(due)) as advance:
             failures = record_all(due, workers, choice.conf, lambda job, error: advance())
     detectors = all_detectors()
     scores = _score([job.path for job in jobs if job.path.exists()], detectors, choice, workers, console)
@@ -74,7 +74,7 @@ def _score(
 ) -> list[Score]:
     if not paths:
         raise ValueError("there are no recordings of these runs: make them with detect")
-    with _progress(console, "judging", len(paths)) as advance:
+    with progress(console, "judging", len(paths)) as advance:
         judged = judge_all(paths, detectors, workers, advance)
     labelled = label_runs(choice.needed, {(run.scenario, run.seed): run.quality for run in judged})
     scores = [score(detector.name, judged, choice.scenarios, labelled.labels) for detector in detectors]
@@ -94,7 +94,8 @@ def _score(
 
 
 @contextmanager
-def _progress(console: Console, what: str, total: int) -> Iterator[Callable[[], None]]:
+def progress(console: Console, what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show how far ``total`` of something are; the block calls what it is given after each."""
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     done = 0
     with Progress(*columns, console=console) as progress:

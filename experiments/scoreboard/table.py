@@ -33,13 +33,13 @@ def score_table(scores: Sequence[Score]) -> Table:
         shares = ("precision", "recall", "recall_vanishing", "recall_exploding", "recall_nonfinite")
         table.add_row(
             f"[bold]{one.detector}[/bold]" if one.detector.startswith("ours") else one.detector,
-            *(_number(m[name], ".2f") for name in shares),
-            _number(m["false_alarms_per_10000_steps"], ".1f"),
+            *(number(m[name], ".2f") for name in shares),
+            number(m["false_alarms_per_10000_steps"], ".1f"),
             f"{m['healthy_runs_alarmed']:.0f}/{m['healthy_runs']:.0f}",
-            _number(m["cause_accuracy"], ".2f"),
-            _number(m["median_delay"], ".0f"),
-            _number(m["early_hits"], ".0f"),
-            _number(m["median_lead"], ".0f"),
+            number(m["cause_accuracy"], ".2f"),
+            number(m["median_delay"], ".0f"),
+            number(m["early_hits"], ".0f"),
+            number(m["median_lead"], ".0f"),
         )
     return table
 
@@ -80,6 +80,7 @@ def _list(console: Console, head: str, lines: Iterable[str]) -> None:
             console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 
-def _number(value: float, how: str) -> str:
+def number(value: float, how: str) -> str:
+    """Format a number: a dash for NaN, and no sign before a zero."""
     told = format(value, how)
     return "–" if math.isnan(value) else told.removeprefix("-") if float(told) == 0 else told

@@ -10,17 +10,25 @@ from lightning.pytorch import LightningModule, Trainer
 from grad_callbacks.alerts import Alert
 from grad_callbacks.callbacks.monitor import GradientMonitor
 from grad_callbacks.prescription import DEFAULT_PLAN, Prescription
-from grad_callbacks.remedies import ClipNorm, ClipValue
+from grad_callbacks.remedies import CLIPS
 
 
 class GradientGuard(GradientMonitor):
     """Watches the gradients like :class:`GradientMonitor`, and applies remedies when an alert comes.
 
     A remedy acts in the very step that raised the alert; on a GPU, whose numbers come later, from the next step on,
-    except that non-finite steps are skipped at once. By default a non-finite gradient is skipped, an
-    exploding one is clipped by norm and, if it comes again, the learning rate is lowered to 0.3 times. No
-    remedy here brings back a vanishing gradient: its alert advises what to change in the model. A run
-    without alerts is not touched.
+    except that non-finite steps are skipped at once. By default
+
+    * an initialisation that lets no signal or error through is replaced before the first step (``Reinitialize``),
+      unless the weights look trained;
+    * a non-finite gradient is skipped (``SkipStep``); if none is finite any more, or weights are not, the run goes
+      back to a snapshot in memory (``Rollback``);
+    * an exploding gradient is clipped by norm (``ClipNorm``); if the loss suffers, or the rate is to blame, the run
+      goes back, and on at a lower rate;
+    * a post-norm transformer that needed a warm-up begins again with one (``Warmup``).
+
+    A run without alerts is not touched: its weights are the same to the bit. Four snapshots at most are kept of
+    weights, buffers and optimizer state, 4 GiB in all, and saved in checkpoints.
 
     If the Trainer clips by itself (``gradient_clip_val``), clipping remedies are left out.
 
@@ -28,7 +36,8 @@ class GradientGuard(GradientMonitor):
         prescription: For each kind of alert the remedies to apply, in order (see
             :class:`~grad_callbacks.prescription.Prescription`), as objects or plain values:
             ``{"exploding": [ClipNorm(1.0), ReduceLR(0.5)]}`` and
-            ``{"exploding": [{"ClipNorm": 1.0}, {"ReduceLR": {"factor": 0.5}}]}`` say the same.
+            ``{"exploding": [{"ClipNorm": 1.0}, {"ReduceLR": {"factor": 0.5}}]}`` say the same. Or a preset's name:
+            ``"full"``, the default; ``"gentle"``, which only clips, lowers the rate and skips; or ``"observe"``.
         every_n_steps: Measure every so many optimizer steps; what happens between is not seen and not
             treated, except by remedies that are already switched on.
         rules: As for :class:`GradientMonitor`.
@@ -51,7 +60,7 @@ class GradientGuard(GradientMonitor):
 
     def __init__(
         self,
-        prescription: Mapping[str, Sequence[Any]] | None = None,
+        prescription: Mapping[str, Sequence[Any]] | str | None = None,
         every_n_steps: int = 1,
         rules: Sequence[Any] | None = None,
         on_alert: Callable[[Alert], object] | None = None,
@@ -68,7 +77,7 @@ class GradientGuard(GradientMonitor):
         self.prescription.left_out = ()
         if trainer.gradient_clip_val:
             why = f"the Trainer clips already, gradient_clip_val={trainer.gradient_clip_val}"
-            self.prescription.leave_out(ClipNorm, ClipValue, why=why)
+            self.prescription.leave_out(*CLIPS, why=why)
 
     def _prescription(self) -> Prescription:
         return self.prescription

@@ -130,6 +130,7 @@ class _Watch:
             return None
         if not sequence.requires_grad:
             sequence = sequence.detach().requires_grad_()
+        if sequence.is_leaf:  # another hook may have made it need a gradient already
             self._sequences.append(sequence)
         sequence.register_hook(partial(self._note_time, (0, 2) if module.batch_first else (1, 2)))  # type: ignore[no-untyped-call]
         return (sequence, *inputs[1:])

@@ -72,6 +72,11 @@ class Follower:
             self._probe.detach()
             self._probe = None
 
+    def begin_anew(self) -> None:
+        """Take the weights for the first ones: they were initialised again."""
+        self._first_gains = {} if self._is_sharded else weight_gains(self._model)
+        self._losses = []
+
     def note(self, reading: Reading, batch: Batch) -> None:
         """Remember a step that has been judged."""
         self._losses = [*self._losses, reading.loss][-LOSSES:]

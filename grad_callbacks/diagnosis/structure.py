@@ -90,6 +90,14 @@ class Structure:
         )
 
 
+def branch_ends(loss: Tensor) -> list[Tensor]:
+    """Return the weights that come last in each residual branch of a loss's graph, in no order.
+
+    A branch is what a skip goes around; behind its last weight there is nothing but activations and reshaping.
+    """
+    return _Graph(loss).branch_ends() if loss.grad_fn is not None else []
+
+
 class _Graph:
     """One walk over the graph of a loss."""
 
@@ -115,8 +123,24 @@ class _Graph:
         )
         self.activations = {kind: kinds[name] for name, kind in _ACTIVATIONS.items() if kinds[name]}
         self.most_uses = max(weights.values(), default=0)
-        skips = [short for node in self._depth if (short := self._short_way(node)) is not None]
-        self.skips, self.skips_from_norm = len(skips), sum("Norm" in _kind(_unshaped(node)) for node in skips)
+        self._skips = {node: short for node in self._depth if (short := self._short_way(node)) is not None}
+        self.skips = len(self._skips)
+        self.skips_from_norm = sum("Norm" in _kind(_unshaped(node)) for node in self._skips.values())
+
+    def branch_ends(self) -> list[Tensor]:
+        """The last weights of the branches that the skips go around."""
+        found: dict[int, Tensor] = {}
+        for node, short in self._skips.items():
+            waiting, seen = [origin for origin in _inputs(node) if origin is not short], {short}
+            while waiting:
+                here = waiting.pop()
+                seen.add(here)
+                weight = _weight(_inputs(here)) if _kind(here) in _PRODUCTS else None
+                if weight is not None:
+                    found[id(weight.variable)] = weight.variable
+                elif here not in self._skips:  # an inner branch has an end of its own
+                    waiting += [origin for origin in _inputs(here) if origin not in seen]
+        return list(found.values())
 
     def _short_way(self, node: Any) -> Any:
         """The input of a sum that its other input was made of, by way of at least one layer; None if there is none."""

@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+from grad_callbacks.remedies.adaptive_clip import AdaptiveClip
+from grad_callbacks.remedies.agc import AGC
 from grad_callbacks.remedies.base import Remedy
 from grad_callbacks.remedies.clip_norm import ClipNorm
 from grad_callbacks.remedies.clip_value import ClipValue
+from grad_callbacks.remedies.floor_norm import FloorNorm
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.reduce_lr import ReduceLR
+from grad_callbacks.remedies.reinitialize import Reinitialize
+from grad_callbacks.remedies.rollback import Rollback
+from grad_callbacks.remedies.scene import Scene
 from grad_callbacks.remedies.skip_step import SkipStep
+from grad_callbacks.remedies.snapshots import Snapshots
+from grad_callbacks.remedies.warmup import Warmup
 
 REMEDIES: dict[str, type[Remedy]] = {
     "ClipNorm": ClipNorm,
     "ClipValue": ClipValue,
+    "AdaptiveClip": AdaptiveClip,
+    "AGC": AGC,
+    "FloorNorm": FloorNorm,
     "ReduceLR": ReduceLR,
+    "Warmup": Warmup,
     "SkipStep": SkipStep,
+    "Rollback": Rollback,
+    "Reinitialize": Reinitialize,
 }
 
-__all__ = ["REMEDIES", "ClipNorm", "ClipValue", "OptimizerStep", "ReduceLR", "Remedy", "SkipStep"]
+CLIPS: tuple[type[Remedy], ...] = (ClipNorm, ClipValue, AdaptiveClip, AGC)  # what a Trainer that clips does already
+
+__all__ = [
+    "AGC",
+    "CLIPS",
+    "REMEDIES",
+    "AdaptiveClip",
+    "ClipNorm",
+    "ClipValue",
+    "FloorNorm",
+    "OptimizerStep",
+    "ReduceLR",
+    "Reinitialize",
+    "Remedy",
+    "Rollback",
+    "Scene",
+    "SkipStep",
+    "Snapshots",
+    "Warmup",
+]

@@ -42,6 +42,11 @@ class ClipNorm:
         """Clip if the norm exceeds the threshold."""
         return False if self._threshold is None else step.limit_norm(self._threshold)
 
+    def release(self, step: OptimizerStep) -> bool:
+        """Stop clipping; an alert switches it on again."""
+        was_on, self._threshold = self._threshold is not None, None
+        return was_on
+
     def state_dict(self) -> dict[str, Any]:
         """Return the threshold."""
         return {"threshold": self._threshold}

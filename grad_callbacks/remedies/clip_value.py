@@ -40,6 +40,11 @@ class ClipValue:
         """Clamp."""
         return step.limit_values(self.max_value) if self._engaged else False
 
+    def release(self, step: OptimizerStep) -> bool:
+        """Stop clamping; an alert switches it on again."""
+        was_on, self._engaged = self._engaged, False
+        return was_on
+
     def state_dict(self) -> dict[str, Any]:
         """Return whether it is switched on."""
         return {"engaged": self._engaged}

@@ -36,8 +36,10 @@ class LearningRate:
         ]
 
     def reduce(self, factor: float) -> None:
-        """Multiply the scale with ``factor``, also for the step under way."""
+        """Multiply the scale with ``factor``, also for the step under way; a factor above 1 takes back earlier ones."""
         self.scale *= factor
+        if abs(self.scale - 1) < 1e-9:
+            self.scale = 1.0  # all was taken back: the user's rate to the bit
         if self._clean is not None:
             self._place(self.scale)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from grad_callbacks.gradients import Incoming, Reading
+from grad_callbacks.gradients import Incoming, Layers, Reading
 from grad_callbacks.gradients.norms import l2_norms
 from grad_callbacks.gradients.sharding import sum_over_processes
 from grad_callbacks.remedies.learning_rate import LearningRate
+from grad_callbacks.remedies.scene import Scene
 
 
 class OptimizerStep:
@@ -28,6 +31,10 @@ class OptimizerStep:
     Attributes:
         learning_rate: The learning rate of its optimizer.
         norm_on_device: The global norm after what remedies did so far, a scalar.
+        norms_on_device: The norm of each parameter's gradient after that, up to a common factor, shape
+            ``(parameters,)``.
+        loss_scale: What the gradients are still multiplied with.
+        scene: What stands around the step; None where nobody has told.
         is_skipped: True once the host has decided that the step will not be taken.
         is_taken: True once the step has been taken: acting on it comes too late and does nothing.
     """
@@ -43,12 +50,14 @@ class OptimizerStep:
     ) -> None:
         self.learning_rate = learning_rate
         self.norm_on_device = incoming.measurement.norm
+        self.norms_on_device = incoming.measurement.norms
+        self.loss_scale = loss_scale
+        self.scene: Scene | None = None
         self.is_skipped = False
         self.is_taken = False
         self._incoming = incoming
         self._measurement = incoming.measurement
         self._optimizer = optimizer
-        self._loss_scale = loss_scale
         self._under_scaler = under_scaler
         self._on_device = on_device
         self._coefficient: Tensor | None = None  # what the gradients are still to be multiplied with
@@ -64,7 +73,20 @@ class OptimizerStep:
         """The global norm after what remedies did so far."""
         return float(self.norm_on_device)
 
-    def limit_norm(self, max_norm: float) -> Tensor:
+    @property
+    def layers(self) -> Layers:
+        """The layers whose gradients it takes."""
+        return self._measurement.layers
+
+    def gradients(self) -> list[Tensor | None]:
+        """This process's part of each parameter's gradient after what remedies did so far (see ``Layers.gradients``).
+
+        Under a loss scaler that leaves the unscaling to the optimizer they are multiplied with :attr:`loss_scale`.
+        """
+        self._apply_coefficient()
+        return self.layers.gradients()
+
+    def limit_norm(self, max_norm: float | Tensor) -> Tensor:
         """Rescale all gradients together so that their global norm is at most ``max_norm``.
 
         A norm that is not finite is left alone: no factor mends it.
@@ -92,6 +114,32 @@ class OptimizerStep:
             torch._foreach_mul_(self._gradients(), factor)
 
     @torch.no_grad()
+    def multiply_each(self, factors: Sequence[Tensor | None]) -> Tensor:
+        """Multiply each parameter's gradient with a factor of its own.
+
+        The norm is measured anew after it; where parameters are sharded that is a second collective.
+
+        Args:
+            factors: For each parameter a tensor that broadcasts to its gradient (see :meth:`gradients`); None leaves
+                it alone.
+
+        Returns:
+            Whether the norm has changed, a scalar.
+        """
+        before = self.norm_on_device
+        if self.is_taken:
+            return _no(before)
+        pairs = [(g, f) for g, f in zip(self.gradients(), factors, strict=True) if g is not None and f is not None]
+        is_certain = self._on_device or self.layers.sharding is not None  # of a collective all processes take part
+        if not is_certain and all(bool((factor == 1).all()) for _, factor in pairs):
+            return _no(before)
+        for gradient, factor in pairs:
+            precision = torch.float64 if gradient.dtype == torch.float64 else torch.float32
+            gradient.mul_(factor.to(gradient.device, precision, non_blocking=True))
+        self.norm_on_device = self._unless_skipped(self._measure_again())
+        return self.norm_on_device != before
+
+    @torch.no_grad()
     def limit_values(self, max_value: float) -> Tensor:
         """Clamp every gradient entry to ``[-max_value, max_value]`` (complex entries: real and imaginary part).
 
@@ -107,12 +155,12 @@ class OptimizerStep:
         before, gradients = self.norm_on_device, self._gradients()
         if not self._on_device and not (before > max_value and torch.isfinite(before)):
             return _no(before)  # no entry can be beyond the limit
-        if isinstance(self._loss_scale, Tensor):
-            _multiply(gradients, self._loss_scale.reciprocal())
+        if isinstance(self.loss_scale, Tensor):
+            _multiply(gradients, self.loss_scale.reciprocal())
             _clamp(gradients, max_value)
-            _multiply(gradients, self._loss_scale)
+            _multiply(gradients, self.loss_scale)
         else:
-            _clamp(gradients, max_value * self._loss_scale)
+            _clamp(gradients, max_value * self.loss_scale)
         self.norm_on_device = self._unless_skipped(self._measure_again())
         return self.norm_on_device < before
 
@@ -123,7 +171,7 @@ class OptimizerStep:
             return
         self.is_skipped = True
         self.norm_on_device = torch.zeros_like(self.norm_on_device)
-        still_scaled = isinstance(self._loss_scale, Tensor) or self._loss_scale != 1.0
+        still_scaled = isinstance(self.loss_scale, Tensor) or self.loss_scale != 1.0
         if not (self._under_scaler and still_scaled):
             for parameter in self._measurement.layers.parameters:
                 parameter.grad = None
@@ -171,12 +219,13 @@ class OptimizerStep:
 
     def _measure_again(self) -> Tensor:
         layers = self._measurement.layers
-        scale = self._loss_scale
+        scale = self.loss_scale
         if isinstance(scale, Tensor):
             scale = scale.to(layers.home, non_blocking=layers.home.type == "cuda")
         squares = (l2_norms(layers.gradients(), layers.home) / scale) ** 2
         if layers.sharding is not None:
             squares = sum_over_processes(squares * layers.gradient_shares())
+        self.norms_on_device = squares.sqrt()
         return squares.sum().sqrt()
 
     def _gradients(self) -> list[Tensor]:

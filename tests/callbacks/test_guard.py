@@ -137,8 +137,15 @@ def test_a_healthy_run_is_bit_identical_with_and_without_the_guard() -> None:
 
 def test_escalation_follows_the_order_of_the_prescription() -> None:
     guard = GradientGuard({"exploding": [ClipNorm(0.1), ReduceLR(0.5)]})
+    spiked(guard, factors=dict.fromkeys(range(15, 25), 1e3))
+    assert [i.remedy for i in guard.interventions] == ["ClipNorm", "ReduceLR"]
+    assert [a.severity for a in guard.alerts][:2] == ["warning", "critical"]
+
+
+def test_what_clipping_absorbs_is_no_reason_to_escalate() -> None:
+    guard = GradientGuard({"exploding": [ClipNorm(0.1), ReduceLR(0.5)]})
     spiked(guard, factors={15: 1e3, 16: 1e3})
-    assert [(i.step, i.remedy) for i in guard.interventions] == [(15, "ClipNorm"), (16, "ReduceLR")]
+    assert [i.remedy for i in guard.interventions] == ["ClipNorm"]
     assert [a.severity for a in guard.alerts] == ["warning", "critical"]
 
 
@@ -180,7 +187,8 @@ def test_a_trainer_that_clips_is_left_to_it(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING, "grad_callbacks"):
         steps = spiked(guard, gradient_clip_val=0.5)
     assert "the Trainer clips already, gradient_clip_val=0.5" in caplog.text
-    assert len(guard.prescription.remedies["exploding"]) == 2, "the next Trainer may not clip"
+    planned = [type(remedy).__name__ for remedy in guard.prescription.remedies["exploding"]]
+    assert "ClipNorm" in planned, "the next Trainer may not clip"
     assert guard.alerts == [], "what is clipped already throws no weights about"
     assert steps.norms[15] == pytest.approx(0.5, rel=1e-4)
 
@@ -293,7 +301,7 @@ def test_two_optimizers_are_treated_each_by_itself() -> None:
 def test_a_guard_can_be_copied_and_pickled() -> None:
     guard = GradientGuard({"exploding": [ClipNorm(1.0)]})
     fit(Regression(mlp(4, 2)), guard)
-    assert copy.deepcopy(GradientGuard()).prescription.remedies.keys() == guard.prescription.remedies.keys()
+    assert copy.deepcopy(guard).prescription.remedies.keys() == guard.prescription.remedies.keys()
     assert pickle.loads(pickle.dumps(GradientGuard())).alerts == []
 
 

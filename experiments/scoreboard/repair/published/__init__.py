@@ -1,0 +1,10 @@
+"""Remedies as others have published them, from the first step on, written anew from their papers."""
+
+from experiments.scoreboard.repair.published.agc import AGC
+from experiments.scoreboard.repair.published.autoclip import AutoClip
+from experiments.scoreboard.repair.published.base import Clipping
+from experiments.scoreboard.repair.published.zclip import ZClip
+
+PUBLISHED: dict[str, type[Clipping]] = {"zclip": ZClip, "autoclip": AutoClip, "agc_from_start": AGC}
+
+__all__ = ["AGC", "PUBLISHED", "AutoClip", "Clipping", "ZClip"]

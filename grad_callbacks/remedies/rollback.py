@@ -1,0 +1,141 @@
+"""Go back to weights from before the trouble."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from grad_callbacks.checks import at_least, fraction
+from grad_callbacks.remedies.optimizer_step import OptimizerStep
+from grad_callbacks.remedies.rate_cut import RateCut
+from grad_callbacks.remedies.scene import Scene
+
+SOON = 60  # readings within which a second rollback goes further back and lowers the rate in any case
+RAISED = 3.0  # times the rate that was well: it was raised
+RECENT = 10  # steps whose rates are remembered
+STRIDE = 0.03  # of the weights' norm, a first step that suits most networks
+
+_NOT_THE_RATE = ("bad batch", "undefined operation", "16-bit overflow")
+
+
+class Rollback:
+    """Puts weights, buffers and optimizer back to a snapshot in memory, and leaves the batches since then behind.
+
+    Snapshots are taken every 25 readings while all is calm, and trusted once 10 calm readings have followed; the one
+    from before the first step is there too until the run has learned something. The data go on, so that the batches
+    that led to the trouble are not seen again. A rate too high would lead there again, so it gets a ceiling: the rate
+    at the time of the snapshot if it was raised since, else ``factor`` times the present one. If a batch was to blame
+    the rate stays; a rate that has come down by itself stays too. If that is not enough, the next rollback soon after
+    goes further back, and lowers the ceiling.
+    Reference: Chowdhery et al. 2022, "PaLM", sec. 5.1: restart from a checkpoint from before the spike, and skip the
+    batches that were seen around it; Zhang et al. 2022, "OPT", sec. 2.5: and lower the rate.
+
+    Args:
+        factor: What the rate is multiplied with.
+        most: Rollbacks in a run.
+        floor: Share of the user's rate below which the ceiling does not go.
+
+    Raises:
+        ValueError: If ``factor`` or ``floor`` does not lie between 0 and 1, or ``most`` is no whole number of at least
+            1.
+    """
+
+    needs_snapshots = True
+
+    def __init__(self, factor: float = 0.1, most: int = 8, floor: float = 1e-9) -> None:
+        self.factor = fraction("factor", factor)
+        self.most = at_least("most", most, 1)
+        self.floor = fraction("floor", floor)
+        self._cut = RateCut()
+        self._ceiling: float | None = None  # of the first group's rate
+        self._rates: list[float] = []  # the latest, as the user set them
+        self._done = 0
+        self._last: list[int] = []  # the reading of the last rollback, and the step it went to
+        self._finite = 0  # readings since then that were finite
+        self._skip_next = False
+
+    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+        """Go back now, skip the step at hand, and limit the rate if it may be to blame."""
+        scene = step.scene
+        if scene is None or scene.snapshots is None or self._done >= self.most:
+            return None
+        if self._last and self._finite < 3 and not step.reading.is_finite:
+            return None  # nothing is finite from there either: what comes in is to blame
+        is_soon = bool(self._last) and scene.readings - self._last[0] <= SOON
+        entry = scene.snapshots.latest(before=self._last[1] if is_soon else None) or scene.snapshots.latest()
+        if scene.alert is not None and scene.alert.kind == "vanishing":
+            entry = scene.snapshots.oldest  # it dies quietly: the latest are of weights that were dead already
+        if entry is None:
+            return None
+        scene.snapshots.restore(entry)
+        scene.began_anew = entry
+        self._done += 1
+        self._last = [scene.readings, entry["step"]]
+        self._finite = 0
+        self._skip_next = True
+        self._limit(step, scene, entry, evidence, is_soon)
+        return {"to_step": entry["step"], "lr_scale": step.learning_rate.scale}
+
+    def _limit(
+        self, step: OptimizerStep, scene: Scene, entry: Mapping[str, Any], evidence: Mapping[str, float], is_soon: bool
+    ) -> None:
+        cause = scene.alert.cause if scene.alert is not None else ""
+        now, before = step.learning_rate.clean()[0], entry["rate"]
+        if not now > 0:  # unknown, or none
+            return
+        limit = now if self._ceiling is None else min(now, self._ceiling)
+        was_raised = not entry["first"] and before > 0 and limit > RAISED * before
+        if cause in _NOT_THE_RATE and not is_soon and not was_raised:
+            return
+        if max(self._rates, default=now) > RAISED * now and not is_soon:
+            pass  # it was raised for some steps, and has come down again
+        elif was_raised:
+            limit = before
+        elif cause == "targets or loss too large" and evidence.get("displacement", 0.0) > STRIDE / self.factor:
+            limit *= STRIDE / evidence["displacement"]
+        elif evidence.get("moved", 0.0) > STRIDE / self.factor:  # what an adaptive optimizer's first steps have done
+            limit *= STRIDE / evidence["moved"]
+        else:
+            limit *= self.factor if self._ceiling is None else self.factor**0.5  # by smaller steps from there
+        self._ceiling = max(limit, self.floor * now)
+        self._keep_below(step)
+
+    def act(self, step: OptimizerStep) -> bool:
+        """Keep the rate below its ceiling; skip the first step after going back: its gradients are of other weights."""
+        self._rates = [*self._rates, step.learning_rate.clean()[0]][-RECENT:]
+        self._keep_below(step)
+        if not self._skip_next:
+            return self._cut.scale < 1.0
+        self._skip_next = False
+        step.skip()
+        return True
+
+    def note(self, is_finite: bool) -> None:
+        """Note whether a reading was finite."""
+        self._finite += is_finite
+
+    def _keep_below(self, step: OptimizerStep) -> None:
+        now = step.learning_rate.clean()[0]
+        if self._ceiling is not None and now > 0:
+            scale = min(1.0, self._ceiling / now)
+            if scale != self._cut.scale:
+                self._cut.set(step.learning_rate, scale)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers and lists; the snapshots are the engine's."""
+        return {
+            "cut": self._cut.state_dict(),
+            "ceiling": self._ceiling,
+            "rates": list(self._rates),
+            "done": self._done,
+            "last": list(self._last),
+            "finite": self._finite,
+            "skip_next": self._skip_next,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._cut.load_state_dict(state["cut"])
+        self._ceiling, self._rates = state["ceiling"], list(state["rates"])
+        self._done, self._last, self._skip_next = state["done"], list(state["last"]), state["skip_next"]
+        self._finite = state["finite"]

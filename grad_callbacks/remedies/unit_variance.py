@@ -1,0 +1,279 @@
+"""Layer-sequential unit variance: scale every layer so that its output has unit size on one batch.
+
+Mishkin & Matas 2016, "All you need is a good init", algorithm 1: orthogonal weights, then each layer in turn is divided
+by the deviation of its output on a batch. Here one forward pass does it: a hook corrects each layer's output before
+the next layer sees it, and notes the factor.
+
+Activations whose mean is not zero (sigmoid) hide the signal behind a constant; there each unit's mean on the batch goes
+into its bias too (Salimans & Kingma 2016, "Weight Normalization", sec. 3). The last layer of a residual branch is
+scaled down by the root of the number of branches, so that their sum keeps its size (Zhang et al. 2019, "Fixup").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from grad_callbacks.diagnosis import undisturbed
+
+Scheme = Literal["lsuv", "orthogonal", "he", "xavier"]
+
+CENTRED = ("Sigmoid", "Hardsigmoid", "Softplus")  # activations whose outputs are all positive
+LARGEST = 2048  # shorter side of a matrix beyond which it is not made orthogonal: that takes its cube of operations
+SMALL_INPUTS = 0.3  # of Xavier's: a plain recurrence forgets by its tanh, which is linear for small states
+OUTPUT = 1.0  # size of the last layer's output
+GENTLE = 0.3  # the same behind centred activations, whose weights are large
+
+_RNN = (nn.RNNBase, nn.RNNCellBase)
+_CONV = nn.modules.conv._ConvNd
+
+
+@dataclass
+class Plan:
+    """What the pass has found for one layer: factors for the weight and a bias of its own.
+
+    Attributes:
+        scale: The factor.
+        shift: Subtracted from each unit's output, shape ``(units,)``; None for nothing.
+    """
+
+    scale: float = 1.0
+    shift: Tensor | None = None
+
+
+@dataclass
+class Draft:
+    """The layers that an initialisation changes, and what they do on a batch."""
+
+    model: nn.Module
+    activation: str = ""
+    branch_ends: Mapping[int, float] = field(default_factory=dict)  # id of a weight -> size of its layer's output
+    size: float = 1.0
+
+    def layers(self) -> dict[str, nn.Module]:
+        """Return the layers whose output is scaled, by name."""
+        kinds = (nn.Linear, _CONV, nn.MultiheadAttention)
+        inner = {id(m.out_proj) for m in self.model.modules() if isinstance(m, nn.MultiheadAttention)}
+        return {n: m for n, m in self.model.named_modules() if isinstance(m, kinds) and id(m) not in inner}
+
+
+@torch.no_grad()
+def start_again(model: nn.Module, scheme: Scheme, activation: str, length: int = 2) -> None:
+    """Give every linear, convolution, recurrent and attention layer fresh weights, and biases of zero.
+
+    Weights that are there are made orthogonal or rescaled instead of drawn anew: they are the user's own random
+    numbers, the same on every process. Only weights without any spread are drawn, by a generator of their own.
+
+    Args:
+        model: Is changed in place.
+        scheme: ``"lsuv"`` and ``"orthogonal"`` make orthogonal weights, ``"he"`` and ``"xavier"`` random ones of the
+            deviation that He et al. 2015 and Glorot & Bengio 2010 derive.
+        activation: Its gain is applied to orthogonal weights.
+        length: Steps of the sequences that recurrent layers read.
+    """
+    for place, module in enumerate(model.modules()):
+        if isinstance(module, _RNN):
+            _recurrent(module, place, length)
+        elif isinstance(module, nn.MultiheadAttention):
+            for weight in module.parameters(recurse=False):
+                if weight.ndim >= 2:
+                    _refill(weight, "xavier", 1.0, place)
+                else:
+                    weight.zero_()
+        elif isinstance(module, (nn.Linear, _CONV)):
+            gain = math.sqrt(2.0) if activation.endswith("ReLU") or activation in ("GELU", "SiLU", "ELU") else 1.0
+            _refill(module.weight, scheme, gain, place)
+            if module.bias is not None:
+                module.bias.zero_()
+
+
+def measure(draft: Draft, replay: Callable[[], Tensor]) -> dict[str, Plan]:
+    """Run the batch forward once, each layer's output corrected on its way, and return the corrections by layer.
+
+    Leaves no trace.
+    """
+    plans: dict[str, Plan] = {}
+    layers = draft.layers()
+    with undisturbed(draft.model):
+        order: list[str] = []
+        handles = [m.register_forward_pre_hook(partial(_note, order, name)) for name, m in layers.items()]
+        try:
+            replay()
+        finally:
+            for handle in handles:
+                handle.remove()
+        last = order[-1] if order else ""
+        output = GENTLE if draft.activation in CENTRED else OUTPUT
+        ends = {name: draft.branch_ends[id(m.weight)] for name, m in layers.items() if _is_end(draft, m)}
+        handles = [
+            m.register_forward_hook(
+                partial(_correct, plans, name, ends.get(name, output if name == last else draft.size), draft)
+            )
+            for name, m in layers.items()
+        ]
+        try:
+            replay()
+        finally:
+            for handle in handles:
+                handle.remove()
+    return plans
+
+
+@torch.no_grad()
+def mirror(layers: Mapping[str, nn.Module], order: Sequence[str]) -> bool:
+    """Make the layers of a plain stack look linear, so that a deep rectifier net starts as an orthogonal linear one.
+
+    Half of the units are the other half's negatives, and the next layer takes their difference: relu(z) - relu(-z) is
+    z, and the same holds for GELU and SiLU. In a deep stack all inputs would else come out alike (Balduzzi et al.
+    2017, "The Shattered Gradients Problem", sec. 4.1).
+
+    Args:
+        layers: By name; linear ones and convolutions are changed in place.
+        order: Their names in the order of execution.
+
+    Returns:
+        False, and nothing is changed, if a layer does not fit to the one before.
+    """
+    stack = [layers[name] for name in order]
+    outs = [_sizes(module)[0] for module in stack]
+    ins = [_sizes(module)[1] for module in stack]
+    if not all(isinstance(module, (nn.Linear, _CONV)) for module in stack) or any(out % 2 for out in outs[:-1]):
+        return False
+    if len({id(module) for module in stack}) < len(stack) or any(into % out for out, into in pairwise_(outs, ins)):
+        return False
+    for place, module in enumerate(stack):
+        weight: Tensor = module.weight  # type: ignore[assignment]
+        rows = slice(None) if place == len(stack) - 1 else slice(0, len(weight) // 2)
+        half = weight[rows].flatten(2) if weight.ndim > 2 else weight[rows].unsqueeze(2)
+        if place > 0:
+            half = half[:, : half.shape[1] // 2]
+        seed = half.flatten(1)
+        made = (_orthogonal(seed) if min(seed.shape) <= LARGEST else seed / seed.norm(dim=1).mean()).view_as(half)
+        whole = torch.cat([made, -made], dim=1) if place > 0 else made
+        whole = whole if place == len(stack) - 1 else torch.cat([whole, -whole])
+        weight.copy_(whole.view_as(weight))
+    return True
+
+
+def _sizes(module: nn.Module) -> tuple[int, int]:
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    return weight.shape[0], weight.shape[1]
+
+
+def pairwise_(outs: Sequence[int], ins: Sequence[int]) -> list[tuple[int, int]]:
+    """Each layer's outputs beside the next one's inputs."""
+    return list(zip(outs[:-1], ins[1:], strict=True))
+
+
+@torch.no_grad()
+def apply(draft: Draft, plans: Mapping[str, Plan]) -> None:
+    """Change weights and biases as planned."""
+    for name, module in draft.layers().items():
+        plan = plans.get(name)
+        if plan is None:
+            continue
+        target = module.out_proj if isinstance(module, nn.MultiheadAttention) else module
+        weight: Tensor = target.weight  # type: ignore[assignment]
+        weight.mul_(plan.scale)
+        if target.bias is not None and plan.shift is not None:
+            bias: Tensor = target.bias  # type: ignore[assignment]
+            bias.sub_((plan.shift * plan.scale).to(bias.dtype))
+
+
+def _is_end(draft: Draft, module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and id(weight) in draft.branch_ends
+
+
+def _note(order: list[str], name: str, *_: Any) -> None:
+    if name in order:
+        order.remove(name)
+    order.append(name)
+
+
+def _correct(
+    plans: dict[str, Plan], name: str, size: float, draft: Draft, module: nn.Module, inputs: object, output: Any
+) -> Any:
+    """Correct a layer's output; the first use of a layer decides."""
+    first = output[0] if isinstance(output, tuple) else output
+    if not isinstance(first, Tensor) or not first.is_floating_point() or not first.numel():
+        return None
+    if name not in plans:
+        plans[name] = _plan(first.detach(), size, draft, module)
+    plan = plans[name]
+    shift = 0.0 if plan.shift is None else _broadcast(plan.shift, module, first)
+    corrected = ((first.float() - shift) * plan.scale).to(first.dtype)
+    return (corrected, *output[1:]) if isinstance(output, tuple) else corrected
+
+
+def _plan(output: Tensor, size: float, draft: Draft, module: nn.Module) -> Plan:
+    values = output.double()
+    unit = 1 if isinstance(module, _CONV) else -1
+    shift = None
+    # A layer that gets a constant only, such as an embedded class, would lose it with its mean.
+    if draft.activation in CENTRED and getattr(module, "bias", None) is not None and values.ndim >= 2:
+        flat = values.movedim(unit, -1).flatten(0, -2)
+        shift = flat.mean(0)
+        centred = flat - shift
+        if float(centred.square().mean()) > 1e-12 * float(flat.square().mean()):
+            values = centred
+        else:
+            shift = None
+    rms = math.sqrt(float(values.square().mean()))
+    scale = size / rms if math.isfinite(rms) and rms > 0 else 1.0
+    return Plan(scale, None if shift is None else shift.float())
+
+
+def _broadcast(shift: Tensor, module: nn.Module, like: Tensor) -> Tensor:
+    return shift.view(-1, *[1] * (like.ndim - 2)) if isinstance(module, _CONV) else shift
+
+
+def _recurrent(module: nn.Module, place: int, length: int) -> None:
+    """Orthogonal recurrences (Saxe et al. 2013), small inputs, and gates that remember.
+
+    The forget gates' biases are spread so that the units remember for 1 to as many steps as the sequence has (Tallec &
+    Ollivier 2018, "Can recurrent neural networks warp time?", sec. 2.2).
+    """
+    gates = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3}.get(type(module).__name__, 1)
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.ndim < 2:
+            parameter.zero_()
+            parts = parameter.chunk(gates)
+            if gates > 1 and name.startswith("bias_ih"):
+                spans = torch.linspace(1.0, max(2.0, length - 1.0), len(parts[0])).to(parameter)
+                parts[1].copy_(spans.log())
+                if gates == 4:
+                    parts[0].copy_(-spans.log())
+            continue
+        for part in parameter.chunk(gates):
+            _refill(part, "orthogonal" if name.startswith("weight_hh") else "xavier", 1.0, place)
+            if gates == 1 and name.startswith("weight_ih"):
+                part.mul_(SMALL_INPUTS)
+
+
+def _refill(weight: Tensor, scheme: Scheme, gain: float, place: int) -> None:
+    matrix = weight.detach().flatten(1).float()
+    if not bool(torch.isfinite(matrix).all()) or float(matrix.std()) <= 1e-6 * float(matrix.abs().max()):
+        generator = torch.Generator().manual_seed(place)
+        matrix = torch.randn(matrix.shape, generator=generator).to(matrix.device)
+    matrix = matrix / matrix.square().mean().sqrt()  # entries of size 1, whatever they were
+    rows, columns = matrix.shape
+    if scheme in ("lsuv", "orthogonal") and min(rows, columns) <= LARGEST:
+        weight.copy_((gain * _orthogonal(matrix)).view_as(weight).to(weight.dtype))
+        return
+    variance = 2.0 / (rows + columns) if scheme == "xavier" else gain**2 / columns
+    weight.copy_((matrix * math.sqrt(variance)).view_as(weight).to(weight.dtype))
+
+
+def _orthogonal(matrix: Tensor) -> Tensor:
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.t()
+    q, r = torch.linalg.qr(tall)
+    q = q * torch.sign(torch.diagonal(r)).where(torch.diagonal(r) != 0, torch.ones(()).to(q))
+    made: Tensor = q if tall is matrix else q.t()
+    return made

@@ -1,0 +1,113 @@
+"""Rollback and Warmup in an engine of their own, and the factor that several remedies share."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from grad_callbacks import Engine
+from grad_callbacks.remedies.learning_rate import LearningRate
+from grad_callbacks.remedies.rate_cut import RateCut
+from tests.helpers import SGD, mlp
+
+
+def run(plan: dict[str, list[object]], poison: range, steps: int = 120, lr: float = 0.05) -> tuple[Engine, list[float]]:
+    """A plain loop whose batches are not finite at the steps of ``poison``; also the rate of each step."""
+    torch.manual_seed(0)
+    model = mlp(4, 16, 16, 2)
+    engine = Engine(model, SGD(model.parameters(), lr=lr, momentum=0.9), prescription=plan)
+    rates: list[float] = []
+    engine.optimizer.register_step_pre_hook(lambda *_: rates.append(engine.learning_rate.effective()[0]))
+    for step in range(steps):
+        inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        loss = nn.functional.mse_loss(model(inputs), inputs[:, :2]) * (math.nan if step in poison else 1.0)
+        engine.optimizer.zero_grad()
+        loss.backward()
+        engine.before_step(loss=loss)
+        engine.optimizer.step()
+    engine.close()
+    return engine, rates
+
+
+def test_going_back_leaves_the_batches_behind_and_skips_the_step() -> None:
+    engine, _ = run({"nonfinite": ["Rollback"]}, range(60, 61))
+    [made] = engine.record.interventions
+    assert (made.step, made.remedy, made.detail["to_step"]) == (60, "Rollback", 49)
+    assert engine.record.outcome == "repaired"
+    assert all(bool(torch.isfinite(p).all()) for p in engine.model.parameters())
+
+
+def test_where_nothing_is_finite_from_there_either_it_is_left_at_that() -> None:
+    engine, _ = run({"nonfinite": ["SkipStep", "Rollback"]}, range(60, 1000))
+    remedies = [made.remedy for made in engine.record.interventions]
+    assert remedies == ["SkipStep", "Rollback", "SkipStep"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=6), st.integers(1, 30))
+def test_what_was_cut_comes_back_to_the_bit(factors: list[float], rising: int) -> None:
+    parameter = nn.Parameter(torch.ones(1))
+    rate = LearningRate(torch.optim.SGD([parameter], lr=0.1))
+    cuts = [RateCut() for _ in factors]
+    for cut, factor in zip(cuts, factors, strict=True):
+        cut.set(rate, factor)
+    assert rate.scale == pytest.approx(math.prod(factors))
+    for cut in cuts:
+        cut.rising = rising
+    lowest = rate.scale
+    for _ in range(rising):
+        before = rate.scale
+        for cut in cuts:
+            cut.rise(rate)
+        assert rate.scale >= before * (1 - 1e-9) >= lowest * (1 - 1e-6)
+    assert rate.scale == 1.0
+    assert all(cut.scale == 1.0 for cut in cuts)
+
+
+def test_a_late_warm_up_begins_again_and_rises_to_the_users_rate() -> None:
+    weights: list[Tensor] = []
+
+    class Seen:
+        kind = "vanishing"
+        active = False
+
+        def __init__(self) -> None:
+            self.count = 0
+
+        def judge(self, reading: object) -> object:
+            from grad_callbacks import Alert
+
+            self.count += 1
+            return Alert("vanishing", "critical", 20, (), "", {}, "missing warm-up", "") if self.count == 21 else None
+
+        def state_dict(self) -> dict[str, int]:
+            return {"count": self.count}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            self.count = max(self.count, state["count"])
+
+    torch.manual_seed(0)
+    model = mlp(4, 8, 2)
+    first = [p.detach().clone() for p in model.parameters()]
+    plan = {"vanishing": [{"Warmup": 10}]}
+    engine = Engine(model, SGD(model.parameters(), lr=0.1), rules=[Seen()], prescription=plan, diagnose=False)
+    rates: list[float] = []
+    engine.optimizer.register_step_pre_hook(lambda *_: rates.append(engine.learning_rate.effective()[0]))
+    for step in range(40):
+        inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        loss = nn.functional.mse_loss(model(inputs), inputs[:, :2])
+        engine.optimizer.zero_grad()
+        loss.backward()
+        engine.before_step(loss=loss)
+        engine.optimizer.step()
+        if step == 20:
+            weights = [p.detach().clone() for p in model.parameters()]
+    engine.close()
+    assert all(torch.equal(a, b) for a, b in zip(weights, first, strict=True)), "from the first weights, no step taken"
+    assert rates[21:31] == pytest.approx([0.1 * k / 10 for k in range(1, 11)])
+    assert rates[31:] == [0.1] * 9

@@ -1,0 +1,83 @@
+"""Weights that let signal and error through, whatever they were before."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from grad_callbacks.diagnosis.flow import examine
+from grad_callbacks.remedies.reinitialize import initialise, spread
+from tests.helpers import mlp
+
+ACTIVATIONS: list[type[nn.Module]] = [nn.ReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.LeakyReLU, nn.SiLU]
+
+
+def batch(features: int = 8) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(64, features, generator=generator), torch.randn(64, 4, generator=generator)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    depth=st.integers(2, 20),
+    std=st.sampled_from([0.001, 0.05, 1.0]),
+    bias=st.sampled_from([-5.0, 0.0, 3.0]),
+    which=st.integers(0, len(ACTIVATIONS) - 1),
+)
+def test_it_is_well_afterwards_or_nothing_has_changed(depth: int, std: float, bias: float, which: int) -> None:
+    torch.manual_seed(0)
+    model = mlp(8, *[32] * depth, 4, activation=ACTIVATIONS[which])
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=std) if parameter.ndim > 1 else nn.init.constant_(parameter, bias)
+    inputs, targets = batch()
+    replay = lambda: nn.functional.mse_loss(model(inputs), targets)  # noqa: E731
+    before, was = [p.detach().clone() for p in model.parameters()], spread(examine(model, replay))
+    buffers = torch.get_rng_state()
+    detail = initialise(model, "lsuv", replay)
+    assert torch.equal(torch.get_rng_state(), buffers)
+    now = spread(examine(model, replay))
+    if detail is None:
+        assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    else:
+        assert now < was
+        assert now < 1.5, "signal and error keep within a factor of 30 over all layers"
+
+
+def test_the_same_weights_come_out_whatever_the_random_state() -> None:
+    def made(seed: int) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = mlp(8, *[16] * 8, 4, activation=nn.Sigmoid)
+        torch.manual_seed(seed)
+        inputs, targets = batch()
+        initialise(model, "lsuv", lambda: nn.functional.mse_loss(model(inputs), targets))
+        return list(model.parameters())
+
+    assert all(torch.equal(a, b) for a, b in zip(made(1), made(2), strict=True))
+
+
+def test_convolutions_recurrences_and_attention_are_initialised_too() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv1d(2, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.TransformerEncoderLayer(10, 2, 16),
+        nn.LSTM(10, 6, batch_first=True),
+    )
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=1e-3)
+    inputs = torch.randn(5, 2, 10)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    detail = initialise(model, "lsuv", lambda: model(inputs)[0].square().mean())
+    assert detail is not None
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert {"0.weight", "2.self_attn.in_proj_weight", "2.linear1.weight", "3.weight_ih_l0", "3.weight_hh_l0"} <= changed
+
+
+def test_without_a_batch_the_weights_are_orthogonal() -> None:
+    model = mlp(8, 8, 8, activation=nn.Tanh)
+    assert initialise(model, "lsuv", None) == {"scheme": "lsuv", "measured": False}
+    weight = model[0].weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(8), rtol=0, atol=1e-5)
