@@ -43,8 +43,8 @@ from grad_callbacks.remedies.buffers import Buffers
 from grad_callbacks.remedies.learning_rate import LearningRate
 from grad_callbacks.remedies.optimizer_step import can_skip_on_device
 from grad_callbacks.rules import RULES, Rule
-from grad_callbacks.rules.course import Course
 from grad_callbacks.rules.first_sight import first_sight
+from grad_callbacks.rules.loss_course import LossCourse
 from grad_callbacks.spec import build, load_named_states
 from grad_callbacks.surroundings import Surroundings
 
@@ -151,7 +151,7 @@ class Engine:
         self.learning_rate = LearningRate(self.optimizer)
         self._on_outlook = on_outlook
         self._judged = 0
-        self._course = Course()
+        self._course = LossCourse()
         self._from_start = False
         self._blank: list[dict[str, Any]] = []  # the rules' states before the first reading
         self._first_cause: Kind | None = None
@@ -404,7 +404,7 @@ class Engine:
         states = self._blank if beside is None else beside["rules"]
         for rule, state in zip(self.rules, states, strict=False):
             rule.load_state_dict(copy.deepcopy(state))
-        self._course = Course()
+        self._course = LossCourse()
         if beside is not None:
             self._course.load_state_dict(copy.deepcopy(beside["course"]))
         else:

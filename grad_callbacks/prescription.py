@@ -15,7 +15,7 @@ from grad_callbacks.gradients.sharding import is_first_process
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.remedies import CLIPS, REMEDIES, OptimizerStep, Reinitialize, Remedy, Rollback, SkipStep
 from grad_callbacks.remedies.rollback import RAISED
-from grad_callbacks.rules.course import Course
+from grad_callbacks.rules.loss_course import LossCourse
 from grad_callbacks.spec import build, load_named_states
 from grad_callbacks.treatment import (
     CALM,
@@ -195,7 +195,7 @@ class Prescription:
         return self.answer(alert, step, after=place - 1, until=place)
 
     def follow(
-        self, reading: Reading, active: Sequence[Kind], course: Course, step: OptimizerStep, is_near: bool = True
+        self, reading: Reading, active: Sequence[Kind], course: LossCourse, step: OptimizerStep, is_near: bool = True
     ) -> list[Intervention]:
         """Watch what comes of earlier interventions: conclude, go on to the next remedy, withdraw.
 
@@ -238,14 +238,14 @@ class Prescription:
                 self._withdraw(treatment, step)
         return interventions
 
-    def _is_absorbed(self, alert: Alert, course: Course | None) -> bool:
+    def _is_absorbed(self, alert: Alert, course: LossCourse | None) -> bool:
         """True if clipping is on and the loss bears what gradients come: nothing more is needed."""
         clips = [t for t in self._treatments if t.is_on and t.made.alert_kind == "exploding" and _clips(t)]
         if alert.kind != "exploding" or not clips or course is None or not course.count:
             return False
         return not clips[-1].suffers(course)
 
-    def _is_stuck(self, treatment: Treatment, reading: Reading, course: Course, is_near: bool) -> bool:
+    def _is_stuck(self, treatment: Treatment, reading: Reading, course: LossCourse, is_near: bool) -> bool:
         """True if no step is finite any more, or the loss has fled: waiting for the end of the trial is a waste."""
         if treatment.made.alert_kind == "exploding":
             # Under adaptive optimizers a jump in the loss's scale looks alike until it is the new normal.
@@ -344,7 +344,7 @@ def _was_raised(step: OptimizerStep) -> bool:
     return entry is not None and not entry["first"] and step.learning_rate.effective()[0] > RAISED * entry["rate"] > 0
 
 
-def _is_lost(course: Course) -> bool:
+def _is_lost(course: LossCourse) -> bool:
     """True if the loss is back where the run began, on the scale it had there."""
     return course.gained > LEARNED and LOST[0] < course.risen < LOST[1]
 

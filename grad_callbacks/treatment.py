@@ -9,7 +9,7 @@ from typing import Any
 
 from grad_callbacks.alerts import Alert
 from grad_callbacks.interventions import Intervention
-from grad_callbacks.rules.course import Course
+from grad_callbacks.rules.loss_course import LossCourse
 
 TRIAL = 20  # readings after which it is said what came of an intervention, if all is calm by then
 PATIENCE = 40  # readings after which it has not helped; an alarm lasts for 20
@@ -52,12 +52,12 @@ class Treatment:
     is_on: bool = True
     watches_the_loss: bool = True
 
-    def suffers(self, course: Course) -> bool:
+    def suffers(self, course: LossCourse) -> bool:
         """True if the loss is far above what it was before the alert, or at the start if that is not known."""
         before = self.loss if math.isfinite(self.loss) else course.scale
         return course.level > _far_above(before, course)
 
-    def conclude(self, is_calm: bool, course: Course) -> str:
+    def conclude(self, is_calm: bool, course: LossCourse) -> str:
         """Say what came of it: ``"helped"``, ``"no change"`` or ``"worse"``."""
         self.is_open = False
         was_there = math.isfinite(self.loss)
@@ -93,7 +93,7 @@ class Treatment:
         return cls(made, Alert.from_dict(state["alert"]), **rest)
 
 
-def _far_above(before: float, course: Course) -> float:
+def _far_above(before: float, course: LossCourse) -> float:
     """Twice the loss before, and a twentieth of its first size more: small losses double by chance."""
     margin = 0.05 * course.scale if math.isfinite(course.scale) else 0.0
     return before + max((WORSE - 1) * abs(before), margin)

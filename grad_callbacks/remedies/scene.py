@@ -11,7 +11,7 @@ from torch import nn
 from grad_callbacks.alerts import Alert
 from grad_callbacks.diagnosis import Batch
 from grad_callbacks.remedies.snapshots import Snapshots
-from grad_callbacks.rules.course import Course
+from grad_callbacks.rules.loss_course import LossCourse
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Scene:
         from_start: The run was watched from its very first step on, with an optimizer that had not stepped before.
         has_learned: The loss has come down since the start, so that the weights are worth something.
         course: The course of the loss; None if nobody follows it.
-        course: Course | None = None
+        course: LossCourse | None = None
     began_anew: A remedy says here that the weights are no longer those of the readings before: ``"start"`` if they
             were initialised, or the snapshot they come from.
     """
@@ -39,5 +39,5 @@ class Scene:
     readings: int = 1
     from_start: bool = True
     has_learned: bool = False
-    course: Course | None = None
+    course: LossCourse | None = None
     began_anew: str | Mapping[str, Any] | None = None
