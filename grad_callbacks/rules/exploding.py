@@ -51,9 +51,9 @@ class Exploding:
       ``jump`` times the baseline, since it inflates Adam's second moment, which shrinks the steps for hundreds of
       steps to come. Where the loss is known, a third of that is enough, but the loss must jump too, to 10 times the
       largest of the first ones: near a minimum, gradients jump a hundredfold and nothing happens.
-    * First steps that have moved the weights by ``displacement`` of their norm, and a loss and a norm ``rise`` and two
+    * With them too: first steps that have moved the weights by ``displacement`` of their norm, and a loss and a norm ``rise`` and two
       times those of the first reading; the same later on, against the largest of the first 10 losses and the baseline.
-    * The level of the loss is ``rise`` times the largest of the first 10, the norm twice the baseline, and the steps
+    * Or the level of the loss is ``rise`` times the largest of the first 10, the norm twice the baseline, and the steps
       move the weights by a fifth of ``displacement``. (Without motion only the loss's scale has changed.)
     * The error, as the biases show it, grows ``growth``-fold from the last layers to the first, along a fitted factor
       per layer, or from the last layer to a recurrent one: the chain rule explodes, whatever the optimizer makes of it.
@@ -152,7 +152,7 @@ class Exploding:
                 return "jump"
         elif norm > self.factor * level and reading.displacement > self.displacement and self._does_harm(reading):
             return "spike"
-        if not reading.displacement < 0.1 * self.displacement:  # else the next steps are small, and may bring it back
+        if math.isnan(reading.displacement):  # else noisy steps may be long, and what is too long is foretold
             first_norm, first_loss = self._first
             has_left = norm > 2 * first_norm and abs(reading.loss) > self.rise * first_loss
             if is_early and has_left and self._moved > self.displacement:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.demos.boring_classes import ManualOptimBoringModel
+from lightning.pytorch.demos.boring_classes import BoringModel, ManualOptimBoringModel, RandomDataset
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -458,3 +458,11 @@ def test_sparse_gradients_with_a_row_twice_are_left_as_they_are() -> None:
         return embedding.weight.detach()
 
     assert torch.equal(trained(), trained(GradientMonitor()))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_long_first_steps_of_a_noisy_linear_model_are_no_explosion(seed: int) -> None:
+    torch.manual_seed(seed)
+    monitor = GradientMonitor()
+    fit(BoringModel(), monitor, data=DataLoader(RandomDataset(32, 64)), max_steps=12)
+    assert monitor.alerts == []

@@ -56,7 +56,21 @@ def test_the_groups_hold_what_they_promise() -> None:
     assert options("activation") == ["gelu", "leaky_relu", "prelu", "relu", "sigmoid", "tanh"]
     assert options("init") == ["default", "he", "large", "orthogonal", "small", "xavier"]
     assert options("norm") == ["batch", "layer", "none"]
-    assert options("guard") == ["clip_norm", "clip_value", "full", "monitor", "none", "reduce_lr"]
+    assert options("guard") == [
+        "adaptive_clip",
+        "agc",
+        "clip_norm",
+        "clip_value",
+        "floor_norm",
+        "full",
+        "monitor",
+        "none",
+        "reduce_lr",
+        "reinitialize",
+        "rollback",
+        "skip_step",
+        "warmup",
+    ]
 
 
 def test_a_run_is_logged_with_its_resolved_config(client: MlflowClient, store: str) -> None:
@@ -111,16 +125,23 @@ def test_the_healthy_scenario_raises_no_alert_and_is_not_touched() -> None:
 
 
 def test_the_vanishing_scenario_is_named_early_with_its_layers() -> None:
-    result = scenario("deep_sigmoid", "full")
+    result = scenario("deep_sigmoid", "monitor")
     assert result.accuracy < 0.2
     assert result.monitor is not None
     [alert] = result.monitor.alerts
     assert alert.kind == "vanishing"
     assert alert.step < 20
     assert "model.blocks.0.linear" in alert.layers
-    assert "Sigmoid" in alert.cause
+    assert alert.cause == "saturated activations"
     assert result.monitor.outcome == "unrepaired"
     assert alert.advice in result.monitor.report()
+
+
+def test_the_guard_repairs_the_vanishing_scenario_before_its_first_step() -> None:
+    result = scenario("deep_sigmoid", "full")
+    assert result.accuracy > 0.93
+    assert result.monitor is not None
+    assert [(made.remedy, made.step) for made in result.monitor.interventions] == [("Reinitialize", 0)]
 
 
 @pytest.mark.parametrize(
