@@ -51,8 +51,9 @@ class Exploding:
       ``jump`` times the baseline, since it inflates Adam's second moment, which shrinks the steps for hundreds of
       steps to come. Where the loss is known, a third of that is enough, but the loss must jump too, to 10 times the
       largest of the first ones: near a minimum, gradients jump a hundredfold and nothing happens.
-    * With them too: first steps that have moved the weights by ``displacement`` of their norm, and a loss and a norm ``rise`` and two
-      times those of the first reading; the same later on, against the largest of the first 10 losses and the baseline.
+    * With them too: first steps that have moved the weights by ``displacement`` of their norm, and a loss and a norm
+      ``rise`` and two times those of the first reading; the same later on, against the largest of the first 10 losses
+      and the baseline.
     * Or the level of the loss is ``rise`` times the largest of the first 10, the norm twice the baseline, and the steps
       move the weights by a fifth of ``displacement``. (Without motion only the loss's scale has changed.)
     * The error, as the biases show it, grows ``growth``-fold from the last layers to the first, along a fitted factor
