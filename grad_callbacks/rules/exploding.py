@@ -197,9 +197,10 @@ class Exploding:
         """True for a reading that explains why the next one is not finite any more."""
         reference = self._baseline.level if math.isfinite(self._baseline.level) else self._first[0]
         is_large = reading.comparable_norm > self.factor * reference
-        return (reading.displacement > self.displacement and (is_large or self._count == 1)) or (
-            is_large and abs(reading.loss) > 10 * self._first[1]
-        )
+        if self._count == 1:  # nothing to compare with: only what would leave little of the weights
+            return reading.displacement > 10 * self.displacement
+        throws = reading.displacement > self.displacement or abs(reading.loss) > 10 * self._first[1]
+        return is_large and throws
 
     def _alarm(self, reading: Reading, sight: Sight) -> Alert | None:
         since = self._episode.since

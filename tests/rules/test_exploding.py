@@ -149,7 +149,8 @@ def test_a_step_that_leaves_nothing_of_a_product_of_weights_needs_no_second_look
 @pytest.mark.parametrize(
     ("before", "kinds"),
     [
-        ({"norms": [6e3, 8e3], "displacement": 5.0}, ["exploding"]),  # swept away at its first step
+        ({"norms": [6e3, 8e3], "displacement": 6.0}, ["exploding"]),  # swept away at its first step
+        ({"norms": [6e3, 8e3], "displacement": 1.0}, []),  # a bold first step, and then the logarithm of zero
         ({"norms": [0.6, 0.8], "displacement": 0.01}, []),  # out of a clear sky: a batch, not an explosion
     ],
 )
