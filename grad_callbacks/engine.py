@@ -279,7 +279,7 @@ class Engine:
         is_near = self._is_near
         self.gauge.motion.is_wanted = is_near
         if self._follower is not None:
-            self._follower.note(reading, step.batch)
+            self._follower.note(reading, step.batch, step.incoming.plan.rates)
             self._follower.look_out(is_near)
         interventions = self._answer(alerts, step, before) if begun is None else self._enter(begun[1], reading, step)
         self._keep_a_snapshot(reading, alerts, is_near)

@@ -198,9 +198,11 @@ class Examination:
 
     @cached_property
     def is_warmed_up(self) -> bool:
-        """True if a schedule is at work on the learning rate that has begun below it."""
+        """True if a learning rate has begun below what it is now, or what its schedule was given."""
         groups = self.case.optimizer.param_groups if self.case.optimizer is not None else []
-        return any(abs(group["lr"] - group.get("initial_lr", group["lr"])) > 1e-3 * group["lr"] for group in groups)
+        first = self.case.first_rates or [group["lr"] for group in groups]
+        later = [max(group["lr"], group.get("initial_lr", group["lr"])) for group in groups]
+        return any(rate > 1.001 * begun for rate, begun in zip(later, first, strict=False))
 
     def module(self, name: str) -> nn.Module | None:
         """Return the module of a layer; None if its name is no module's."""

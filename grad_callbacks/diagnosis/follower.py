@@ -53,6 +53,7 @@ class Follower:
         self._is_sharded = is_sharded
         self._may_replay = is_alone() and not any(hasattr(module, "_orig_mod") for module in model.modules())
         self._first_gains = {} if is_sharded else weight_gains(model)
+        self._first_rates: tuple[float, ...] | None = None
         self._losses: list[float] = []
         self._previous = Batch()
         self._probe: ActivationProbe | None = None
@@ -77,8 +78,9 @@ class Follower:
         self._first_gains = {} if self._is_sharded else weight_gains(self._model)
         self._losses = []
 
-    def note(self, reading: Reading, batch: Batch) -> None:
-        """Remember a step that has been judged."""
+    def note(self, reading: Reading, batch: Batch, rates: Sequence[float]) -> None:
+        """Remember a step that has been judged, and the learning rates it was taken with."""
+        self._first_rates = self._first_rates or tuple(rates)
         self._losses = [*self._losses, reading.loss][-LOSSES:]
         self._previous = batch
 
@@ -120,6 +122,7 @@ class Follower:
             replay_previous=before.replay,
             activations=self._probe,
             first_gains=self._first_gains,
+            first_rates=self._first_rates,
             earlier=tuple(self._alerts),
             is_late=is_late,
         )
@@ -131,6 +134,7 @@ class Follower:
         """Return plain numbers, strings and lists; batches are not kept."""
         return {
             "first_gains": dict(self._first_gains),
+            "first_rates": list(self._first_rates) if self._first_rates else None,
             "losses": list(self._losses),
             "alerts": [alert.to_dict() for alert in self._alerts],
         }
@@ -138,5 +142,6 @@ class Follower:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._first_gains = dict(state["first_gains"])
+        self._first_rates = tuple(state["first_rates"]) if state["first_rates"] else None
         self._losses = list(state["losses"])
         self._alerts = [Alert.from_dict(alert) for alert in state["alerts"]]

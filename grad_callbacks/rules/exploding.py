@@ -45,8 +45,8 @@ class Exploding:
       too, by a tenth of what the run began with and above half of it, unless the displacement is 5 times as large.
     * Before there is a baseline: a gradient that would displace the weights by 20 times ``displacement`` and has
       grown since the last reading. (One that shrinks is on its way to large weights, as in a regression on large
-      targets.) At 100 times ``displacement`` it need not grow in a product of weights, three layers or a recurrence:
-      such a step leaves nothing of it.
+      targets.) At 100 times ``displacement`` it need not grow in a product of three layers or more, nor at 4 times in a
+      recurrence, a product of as many as there are steps: such a step leaves nothing of it.
     * Where the displacement cannot be foretold (adaptive optimizers bound their own steps): a sudden jump to
       ``jump`` times the baseline, since it inflates Adam's second moment, which shrinks the steps for hundreds of
       steps to come. Where the loss is known, a third of that is enough, but the loss must jump too, to 10 times the
@@ -58,6 +58,7 @@ class Exploding:
       move the weights by a fifth of ``displacement``. (Without motion only the loss's scale has changed.)
     * The error, as the biases show it, grows ``growth``-fold from the last layers to the first, along a fitted factor
       per layer, or from the last layer to a recurrent one: the chain rule explodes, whatever the optimizer makes of it.
+      A tenth of that is enough where the step would displace the weights by ``displacement``.
     * Nothing is finite any more one reading after one of these: the explosion came first.
 
     The first spike or jump is a ``warning``; a jump must be seen in 2 readings in a row, since adaptive optimizers
@@ -182,16 +183,17 @@ class Exploding:
     def _sweeps_away(self, reading: Reading) -> bool:
         if reading.displacement > 20 * self.displacement and reading.comparable_norm > self._last_norm:
             return True
-        is_product = len(reading.profile) >= 3 or self._is_recurrent
-        return reading.displacement > 100 * self.displacement and is_product
+        limit = 4.0 if self._is_recurrent else 100.0 if len(reading.profile) >= 3 else math.inf
+        return reading.displacement > limit * self.displacement
 
     def _grows(self, reading: Reading) -> bool:
         error = reading.error_profile
         if self._is_recurrent and len(error) > 1:
             return bool(error[:-1].max() > self.growth * error[-1])
-        if len(error) < MIN_DEPTH or not early_to_late(error) > self.growth:
+        growth = self.growth / 10 if reading.displacement > self.displacement else self.growth
+        if len(error) < MIN_DEPTH or not early_to_late(error) > growth:
             return False  # the fit is dear for many layers
-        return decay_per_layer(error) ** (len(error) - 1) > self.growth
+        return decay_per_layer(error) ** (len(error) - 1) > growth
 
     def _is_on_the_way(self, reading: Reading) -> bool:
         """True for a reading that explains why the next one is not finite any more."""

@@ -19,6 +19,8 @@ _SATURATING = ("Sigmoid", "Tanh", "Softsign", "Hardsigmoid", "Hardtanh")
 MIN_DEPTH = 5
 NOTHING_LEARNED = 0.05  # of the loss at the start: what a head learns by its bias alone
 LONG = 5  # times the patience: a stalled loss must last so much longer than early layers that stand still
+IDLE = 10  # the same where the last layers have learned something, or the shape is that of a plateau
+MUCH_LEFT = 0.5  # of the loss at the start: a loss below has been learned by more than the last layers
 
 
 class Vanishing:
@@ -36,7 +38,9 @@ class Vanishing:
     readings the loss has come down by less than 5% of where it began, while the early layers' gradient is below
     ``ratio`` to the power of 1.5 (networks of five sigmoid layers begin at ``ratio`` and leave their plateau), or the
     first layer has none at all, or the gradient dies out over the steps of a sequence, below ``through_time`` of the
-    late steps'.
+    late steps'. And it is enough that for 10 times ``patience`` readings the early layers' gradient is below ``ratio``
+    while the loss stays above half of where it began and does not come down by 5% of that: the last layers have learned
+    what they can do alone.
 
     A decay is judged from five layers with weights on (embeddings not counted), since over fewer a single unlike layer
     looks like one; over three and four it must be below the square of ``ratio``. Dead units are judged from three.
@@ -62,19 +66,22 @@ class Vanishing:
         self._course = LossCourse()
         self._still = 0  # readings in a row with the shape, over early layers that stand still
         self._stalled = 0  # readings in a row with the shape and nothing learned yet
-        self._forgotten = 0  # the same for the shape through time
+        self._idle = 0  # readings in a row with the shape and nothing more learned
+        self._idle_since = math.nan  # the level of the loss when they began
+        self._forgotten = 0  # the same as stalled for the shape through time
         self._time = math.nan  # as last measured
         self._told = False
 
     @property
     def active(self) -> bool:
         """True while the conditions hold."""
-        return self._still >= self.patience or max(self._stalled, self._forgotten) >= LONG * self.patience
+        lasting = max(self._still, self._stalled // LONG, self._idle // IDLE, self._forgotten // LONG)
+        return lasting >= self.patience
 
     @property
     def near(self) -> bool:
         """True when an alert may come soon, so that its causes are worth watching."""
-        lasting = max(self._still, self._stalled // LONG, self._forgotten // LONG)
+        lasting = max(self._still, self._stalled // LONG, self._idle // IDLE, self._forgotten // LONG)
         return not self._told and lasting >= (self.patience + 1) // 2
 
     def judge(self, reading: Reading) -> Alert | None:
@@ -91,6 +98,7 @@ class Vanishing:
         self._still = self._still + 1 if has_vanished and self._is_still(reading) else 0
         is_cut = _has_no_start(reading) or any(self._decays(p, 1.5) for p in (reading.profile, reading.error_profile))
         self._stalled = self._stalled + 1 if is_cut and not has_learned and not is_blind else 0
+        self._follow_idleness(reading)
         forgets = self._time < self.through_time
         self._forgotten = self._forgotten + 1 if forgets and not has_learned and not is_blind else 0
         if not self.active:
@@ -100,6 +108,16 @@ class Vanishing:
             return None
         self._told = True
         return self._alert(reading) if has_vanished or is_cut else self._alert_through_time(reading)
+
+    def _follow_idleness(self, reading: Reading) -> None:
+        """Count the readings with the shape since the loss has last come down."""
+        level, scale = self._course.level, self._course.scale
+        if not (level > MUCH_LEFT * scale and any(map(self._decays, (reading.profile, reading.error_profile)))):
+            self._idle = 0
+        elif self._idle == 0 or self._idle_since - level > NOTHING_LEARNED * scale:
+            self._idle, self._idle_since = 1, level
+        else:
+            self._idle += 1
 
     def _has_vanished(self, reading: Reading) -> bool:
         return _is_dead(reading) or self._decays(reading.profile) or self._decays(reading.error_profile)
@@ -137,7 +155,8 @@ class Vanishing:
                 f"layers get {evidence['early_to_late']:.1e} of the late ones' and move by {early_motion:.1e} a step"
             )
         if self._still < self.patience:
-            message += f"; the loss has not come down in {self._course.count} steps"
+            idle = self._course.count if self._stalled >= LONG * self.patience else self._idle
+            message += f"; the loss has not come down in {idle} steps"
         faint = profile <= self.ratio * profile.max()
         faint[:third] = True
         names = np.array(reading.layers.names, dtype=object)[reading.profiled][faint]
@@ -171,6 +190,8 @@ class Vanishing:
             "course": self._course.state_dict(),
             "still": self._still,
             "stalled": self._stalled,
+            "idle": self._idle,
+            "idle_since": self._idle_since,
             "forgotten": self._forgotten,
             "time": self._time,
             "told": self._told,
@@ -180,6 +201,7 @@ class Vanishing:
         """Continue from :meth:`state_dict`."""
         self._course.load_state_dict(state["course"])
         self._still, self._stalled, self._forgotten = state["still"], state["stalled"], state["forgotten"]
+        self._idle, self._idle_since = state["idle"], state["idle_since"]
         self._time, self._told = state["time"], state["told"]
 
 

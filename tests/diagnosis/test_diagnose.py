@@ -137,6 +137,11 @@ def test_a_post_norm_transformer_without_warm_up() -> None:
     run = Run(model, optimizer=adam).train([classes(i, time=8) for i in range(3)]).stop_at(classes(9, time=8))
     for kind in ("vanishing", "exploding"):
         assert diagnose(run.alert(kind), run.case()).cause == "missing warm-up"  # type: ignore[arg-type]
+    adam.param_groups[0]["lr"] = 1e-3
+    falling = replace(run.case(), first_rates=(1e-2,))
+    assert diagnose(run.alert("vanishing"), falling).cause == "missing warm-up"
+    rising = replace(run.case(), first_rates=(1e-4,))
+    assert diagnose(run.alert("exploding"), rising).cause == "learning rate too high"
     torch.optim.lr_scheduler.LinearLR(adam, start_factor=0.1)
     assert diagnose(run.alert("exploding"), run.case()).cause == "learning rate too high"
 

@@ -86,6 +86,20 @@ def test_a_shrinking_gradient_is_on_its_way_to_large_weights() -> None:
     assert judged(Exploding(), *shrinking, calm=0) == []
 
 
+@pytest.mark.parametrize(("displacement", "steps"), [(2.1, [0]), (1.9, [])])
+def test_in_a_recurrence_a_first_step_need_not_be_so_long(displacement: float, steps: list[int]) -> None:
+    first = {"norms": [6.0, 8.0], "displacement": displacement, "through_time": 0.1}
+    assert [alert.step for alert in judged(Exploding(), first, calm=0)] == steps
+
+
+@pytest.mark.parametrize(("displacement", "steps"), [(0.6, [2]), (0.4, []), (math.nan, [])])
+def test_an_error_that_grows_over_depth_and_throws_the_weights_about(displacement: float, steps: list[int]) -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(8)))
+    norms = [10 * 500.0 ** (-i / 7) for i in range(8) for _ in ("weight", "bias")]
+    event = {"norms": norms, "model": model, "displacement": displacement}
+    assert [alert.step for alert in judged(Exploding(), *[event] * 5, calm=0)] == steps
+
+
 def test_a_jump_that_stays_is_the_new_normal() -> None:
     rule = Exploding()
     jump = {"norms": [600.0, 800.0], "displacement": math.nan}

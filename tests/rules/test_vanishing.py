@@ -145,6 +145,23 @@ def test_what_cuts_the_first_layers_off_while_nothing_is_learned(norms: list[flo
     assert [alert.step for alert in alerts if alert] == steps
 
 
+@pytest.mark.parametrize(
+    ("norms", "losses", "steps"),
+    [
+        (DECAY, lambda step: 4.0 if step < 5 else 2.8, [106]),  # the head has learned how frequent the classes are
+        (DECAY, lambda step: 4.0 * 0.997**step, []),  # slow, but it learns
+        (DECAY, lambda step: 4.0 if step < 5 else 1.6, []),  # more than a head can do
+        ([1.0] * 8, lambda step: 4.0 if step < 5 else 2.8, []),  # a noise floor
+    ],
+)
+def test_what_the_last_layers_can_do_alone_is_no_excuse(
+    norms: list[float], losses: Callable[[int], float], steps: list[int]
+) -> None:
+    rule = Vanishing(ratio=1e-3)
+    alerts = [rule.judge(reading(norms, step, motion=MOVING, loss=losses(step))) for step in range(200)]
+    assert [alert.step for alert in alerts if alert] == steps
+
+
 def test_activations_are_worth_watching_before_the_alert() -> None:
     rule = Vanishing()
     near = []
