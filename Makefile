@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: setup demo test bench ui lint
+.PHONY: setup demo test score bench ui lint
 
 setup: $(VENV)/.installed
 
@@ -19,6 +19,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+score: setup
+	$(BIN)/python -m experiments.scoreboard detect --subset quick --strict
 
 bench: setup
 	$(BIN)/python -m experiments.bench

@@ -49,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
 
     detect = commands.add_parser("detect", parents=[common], help="record what is missing, and score all detectors")
     detect.add_argument("--fresh", action="store_true", help="record everything again")
+    strict = "exit with 1 if our rules alarm on a healthy run or miss a failing one"
+    detect.add_argument("--strict", action="store_true", help=strict)
     detect.add_argument("--picture", type=Path, help="default: scoreboard.png beside the recordings")
     detect.add_argument("--no-mlflow", action="store_true", help="log nothing")
     detect.set_defaults(run=_detect, default_split="score")
@@ -71,7 +73,8 @@ def _detect(options: argparse.Namespace) -> int:
 
     choice = _choice(options)
     picture = _picture(options, options.folder)
-    return detect(choice, options.folder, options.workers, options.fresh, picture, not options.no_mlflow)
+    is_logged = not options.no_mlflow
+    return detect(choice, options.folder, options.workers, options.fresh, picture, is_logged, options.strict)
 
 
 def _replay(options: argparse.Namespace) -> int:

@@ -23,7 +23,9 @@ from experiments.scoreboard.tracking import EXPERIMENT, log_scores
 from grad_callbacks.tracking import default_store, prepare_store
 
 
-def detect(choice: Choice, folder: Path, workers: int, fresh: bool, picture: Path, is_logged: bool) -> int:
+def detect(
+    choice: Choice, folder: Path, workers: int, fresh: bool, picture: Path, is_logged: bool, strict: bool = False
+) -> int:
     """Record what is missing, and score all detectors.
 
     Args:
@@ -33,9 +35,10 @@ def detect(choice: Choice, folder: Path, workers: int, fresh: bool, picture: Pat
         fresh: Record everything again.
         picture: The file of the picture.
         is_logged: Log to MLflow as well.
+        strict: Every mistake of our rules counts as a failure.
 
     Returns:
-        The exit status: 1 if a run has crashed.
+        The exit status: 1 if a run has crashed, or where ``strict`` if our rules were wrong about one.
     """
     console, started = Console(), time.monotonic()
     quiet()
@@ -56,7 +59,8 @@ def detect(choice: Choice, folder: Path, workers: int, fresh: bool, picture: Pat
         log_scores(client, choice, detectors, scores, figure)
         console.print(f"Logged to MLflow, experiment {EXPERIMENT!r}.")
     console.print(f"Drawn in {picture}. {len(due)} of {len(jobs)} runs recorded in {time.monotonic() - started:.0f} s.")
-    return 1 if failures else 0
+    mistakes = scores[0].named("missed", "wrong kind", "false alarm") if strict else []
+    return 1 if failures or mistakes else 0
 
 
 def replay(choice: Choice, folder: Path, workers: int, rules: Sequence[Any] | None) -> int:

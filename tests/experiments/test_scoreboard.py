@@ -171,6 +171,14 @@ def test_a_killed_command_goes_on_from_where_it_was(
     assert "missed (2)" in told
 
 
+def test_where_it_is_strict_a_mistake_of_our_rules_is_a_failure(tiny_corpus: Path, tmp_path: Path) -> None:
+    arguments = ["detect", "--strict", "--no-mlflow", "--split", "all", *options(tiny_corpus, tmp_path / "recordings")]
+    assert main(arguments) == 0
+    bad = tiny_corpus / "experiment/corpus/bad.yaml"
+    bad.write_text(bad.read_text().replace("kinds: [vanishing]", "kinds: [nonfinite]"))
+    assert main(arguments) == 1
+
+
 def _check_store(client: MlflowClient) -> None:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
