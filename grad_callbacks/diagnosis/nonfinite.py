@@ -32,12 +32,16 @@ def cause_of_nonfinite(exam: Examination) -> Finding | None:
     origin = exam.origin
     if origin.source == "16-bit overflow":
         return _half(exam)
+    # With finite gradients the weights have not diverged: the losses before were not finite for the same reason.
+    reading = exam.case.reading
+    if origin.source == "operation" and reading is not None and reading.is_finite and not reading.overflow:
+        return _operation(exam)
     if explosion is not None:
         return explosion
     # exp of a diverged output is undefined for no fault of its own.
     if origin.source == "operation" and not exam.is_diverging:
         return _operation(exam)
-    if exam.case.reading is not None and exam.case.reading.overflow:
+    if reading is not None and reading.overflow:
         return _half(exam)
     if exam.batch.scale_ratio > FAR:
         return blame_batch(exam)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +13,14 @@ from grad_callbacks.checks import at_least
 from grad_callbacks.gradients import Reading
 from grad_callbacks.rules.episode import Episode
 
+LOST = 10  # losses in a row that are not finite; one or two happen in healthy runs, and change nothing
+
 
 class NonFinite:
     """Alerts at the first gradient with a NaN or infinite entry.
+
+    A loss that was finite before and is not for 10 readings in a row is alarming too, even if all gradients are finite:
+    where NaN is cut out on its way back (``torch.where``, ``clamp``, ``relu``) nothing is learned any more.
 
     A loss scaler provokes overflows to find its scale, and skips those steps itself. They are alarming only
     when they do not stop.
@@ -30,6 +36,8 @@ class NonFinite:
         self.max_overflows = at_least("max_overflows", max_overflows, 1)
         self._episode = Episode()
         self._overflows = 0
+        self._has_loss = False  # a loss was finite, so one that is NaN is not just unknown
+        self._lost = 0  # losses in a row that were not finite
 
     @property
     def active(self) -> bool:
@@ -41,12 +49,25 @@ class NonFinite:
         self._overflows = self._overflows + 1 if reading.overflow else 0
         if reading.overflow and self._overflows <= self.max_overflows:
             return None
-        if reading.is_finite and not reading.overflow:
+        is_known = math.isfinite(reading.loss)
+        self._has_loss |= is_known
+        self._lost = self._lost + 1 if self._has_loss and not is_known else 0
+        if reading.is_finite and not reading.overflow and self._lost < LOST:
             self._episode.calm()
             return None
         return self._alert(reading) if self._episode.alarm() == 1 else None
 
     def _alert(self, reading: Reading) -> Alert:
+        if reading.is_finite and not reading.overflow:
+            evidence = {"losses_in_a_row": float(self._lost), "norm": reading.norm}
+            message = (
+                f"the loss was not finite in {self._lost} readings in a row, and gradients are finite all the same"
+            )
+            cause = "undefined operation"
+            advice = (
+                "clamp what goes into log, sqrt, exp and division; find it: torch.autograd.set_detect_anomaly(True)"
+            )
+            return Alert(self.kind, "critical", reading.step, (), message, evidence, cause, advice, reading.optimizer)
         bad = ~np.isfinite(reading.layer_norms)
         evidence = {"nonfinite_parameters": float(reading.nonfinite), "layers": float(bad.sum())}
         seen = f"gradients of {reading.nonfinite} parameters in {bad.sum()} layers have NaN or infinite entries"
@@ -68,9 +89,15 @@ class NonFinite:
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""
-        return {"episode": self._episode.state_dict(), "overflows": self._overflows}
+        return {
+            "episode": self._episode.state_dict(),
+            "overflows": self._overflows,
+            "has_loss": self._has_loss,
+            "lost": self._lost,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._episode.load_state_dict(state["episode"])
         self._overflows = state["overflows"]
+        self._has_loss, self._lost = state["has_loss"], state["lost"]

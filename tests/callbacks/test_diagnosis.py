@@ -115,6 +115,23 @@ def test_an_undefined_operation_is_named() -> None:
     assert "log" in alert.message.lower()
 
 
+class CutOff(Regression):
+    """Adds the logarithm of a number that becomes negative; no gradient passes through it."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        assert loss is not None
+        return loss + torch.tensor(10.5 - batch_idx).log()
+
+
+def test_a_loss_that_stays_nan_over_finite_gradients_is_named() -> None:
+    monitor = GradientMonitor()
+    fit(CutOff(mlp(4, 8, 2)), monitor)
+    [alert] = monitor.alerts
+    assert (alert.kind, alert.step, alert.cause) == ("nonfinite", 20, "undefined operation")
+    assert "log" in alert.message.lower()
+
+
 def test_a_saturated_network_is_told_the_lines_to_change() -> None:
     torch.manual_seed(0)
     monitor = GradientMonitor()

@@ -48,6 +48,24 @@ def test_weights_that_are_lost_already_are_named() -> None:
     assert "weights" in alert.cause
 
 
+@pytest.mark.parametrize(
+    ("before", "loss", "times", "steps"),
+    [
+        (2.0, math.nan, 30, [12]),
+        (2.0, math.inf, 30, [12]),
+        (2.0, math.nan, 9, []),  # it comes back
+        (math.nan, math.nan, 30, []),  # nobody has ever told the loss
+    ],
+)
+def test_a_loss_that_stays_lost_is_told_though_gradients_are_finite(
+    before: float, loss: float, times: int, steps: list[int]
+) -> None:
+    rule = NonFinite()
+    losses = [before] * 3 + [loss] * times + [2.0] * 3
+    alerts = [rule.judge(reading(step=step, loss=value)) for step, value in enumerate(losses)]
+    assert [alert.step for alert in alerts if alert] == steps
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5])
 def test_a_wrong_limit_is_named(value: object) -> None:
     with pytest.raises(ValueError, match="max_overflows"):
