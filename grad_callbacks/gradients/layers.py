@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from grad_callbacks.gradients.norms import as_real, home_device
-from grad_callbacks.gradients.order import owners
+from grad_callbacks.gradients.order import owners, parameters_by_layer
 from grad_callbacks.gradients.sharding import Sharding, local
 from grad_callbacks.gradients.transfer import to_device
 
@@ -24,8 +24,8 @@ _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 class Layers:
     """The parameters of one optimizer, grouped into layers.
 
-    A layer is a module that owns parameters directly. A shared (tied) parameter belongs to the first
-    layer that registers it. Frozen parameters are listed too: they may be unfrozen later.
+    A layer is a module that owns parameters directly, or an entry of a list of parameters. A shared (tied) parameter
+    belongs to the first layer that registers it. Frozen parameters are listed too: they may be unfrozen later.
 
     Attributes:
         names: Layer names by depth, ``names[0]`` is run first.
@@ -118,11 +118,7 @@ class Layers:
             model: Gives the names and, where ``order`` is silent, the order.
             order: Layer names in the order the forward pass runs them, as far as it is known.
         """
-        owner_of = {
-            id(parameter): name
-            for name, module in reversed(owners(model))
-            for parameter in module.parameters(recurse=False)
-        }
+        owner_of = {id(parameter): name for name, parameter in reversed(parameters_by_layer(model))}
         embeddings = {name for name, module in owners(model) if isinstance(module, _EMBEDDINGS)}
         depth = {name: index for index, name in enumerate(all_by_depth(model, order))}
         mine = [(p, i) for i, group in enumerate(optimizer.param_groups) for p in group["params"]]
@@ -153,7 +149,7 @@ def all_by_depth(model: nn.Module, order: Sequence[str]) -> list[str]:
     rank = {name: place for place, name in enumerate(order)}
     placed: list[tuple[int, str]] = []
     last = -1
-    for layer, _ in owners(model):
+    for layer, _ in parameters_by_layer(model):
         last = rank.get(layer, last)
         placed.append((last, layer))
     return list(dict.fromkeys(layer for _, layer in sorted(placed, key=lambda pair: pair[0])))

@@ -32,6 +32,20 @@ def owners(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
+def parameters_by_layer(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Return each parameter with its layer's name, in the order of registration; a tied one with each of its layers.
+
+    Each entry of a ``ParameterList`` or ``ParameterDict`` is a layer of its own: such a list holds the weights of
+    many layers that somebody has written as functions.
+    """
+    found: list[tuple[str, nn.Parameter]] = []
+    for name, module in owners(model):
+        is_list = isinstance(module, nn.ParameterList | nn.ParameterDict)
+        for key, parameter in module.named_parameters(recurse=False):
+            found.append((f"{name}.{key}" if is_list else name, parameter))
+    return found
+
+
 def order_of_use(loss: Tensor, model: nn.Module) -> list[str]:
     """Return the layers that ``loss`` depends on, in the order of their first use, read off its autograd graph.
 
@@ -40,11 +54,7 @@ def order_of_use(loss: Tensor, model: nn.Module) -> list[str]:
     used for the backward pass already. Parameters that need no gradient are not in it, nor is what reentrant
     activation checkpointing hides.
     """
-    layer_of = {
-        id(parameter): name
-        for name, module in reversed(owners(model))
-        for parameter in module.parameters(recurse=False)
-    }
+    layer_of = {id(parameter): name for name, parameter in reversed(parameters_by_layer(model))}
     first_use: dict[str, tuple[int, int]] = {}
     nodes = [] if loss.grad_fn is None else [loss.grad_fn]
     seen = set(nodes)
