@@ -19,6 +19,7 @@ from grad_callbacks.remedies.buffers import Buffers
 from grad_callbacks.remedies.optimizer_step import can_skip_on_device
 from grad_callbacks.step import StepUnderWay
 from grad_callbacks.surroundings import Surroundings
+from grad_callbacks.trial import Contest
 
 LEARNED = 0.1  # of the loss at the start: more than what a head learns by its bias alone
 EARLY = 200  # readings after which a run that has learned something will not begin again
@@ -35,8 +36,9 @@ class Care:
         model: Is trained.
         optimizer: Takes the steps.
         prescription: Answers the alerts.
-        judges: Raise them.
         gauge: Takes the readings.
+        judges: Raise the alerts.
+        contest: Answers the alerts in place of the prescription; None holds no trials.
 
     Attributes:
         latest: The latest intervention for each kind of alert and remedy.
@@ -48,14 +50,16 @@ class Care:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         prescription: Prescription,
-        judges: Judges,
         gauge: Gauge,
+        judges: Judges,
+        contest: Contest | None = None,
     ) -> None:
         self.latest: dict[tuple[Kind, str], Intervention] = {}
         self.snapshots = Snapshots(model, optimizer) if prescription.needs_snapshots else None
         self._model, self._optimizer = model, optimizer
         self._prescription = prescription
         self._judges, self._gauge = judges, gauge
+        self._contest = contest
         self._buffers: Buffers | None = None
         _TREATED.add(optimizer)
         if isinstance(optimizer, torch.optim.LBFGS):
@@ -110,9 +114,16 @@ class Care:
         scene, judges = self._set_the_scene(step), self._judges
         made = self._prescription.follow(step.reading, judges.active, judges.course, step.handle, judges.is_near)
         for alert in alerts:
-            if scene.began_anew is None and (more := self._prescription.answer(alert, step.handle, loss)) is not None:
+            if scene.began_anew is None and (more := self._answer(alert, step, loss)) is not None:
                 made.append(more)
+        if self._contest is not None:
+            self._contest.note(step)
         return made
+
+    def _answer(self, alert: Alert, step: StepUnderWay, loss: float) -> Intervention | None:
+        if self._contest is not None:
+            return self._contest.answer(alert, step, loss)
+        return self._prescription.answer(alert, step.handle, loss)
 
     def enter(self, interventions: Iterable[Intervention], step: StepUnderWay) -> None:
         """Count on what was switched on, and begin anew if a remedy has changed the weights."""

@@ -26,6 +26,7 @@ from grad_callbacks.rules import RULES, Rule
 from grad_callbacks.spec import build, load_named_states
 from grad_callbacks.step import StepUnderWay
 from grad_callbacks.surroundings import Surroundings
+from grad_callbacks.trial import Contest, Trial
 from grad_callbacks.unwrapped import unwrapped
 
 
@@ -67,6 +68,8 @@ class Engine:
         agree_on: Makes the layers' order the same on all processes, given this process's own.
         diagnose: Look for the cause of an alert in model and batch, which may take some passes over the batch. False
             leaves it at what the rule has guessed.
+        trial: How remedies are tried out before one is applied; None applies them as prescribed. Needs batches that
+            can be replayed.
 
     Raises:
         ValueError: If a rule or remedy is unknown, ``every_n_steps`` is no whole number of at least 1, another engine
@@ -92,6 +95,7 @@ class Engine:
         on_outlook: Callable[[Outlook], object] | None = None,
         agree_on: Callable[[list[str]], list[str]] | None = None,
         diagnose: bool = True,
+        trial: Trial | None = None,
     ) -> None:
         self.model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         self.optimizer = unwrapped(optimizer)
@@ -124,7 +128,9 @@ class Engine:
         self._judges = Judges(self.rules, self.optimizer, follower)
         self._care: Care | None = None
         if self.prescription is not None:
-            self._care = Care(self.model, self.optimizer, self.prescription, self._judges, self.gauge)
+            known = self.model, self.optimizer, self.prescription, self.gauge
+            contest = None if trial is None else Contest(*known, trial, self.record.trials, index)
+            self._care = Care(*known, self._judges, contest)
 
     @property
     def active(self) -> list[Kind]:
@@ -185,7 +191,9 @@ class Engine:
         self.gauge.prepare()
         place, self.seen = self.seen, self.seen + 1
         if place == 0:
-            self._open(step or 0)
+            self._judges.open(is_first=(step or 0) <= self.index)  # the steps of several optimizers count together
+            if self._care is not None:
+                self._care.open(step or 0)
         if place % self.every_n_steps and not (self._care and self._care.latest):
             return earlier
         under_way = self._measure(place if step is None else step, around)
@@ -260,12 +268,6 @@ class Engine:
 
     def _must_wait(self, around: Surroundings) -> bool:
         return self._care is not None and self._care.must_wait(around)
-
-    def _open(self, number: int) -> None:
-        # The steps of several optimizers are counted together.
-        self._judges.open(is_first=number <= self.index)
-        if self._care is not None:
-            self._care.open(number)
 
     def _judge(self, step: StepUnderWay) -> tuple[list[Alert], list[Intervention]]:
         """From the reading to what is done about it."""

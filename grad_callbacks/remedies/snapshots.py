@@ -144,6 +144,12 @@ class Snapshots:
                     mine[key] = kept.to(parameter.device).clone() if isinstance(kept, Tensor) else copy.copy(kept)
         self.entries = [e for e in self.entries if e["step"] <= entry["step"]]
 
+    def put_back_into(self, optimizer: torch.optim.Optimizer) -> Snapshots:
+        """The same snapshots, for another optimizer of the same parameters; what is done with them stays its own."""
+        made = copy.copy(self)
+        made._optimizer, made.entries = optimizer, list(self.entries)
+        return made
+
     def forget_first(self) -> None:
         """Let the first snapshot be one like the others: the weights it holds are too old to begin anew with."""
         self.entries = [e for e in self.entries if not e["first"]]
