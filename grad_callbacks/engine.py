@@ -220,6 +220,7 @@ class Engine:
         step.handle.is_taken |= step.on_device
         self._last = (self.record.readings.append(reading), reading)
         self.nonfinite_steps += not reading.is_finite
+        trials = len(self.record.trials)
         alerts, interventions = self._judge(step)
         if self._care is not None and not step.on_device:
             self._care.act(step)
@@ -233,6 +234,7 @@ class Engine:
             coefficient=norm_clipped / reading.norm if reading.norm > 0 else 1.0,
             lr_scale=step.lr_scale if step.on_device else self.learning_rate.scale,
             lr_effective=step.incoming.plan.rates[0] if step.on_device else self.learning_rate.effective()[0],
+            trials=tuple(self.record.trials[trials:]),
         )
         if self._on_outlook is not None:
             self._on_outlook(outlook)
