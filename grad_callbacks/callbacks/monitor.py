@@ -310,8 +310,7 @@ class GradientMonitor(Callback):
         for alert in outlook.alerts:
             self._raise(trainer, alert)
         for result in outlook.trials:
-            told = ", ".join(f"{name} {score}" for name, score in result.told.items())
-            self._tell(trainer, f"step {result.step}: trial won by {result.winner or 'nobody'} (losses: {told})")
+            self._tell(trainer, f"step {result.step}: trial won by {result.winner or 'nobody'}; losses: {result.told}")
             self._recording.tell(trainer, result)
         for made in outlook.interventions:
             self._tell(trainer, f"step {made.step}: {made.remedy} switched on, {made.detail}")

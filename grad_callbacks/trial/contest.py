@@ -85,7 +85,7 @@ class Contest:
         arm = arms[result.winner]
         made = self._prescription.answer(alert, step.handle, loss, arm.place - 1, arm.place, arm.key)
         if made is not None:
-            made.detail["trial"] = result.told
+            made.detail["trial"] = f"losses: {result.told}"
         return made
 
     @property

@@ -34,9 +34,12 @@ class TrialResult:
     optimizer: int = 0
 
     @property
-    def told(self) -> dict[str, float | str]:
-        """The scores in plain values that JSON can hold."""
-        return {name: score if math.isfinite(score) else "not finite" for name, score in self.scores.items()}
+    def told(self) -> str:
+        """The scores in words."""
+        scores = self.scores.items()
+        return ", ".join(
+            f"{name} {score:.4g}" if math.isfinite(score) else f"{name} not finite" for name, score in scores
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that a checkpoint can hold."""
