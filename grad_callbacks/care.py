@@ -87,6 +87,11 @@ class Care:
         skips_by_itself = around.under_scaler or can_skip_on_device(self._optimizer)
         return self._prescription.skips_judged or (self._prescription.skips_nonfinite and not skips_by_itself)
 
+    def look_around(self, around: Surroundings) -> None:
+        """See what stands around the step to come."""
+        if self.snapshots is not None:
+            self.snapshots.scaler = around.scaler
+
     def open(self, number: int) -> None:
         """Before the first step: keep what it begins with."""
         if self.snapshots is not None:

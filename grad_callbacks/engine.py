@@ -189,6 +189,8 @@ class Engine:
             around = replace(around, loss=loss if is_scalar else None, batch=batch or Batch())
         self._release_step()  # of a step that was not taken: a loss scaler has skipped it
         self.gauge.prepare()
+        if self._care is not None:
+            self._care.look_around(around)
         place, self.seen = self.seen, self.seen + 1
         if place == 0:
             self._judges.open(is_first=(step or 0) <= self.index)  # the steps of several optimizers count together
