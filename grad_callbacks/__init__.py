@@ -26,6 +26,7 @@ from grad_callbacks.remedies import (
 )
 from grad_callbacks.rules import Exploding, NonFinite, Rule, Vanishing
 from grad_callbacks.surroundings import Surroundings
+from grad_callbacks.trial import Trial, TrialResult
 from grad_callbacks.version import __version__
 
 __all__ = [
@@ -56,6 +57,8 @@ __all__ = [
     "Scene",
     "SkipStep",
     "Surroundings",
+    "Trial",
+    "TrialResult",
     "Vanishing",
     "Warmup",
     "__version__",

@@ -4,66 +4,30 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from grad_callbacks.alerts import Alert, Kind
+from grad_callbacks.care import NO_CARE, Care
 from grad_callbacks.checks import at_least
 from grad_callbacks.diagnosis import Batch, Follower
-from grad_callbacks.gradients import (
-    About,
-    Gauge,
-    Incoming,
-    Reading,
-    StepPlan,
-    Transfer,
-    arrives_later,
-    replicas_of,
-)
+from grad_callbacks.gradients import About, Gauge, Reading, StepPlan, arrives_later, replicas_of
 from grad_callbacks.interventions import Intervention
+from grad_callbacks.judging import Judges
 from grad_callbacks.outlook import Outlook
 from grad_callbacks.prescription import Plan, Prescription
 from grad_callbacks.record import Record
-from grad_callbacks.remedies import (
-    CLIPS,
-    FloorNorm,
-    OptimizerStep,
-    Reinitialize,
-    Rollback,
-    Scene,
-    SkipStep,
-    Snapshots,
-    Warmup,
-)
-from grad_callbacks.remedies.buffers import Buffers
+from grad_callbacks.remedies import OptimizerStep
 from grad_callbacks.remedies.learning_rate import LearningRate
-from grad_callbacks.remedies.optimizer_step import can_skip_on_device
 from grad_callbacks.rules import RULES, Rule
-from grad_callbacks.rules.first_sight import first_sight
-from grad_callbacks.rules.loss_course import LossCourse
 from grad_callbacks.spec import build, load_named_states
+from grad_callbacks.step import StepUnderWay
 from grad_callbacks.surroundings import Surroundings
-
-LEARNED = 0.1  # of the loss at the start: more than what a head learns by its bias alone
-
-_TREATED: WeakSet[torch.optim.Optimizer] = WeakSet()  # by an engine with a prescription
-
-
-@dataclass
-class _Step:
-    """A step from its measurement to its judgement."""
-
-    incoming: Incoming
-    handle: OptimizerStep
-    lr_scale: float
-    on_device: bool
-    batch: Batch
-    acted: dict[tuple[Kind, str], bool | Tensor] = field(default_factory=dict)
-    results: Transfer | None = None
+from grad_callbacks.trial import Contest, Trial
+from grad_callbacks.unwrapped import unwrapped
 
 
 class Engine:
@@ -104,6 +68,8 @@ class Engine:
         agree_on: Makes the layers' order the same on all processes, given this process's own.
         diagnose: Look for the cause of an alert in model and batch, which may take some passes over the batch. False
             leaves it at what the rule has guessed.
+        trial: How remedies are tried out before one is applied; None applies them as prescribed. Needs batches that
+            can be replayed.
 
     Raises:
         ValueError: If a rule or remedy is unknown, ``every_n_steps`` is no whole number of at least 1, another engine
@@ -129,19 +95,17 @@ class Engine:
         on_outlook: Callable[[Outlook], object] | None = None,
         agree_on: Callable[[list[str]], list[str]] | None = None,
         diagnose: bool = True,
+        trial: Trial | None = None,
     ) -> None:
         self.model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-        self.optimizer = _unwrapped(optimizer)
+        self.optimizer = unwrapped(optimizer)
         chosen = list(RULES) if rules is None else rules
         self.rules: list[Rule] = [copy.deepcopy(build(rule, RULES, "rule", Rule)) for rule in chosen]
         plan = Prescription(prescription) if isinstance(prescription, Mapping | str) else prescription
         if plan is not None and not isinstance(plan, Prescription):
             raise ValueError(f"prescription must be a Prescription, a plan for one, or None, got {prescription!r}")
-        if plan is not None and self.optimizer in _TREATED:
-            raise ValueError(
-                "another engine with a prescription treats this optimizer already, and they would lower its learning "
-                "rate twice: keep one of them, or use a GradientMonitor for the other"
-            )
+        if plan is not None:
+            Care.refuse_second(self.optimizer)
         self.prescription = copy.deepcopy(plan)
         self.every_n_steps = at_least("every_n_steps", every_n_steps, 1)
         self.record = record or Record()
@@ -150,40 +114,28 @@ class Engine:
         self.nonfinite_steps = 0
         self.learning_rate = LearningRate(self.optimizer)
         self._on_outlook = on_outlook
-        self._judged = 0
-        self._course = LossCourse()
-        self._from_start = False
-        self._blank: list[dict[str, Any]] = []  # the rules' states before the first reading
-        self._first_cause: Kind | None = None
-        self._latest: dict[tuple[Kind, str], Intervention] = {}
         self._last: tuple[int, Reading] | None = None  # with its place in the history
         self._is_closed = False
-        self._unjudged: _Step | None = None
-        self._untaken: _Step | None = None
+        self._unjudged: StepUnderWay | None = None
+        self._untaken: StepUnderWay | None = None
         self._evaluations: int | None = None  # of the closure in the step under way; None outside of a step
         self._hooks = [
             self.optimizer.register_step_pre_hook(self._enter_step),
             self.optimizer.register_step_post_hook(self._after_step),
         ]
-        if self.prescription is not None and isinstance(self.optimizer, torch.optim.LBFGS):
-            self.prescription.leave_out(*CLIPS, FloorNorm, why="clipping would spoil the line search of LBFGS")
-            self.prescription.leave_out(Reinitialize, Rollback, Warmup, why="LBFGS remembers where its weights were")
         self.gauge = Gauge(self.model, self.optimizer, agree_on, replicas_of(model))
-        self._follower = Follower(self.model, self.gauge.layers.sharding is not None) if diagnose else None
-        self._snapshots: Snapshots | None = None
-        self._buffers: Buffers | None = None
+        follower = Follower(self.model, self.gauge.layers.sharding is not None) if diagnose else None
+        self._judges = Judges(self.rules, self.optimizer, follower)
+        self._care: Care | None = None
         if self.prescription is not None:
-            _TREATED.add(self.optimizer)
-            if self.prescription.skips_nonfinite and any(b.is_floating_point() for b in self.model.buffers()):
-                self._buffers = Buffers(self.model)
-                self._buffers.settle(False)
-            if self.prescription.needs_snapshots:
-                self._snapshots = Snapshots(self.model, self.optimizer)
+            known = self.model, self.optimizer, self.prescription, self.gauge
+            contest = None if trial is None else Contest(*known, trial, self.record.trials, index)
+            self._care = Care(*known, self._judges, contest)
 
     @property
     def active(self) -> list[Kind]:
         """The kinds of trouble that were still there at the last reading."""
-        return [rule.kind for rule in self.rules if rule.active]
+        return self._judges.active
 
     def before_step(
         self,
@@ -237,10 +189,14 @@ class Engine:
             around = replace(around, loss=loss if is_scalar else None, batch=batch or Batch())
         self._release_step()  # of a step that was not taken: a loss scaler has skipped it
         self.gauge.prepare()
+        if self._care is not None:
+            self._care.look_around(around)
         place, self.seen = self.seen, self.seen + 1
         if place == 0:
-            self._open(step or 0)
-        if place % self.every_n_steps and not self._latest:
+            self._judges.open(is_first=(step or 0) <= self.index)  # the steps of several optimizers count together
+            if self._care is not None:
+                self._care.open(step or 0)
+        if place % self.every_n_steps and not (self._care and self._care.latest):
             return earlier
         under_way = self._measure(place if step is None else step, around)
         if under_way is None:
@@ -249,7 +205,8 @@ class Engine:
         self._unjudged = self._untaken = under_way
         if not under_way.on_device:
             return self.settle()
-        self._act(under_way)
+        if self._care is not None:
+            self._care.act(under_way)
         return earlier
 
     def settle(self) -> Outlook | None:
@@ -265,27 +222,11 @@ class Engine:
         step.handle.is_taken |= step.on_device
         self._last = (self.record.readings.append(reading), reading)
         self.nonfinite_steps += not reading.is_finite
-        self._judged += 1
-        before = self._course.level
-        self._course.feed(reading.loss)
-        raised = [alert for rule in self.rules if (alert := rule.judge(reading)) is not None and self._is_news(alert)]
-        alerts = [self._diagnosed(alert, step) for alert in raised]
-        begun = self._begin(reading, step) if not raised and self._judged == 1 else None
-        if begun is not None:
-            alerts.append(begun[0])
-        for alert in alerts:
-            self.record.add(alert, late=step.on_device)
-        self.record.active[self.index] = self.active
-        is_near = self._is_near
-        self.gauge.motion.is_wanted = is_near
-        if self._follower is not None:
-            self._follower.note(reading, step.batch, step.incoming.plan.rates)
-            self._follower.look_out(is_near)
-        interventions = self._answer(alerts, step, before) if begun is None else self._enter(begun[1], reading, step)
-        self._keep_a_snapshot(reading, alerts, is_near)
-        if not step.on_device:
-            self._act(step)
-        norm = self._count_acts(step, reading)
+        trials = len(self.record.trials)
+        alerts, interventions = self._judge(step)
+        if self._care is not None and not step.on_device:
+            self._care.act(step)
+        norm = step.count_acts(self._care.latest if self._care is not None else {})
         norm_clipped = min(norm, reading.clip_at) if reading.clip_at else norm
         outlook = Outlook(
             reading=reading,
@@ -295,6 +236,7 @@ class Engine:
             coefficient=norm_clipped / reading.norm if reading.norm > 0 else 1.0,
             lr_scale=step.lr_scale if step.on_device else self.learning_rate.scale,
             lr_effective=step.incoming.plan.rates[0] if step.on_device else self.learning_rate.effective()[0],
+            trials=tuple(self.record.trials[trials:]),
         )
         if self._on_outlook is not None:
             self._on_outlook(outlook)
@@ -309,15 +251,14 @@ class Engine:
             self._is_closed = True
             self._release_step()
             self.gauge.close()
-            if self._follower is not None:
-                self._follower.close()
+            self._judges.close()
             self.learning_rate.remove()
             for hook in self._hooks:
                 hook.remove()
-            if self.prescription is not None:
-                _TREATED.discard(self.optimizer)
+            if self._care is not None:
+                self._care.close()
 
-    def _measure(self, number: int, around: Surroundings) -> _Step | None:
+    def _measure(self, number: int, around: Surroundings) -> StepUnderWay | None:
         on_device = arrives_later(self.gauge.layers.home) and not self._must_wait(around)
         plan = StepPlan.of(self.optimizer, self.learning_rate.effective())
         about = About(number, self.index, around.under_scaler, around.fill, around.clip_at, around.loss)
@@ -327,151 +268,33 @@ class Engine:
         handle = OptimizerStep(
             incoming, self.optimizer, self.learning_rate, around.loss_scale, around.under_scaler, on_device
         )
-        return _Step(incoming, handle, self.learning_rate.scale, on_device, around.batch)
+        return StepUnderWay(incoming, handle, self.learning_rate.scale, on_device, around.batch)
 
     def _must_wait(self, around: Surroundings) -> bool:
-        """True if a remedy needs the judgement before the step is taken."""
-        if self.prescription is None:
-            return False
-        skips_by_itself = around.under_scaler or can_skip_on_device(self.optimizer)
-        return self.prescription.skips_judged or (self.prescription.skips_nonfinite and not skips_by_itself)
+        return self._care is not None and self._care.must_wait(around)
 
-    @property
-    def _is_near(self) -> bool:
-        return any(getattr(rule, "near", False) for rule in self.rules)
-
-    @property
-    def _looks_at_the_start(self) -> bool:
-        return self._from_start and self.prescription is not None and self.prescription.looks_at_the_start
-
-    def _open(self, number: int) -> None:
-        """Before the first step: note whether it is the run's first, and keep what it begins with."""
-        # The steps of several optimizers are counted together.
-        self._from_start = number <= self.index and not any(map(_has_stepped, self.optimizer.state.values()))
-        self._blank = [copy.deepcopy(rule.state_dict()) for rule in self.rules]
-        if self._snapshots is not None:
-            self._snapshots.begin(number)
-
-    def _begin(self, reading: Reading, step: _Step) -> tuple[Alert, Intervention] | None:
-        """Repair what the first reading shows of the initialisation; None if there is nothing to repair."""
-        if self.prescription is None or not self._looks_at_the_start:
-            return None
-        alert = first_sight(reading)
-        if alert is None:
-            return None
-        alert = self._diagnosed(alert, step)
-        step.handle.scene = self._scene(step)
-        made = self.prescription.begin(alert, step.handle)
-        return None if made is None else (alert, made)
-
-    def _enter(self, made: Intervention, reading: Reading, step: _Step) -> list[Intervention]:
-        self._latest[made.alert_kind, made.remedy] = made
-        self.record.interventions.append(made)
-        assert step.handle.scene is not None
-        if step.handle.scene.began_anew is not None:
-            self._begin_anew(step.handle.scene.began_anew, reading.step)
-        return [made]
-
-    def _scene(self, step: _Step) -> Scene:
-        return Scene(
-            self.model,
-            step.batch,
-            self._snapshots,
-            readings=self._judged,
-            from_start=self._from_start,
-            has_learned=self._course.gained > LEARNED,
-            course=self._course,
-        )
-
-    def _answer(self, alerts: list[Alert], step: _Step, loss: float) -> list[Intervention]:
-        if self.prescription is None:
-            return []
-        reading = step.incoming.reading
-        scene = step.handle.scene = self._scene(step)
-        interventions = self.prescription.follow(reading, self.active, self._course, step.handle, self._is_near)
+    def _judge(self, step: StepUnderWay) -> tuple[list[Alert], list[Intervention]]:
+        """From the reading to what is done about it."""
+        care, judges = self._care, self._judges
+        before = judges.course.level
+        alerts = judges.judge(step)
+        begun = care.begin(step) if care is not None and not alerts and judges.count == 1 else None
+        if begun is not None:
+            alerts.append(begun[0])
         for alert in alerts:
-            if scene.began_anew is None and (made := self.prescription.answer(alert, step.handle, loss)) is not None:
-                interventions.append(made)
-        self._latest |= {(made.alert_kind, made.remedy): made for made in interventions}
+            self.record.add(alert, late=step.on_device)
+        self.record.active[self.index] = judges.active
+        is_near = judges.is_near
+        self.gauge.motion.is_wanted = is_near
+        judges.note(step)
+        if care is None:
+            return alerts, []
+        interventions = care.answer(alerts, step, before) if begun is None else [begun[1]]
         self.record.interventions.extend(interventions)
-        if scene.began_anew is not None:
-            self._begin_anew(scene.began_anew, reading.step)
-        return interventions
-
-    def _begin_anew(self, whence: str | Mapping[str, Any], number: int) -> None:
-        """Let the rules judge from where the weights are now: what they have seen since is of others."""
-        beside = None if isinstance(whence, str) else whence["beside"]
-        states = self._blank if beside is None else beside["rules"]
-        for rule, state in zip(self.rules, states, strict=False):
-            rule.load_state_dict(copy.deepcopy(state))
-        self._course = LossCourse()
-        if beside is not None:
-            self._course.load_state_dict(copy.deepcopy(beside["course"]))
-        else:
-            self._first_cause = None
-            self.gauge.motion.readings = 0
-        if isinstance(whence, str):
-            if self._follower is not None:
-                self._follower.begin_anew()
-            if self._snapshots is not None:
-                self._snapshots.begin(number)
-        self.record.active[self.index] = self.active
-
-    def _keep_a_snapshot(self, reading: Reading, alerts: list[Alert], is_near: bool) -> None:
-        if self._snapshots is None:
-            return
-        is_calm = reading.is_finite and not alerts and not self.active and not is_near
-        beside = {"rules": [rule.state_dict() for rule in self.rules], "course": self._course.state_dict()}
-        self._snapshots.note(reading.step, is_calm, beside)
-        if self._judged > 200 and self._course.gained > LEARNED:
-            self._snapshots.forget_first()
-
-    def _act(self, step: _Step) -> None:
-        """Let the remedies act on the step, and send home what came of it."""
-        if self.prescription is None:
-            return
-        if step.on_device and self.prescription.skips_nonfinite:
-            # Before any alert: by the time of the judgement the weights would be lost.
-            step.acted["nonfinite", SkipStep.__name__] = step.handle.skip_if_nonfinite()
-        step.acted |= self.prescription.act(step.handle)
-        step.handle.commit()
-        if step.handle.is_skipped:
-            self.gauge.motion.void_step()
-        if self._buffers is not None:
-            bad = step.acted.get(("nonfinite", SkipStep.__name__), False)
-            self._buffers.settle(
-                bad if step.on_device else step.handle.is_skipped and not step.incoming.reading.is_finite
-            )
-        told = [did.double() if isinstance(did, Tensor) else did for did in step.acted.values()]
-        on_device = [did for did in told if isinstance(did, Tensor)]
-        step.results = Transfer([step.handle.norm_on_device, *on_device])
-
-    def _count_acts(self, step: _Step, reading: Reading) -> float:
-        """Count the steps in which each intervention has acted; return the norm after all of them."""
-        if step.results is None:
-            return reading.norm
-        norm, *arrived = (float(number[0]) for number in step.results.wait())
-        waiting = iter(arrived)
-        for key, did in step.acted.items():
-            acted = next(waiting) if isinstance(did, Tensor) else did
-            if acted and key in self._latest:
-                self._latest[key].detail["steps"] += 1
-        return norm
-
-    def _diagnosed(self, alert: Alert, step: _Step) -> Alert:
-        if self._follower is None:
-            return alert
-        incoming = step.incoming
-        return self._follower.look_into(
-            alert, incoming.reading, self.optimizer, incoming.plan.rates, step.batch, is_late=step.on_device
-        )
-
-    def _is_news(self, alert: Alert) -> bool:
-        """False for a vanishing gradient that an explosion has left behind: the first cause is the one to report."""
-        if alert.kind == "vanishing":
-            return self._first_cause is None
-        self._first_cause = self._first_cause or alert.kind
-        return True
+        care.enter(interventions, step)
+        self.record.active[self.index] = judges.active
+        care.keep_a_snapshot(step, step.reading.is_finite and not alerts and not judges.active and not is_near)
+        return alerts, interventions
 
     def _enter_step(self, *_: Any) -> None:
         self._evaluations = 0
@@ -502,21 +325,16 @@ class Engine:
         """
         self.settle()
         self._take_up_motion()
+        care = self._care.state_dict(self._mine()) if self._care is not None else NO_CARE
         return {
+            **self._judges.state_dict(),
+            **care,
             "gauge": self.gauge.state_dict(),
             "rules": [[type(rule).__name__, rule.state_dict()] for rule in self.rules],
-            "prescription": self.prescription.state_dict(self._mine()) if self.prescription else None,
-            "snapshots": self._snapshots.state_dict() if self._snapshots else None,
-            "course": self._course.state_dict(),
-            "judged": self._judged,
-            "from_start": self._from_start,
-            "blank": [copy.deepcopy(state) for state in self._blank],
-            "follower": self._follower.state_dict() if self._follower else None,
             "lr_scale": self.learning_rate.scale,
             "seen": self.seen,
             "measured": self.measured,
             "nonfinite_steps": self.nonfinite_steps,
-            "first_cause": self._first_cause,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -526,33 +344,13 @@ class Engine:
             ValueError: If rules or prescription are not those it was saved with.
         """
         load_named_states(self.rules, state["rules"], "rules")
-        if self.prescription and state["prescription"]:
-            self.prescription.load_state_dict(state["prescription"], self._mine())
+        if self._care is not None:
+            self._care.load_state_dict(state, self._mine())
             self.learning_rate.scale = state["lr_scale"]
         self.gauge.load_state_dict(state["gauge"])
-        if self._follower and state["follower"]:
-            self._follower.load_state_dict(state["follower"])
         self.seen, self.measured = state["seen"], state["measured"]
         self.nonfinite_steps = state["nonfinite_steps"]
-        self._first_cause = state["first_cause"]
-        self._latest = {(made.alert_kind, made.remedy): made for made in self._mine()}
-        if self._snapshots is not None and state["snapshots"]:
-            self._snapshots.load_state_dict(state["snapshots"])
-        self._course.load_state_dict(state["course"])
-        self._judged, self._from_start = state["judged"], state["from_start"]
-        self._blank = [dict(blank) for blank in state["blank"]]
+        self._judges.load_state_dict(state)
 
     def _mine(self) -> list[Intervention]:
         return [made for made in self.record.interventions if made.optimizer == self.index]
-
-
-def _has_stepped(state: Mapping[str, Any]) -> bool:
-    return float(state.get("step", 0)) > 0 or isinstance(state.get("momentum_buffer"), Tensor)
-
-
-def _unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer that Fabric or Lightning has wrapped. Others that wrap one, such as Lookahead, step themselves."""
-    wrappers = ("_FabricOptimizer", "LightningOptimizer")
-    if any(cls.__name__ in wrappers for cls in type(optimizer).__mro__):
-        return optimizer.optimizer  # type: ignore[attr-defined, no-any-return]
-    return optimizer

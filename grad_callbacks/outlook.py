@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from grad_callbacks.alerts import Alert
 from grad_callbacks.gradients import Reading
 from grad_callbacks.interventions import Intervention
+from grad_callbacks.trial.result import TrialResult
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Outlook:
         reading: The gradients before any remedy.
         alerts: What the rules said.
         interventions: What was switched on.
+        trials: What came of trying out remedies before.
         norm_clipped: The global norm with which the step is taken, after remedies and the user's clipping.
         coefficient: ``norm_clipped`` over the measured norm; NaN for a non-finite gradient.
         lr_scale: The factor on the learning rate.
@@ -30,3 +32,4 @@ class Outlook:
     coefficient: float
     lr_scale: float
     lr_effective: float
+    trials: tuple[TrialResult, ...] = ()

@@ -238,6 +238,20 @@ class Prescription:
                 self._withdraw(treatment, step)
         return interventions
 
+    def list_for(self, alert: Alert, step: OptimizerStep) -> str:
+        """The key of the list that answers an alert."""
+        return self._key_for(alert, step)
+
+    def others(self, key: str) -> list[tuple[str, int]]:
+        """Key and place of each remedy that is not in the list at ``key``, and not left out."""
+        mine = set(map(id, self.remedies[key]))
+        places = [(first.partition("#"), remedy) for first, remedy in self._each()]
+        return [
+            (where, int(place))
+            for (where, _, place), remedy in places
+            if id(remedy) not in mine and not isinstance(remedy, self.left_out)
+        ]
+
     def _is_absorbed(self, alert: Alert, course: LossCourse | None) -> bool:
         """True if clipping is on and the loss bears what gradients come: nothing more is needed."""
         clips = [t for t in self._treatments if t.is_on and t.made.alert_kind == "exploding" and _clips(t)]

@@ -13,6 +13,7 @@ from grad_callbacks.interventions import Intervention
 from grad_callbacks.loss import LossTrack
 from grad_callbacks.report import write_report
 from grad_callbacks.summary import summarise
+from grad_callbacks.trial.result import TrialResult
 
 
 class Record:
@@ -21,6 +22,7 @@ class Record:
     Attributes:
         alerts: All alerts so far, in order.
         interventions: All interventions so far, in order.
+        trials: What came of trying out remedies, in order.
         losses: The training loss of each optimizer, as far as it was told.
         active: For each optimizer the kinds of trouble that were there at its last reading.
     """
@@ -28,6 +30,7 @@ class Record:
     def __init__(self) -> None:
         self.alerts: list[Alert] = []
         self.interventions: list[Intervention] = []
+        self.trials: list[TrialResult] = []
         self.losses: dict[int, LossTrack] = {}
         self.readings = History()
         self.active: dict[int, list[Kind]] = {}
@@ -112,6 +115,7 @@ class Record:
         return {
             "alerts": [alert.to_dict() for alert in self.alerts],
             "interventions": [intervention.to_dict() for intervention in self.interventions],
+            "trials": [result.to_dict() for result in self.trials],
             "history": self.readings.state_dict(),
             "losses": {index: loss.state_dict() for index, loss in self.losses.items()},
             "active": {index: list(kinds) for index, kinds in self.active.items()},
@@ -121,6 +125,7 @@ class Record:
         """Continue from :meth:`state_dict`."""
         self.alerts = [Alert.from_dict(alert) for alert in state["alerts"]]
         self.interventions = [Intervention.from_dict(entry) for entry in state["interventions"]]
+        self.trials[:] = [TrialResult.from_dict(result) for result in state.get("trials", [])]  # engines hold this list
         self.readings.load_state_dict(state["history"])
         self.losses = {index: LossTrack() for index in state["losses"]}
         for index, loss in self.losses.items():

@@ -24,6 +24,7 @@ class Surroundings:
         clip_at: The norm to which the user's own clipping will clip afterwards.
         loss: The training loss of the step, as it is without any scaling; None if it is unknown.
         batch: The batch of the step, for the diagnosis of an alert.
+        scaler: The loss scaler, whose scale goes into snapshots.
     """
 
     loss_scale: float | Tensor = 1.0
@@ -32,6 +33,7 @@ class Surroundings:
     clip_at: float | None = None
     loss: Tensor | None = None
     batch: Batch = field(default_factory=Batch)
+    scaler: torch.amp.GradScaler | None = None
 
     @classmethod
     def of_scaler(cls, scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> Surroundings:
@@ -46,6 +48,6 @@ class Surroundings:
         state = scaler._per_optimizer_states.get(id(optimizer), {})  # the only place that tells what is unscaled
         if scaler._scale is not None and state.get("stage", OptState.READY) is OptState.READY:
             if unscales_itself(optimizer):
-                return cls(loss_scale=scaler._scale, under_scaler=True)
+                return cls(loss_scale=scaler._scale, under_scaler=True, scaler=scaler)
             scaler.unscale_(optimizer)
-        return cls(under_scaler=True)
+        return cls(under_scaler=True, scaler=scaler)

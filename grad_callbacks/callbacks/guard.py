@@ -11,6 +11,7 @@ from grad_callbacks.alerts import Alert
 from grad_callbacks.callbacks.monitor import GradientMonitor
 from grad_callbacks.prescription import DEFAULT_PLAN, Prescription
 from grad_callbacks.remedies import CLIPS
+from grad_callbacks.trial import Trial, TrialResult
 
 
 class GradientGuard(GradientMonitor):
@@ -43,6 +44,8 @@ class GradientGuard(GradientMonitor):
         rules: As for :class:`GradientMonitor`.
         on_alert: As for :class:`GradientMonitor`.
         diagnose: As for :class:`GradientMonitor`.
+        trial: Try the remedies out when an alert comes, and keep the one that does best: a
+            :class:`~grad_callbacks.trial.Trial`, its arguments by name (``{"steps": 20}``), or True.
 
     Raises:
         ValueError: If an argument is wrong; the message names it.
@@ -56,6 +59,7 @@ class GradientGuard(GradientMonitor):
 
     Attributes:
         prescription: What answers the alerts; each optimizer has its own copy.
+        trial: How remedies are tried out; None if they are not.
     """
 
     def __init__(
@@ -65,9 +69,11 @@ class GradientGuard(GradientMonitor):
         rules: Sequence[Any] | None = None,
         on_alert: Callable[[Alert], object] | None = None,
         diagnose: bool = True,
+        trial: Trial | Mapping[str, Any] | bool | None = None,
     ) -> None:
         super().__init__(every_n_steps=every_n_steps, rules=rules, on_alert=on_alert, diagnose=diagnose)
         self.prescription = Prescription(DEFAULT_PLAN if prescription is None else prescription)
+        self.trial = Trial.of(trial)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave clipping to a Trainer that clips."""
@@ -79,5 +85,13 @@ class GradientGuard(GradientMonitor):
             why = f"the Trainer clips already, gradient_clip_val={trainer.gradient_clip_val}"
             self.prescription.leave_out(*CLIPS, why=why)
 
+    @property
+    def trials(self) -> list[TrialResult]:
+        """What came of trying out remedies, in order."""
+        return self.record.trials
+
     def _prescription(self) -> Prescription:
         return self.prescription
+
+    def _trial(self) -> Trial | None:
+        return self.trial

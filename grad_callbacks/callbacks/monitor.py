@@ -33,6 +33,7 @@ from grad_callbacks.prescription import Prescription
 from grad_callbacks.record import Record
 from grad_callbacks.rules import RULES, Rule
 from grad_callbacks.spec import build
+from grad_callbacks.trial import Trial
 
 log = logging.getLogger("grad_callbacks")
 
@@ -184,7 +185,7 @@ class GradientMonitor(Callback):
             rank_zero_warn(f"{type(self).__name__}: the model has no trainable parameters, there is nothing to watch.")
         if trainer.global_step == 0 and not self.record.is_empty:
             self._start_afresh()  # another run with the same callback
-        self._replaying = Replaying(trainer, pl_module) if self.diagnose else None
+        self._replaying = Replaying(trainer, pl_module) if self.diagnose or self._trial() is not None else None
         for index, optimizer in enumerate(trainer.optimizers):
             self._engines[index] = self._engine(trainer, pl_module, optimizer, index)
         self._recording.begin(trainer)
@@ -261,6 +262,10 @@ class GradientMonitor(Callback):
         """What answers the alerts: nothing, in a monitor."""
         return None
 
+    def _trial(self) -> Trial | None:
+        """How remedies are tried out: not at all, in a monitor."""
+        return None
+
     # Named calls
 
     def _engine(
@@ -277,6 +282,7 @@ class GradientMonitor(Callback):
             on_outlook=partial(self._take_in, trainer, index),
             agree_on=trainer.strategy.broadcast,
             diagnose=self.diagnose,
+            trial=self._trial(),
         )
         self._load(index, engine)
         return engine
@@ -303,6 +309,9 @@ class GradientMonitor(Callback):
         self._unlogged |= bool(outlook.alerts or outlook.interventions)
         for alert in outlook.alerts:
             self._raise(trainer, alert)
+        for result in outlook.trials:
+            self._tell(trainer, f"step {result.step}: trial won by {result.winner or 'nobody'}; losses: {result.told}")
+            self._recording.tell(trainer, result)
         for made in outlook.interventions:
             self._tell(trainer, f"step {made.step}: {made.remedy} switched on, {made.detail}")
 

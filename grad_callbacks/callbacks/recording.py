@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from grad_callbacks.callbacks.channels import is_logger
+from grad_callbacks.trial import TrialResult
 
 if TYPE_CHECKING:
     from grad_callbacks.callbacks.monitor import GradientMonitor
@@ -43,6 +44,19 @@ class Recording:
                     self._system.append(SystemMetrics(logger))
             except Exception as error:  # a tracking server that is down costs a warning, not the training
                 _warn("config and environment", logger, error)
+
+    def tell(self, trainer: Trainer, result: TrialResult) -> None:
+        """Write a trial: a child run for each of its arms."""
+        loggers = _mlflow_loggers(trainer)
+        if not loggers:
+            return
+        from grad_callbacks.tracking.children import record_trial
+
+        for logger in loggers:
+            try:
+                record_trial(logger, result)
+            except Exception as error:
+                _warn("trial", logger, error)
 
     def end(self, trainer: Trainer, monitor: GradientMonitor) -> None:
         """Write tags, tables, pictures, page and report."""

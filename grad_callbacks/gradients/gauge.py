@@ -47,7 +47,7 @@ class Gauge:
         replicas: dist.ProcessGroup | None = None,
     ) -> None:
         self._model = model
-        self._replicas = replicas
+        self.replicas = replicas
         self._through_time = ThroughTime(model)
         self._optimizer = optimizer
         self.order: list[str] = []
@@ -74,9 +74,9 @@ class Gauge:
     def take(self, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> Incoming | None:
         """Measure the gradients as they are now; None if there is none."""
         through_time = self._through_time.take()
-        if self._replicas is None and self.layers.sharding is None and not is_alone():
+        if self.replicas is None and self.layers.sharding is None and not is_alone():
             about, through_time = replace(about, loss=None), None  # nobody tells what the other processes saw
-        return Incoming.take(self.motion, plan, about, loss_scale, through_time, self._replicas)
+        return Incoming.take(self.motion, plan, about, loss_scale, through_time, self.replicas)
 
     def take_up_motion(self) -> bool:
         """Bring the last step's motion home, which else comes with the next reading; True if there was one."""

@@ -29,12 +29,14 @@ class Snapshots:
 
     Attributes:
         entries: The snapshots.
+        scaler: The loss scaler that is at work, if one is: its scale is kept and put back too.
     """
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, interval: int = 25, budget: int = 4 * 2**30
     ) -> None:
         self.entries: list[dict[str, Any]] = []
+        self.scaler: torch.amp.GradScaler | None = None
         self._model, self._optimizer = model, optimizer
         self._interval, self._budget = interval, budget
         self._since = 0
@@ -91,6 +93,7 @@ class Snapshots:
                 "parameters": [_kept(p) for p in parts],
                 "buffers": [_kept(b) for b in buffers],
                 "state": [{k: _kept(v) for k, v in s.items()} for s in state],
+                "scaler": [_kept(v) for v in _of_scaler(self.scaler)],
             }
         )
 
@@ -142,7 +145,15 @@ class Snapshots:
                     mine[key].copy_(kept.to(mine[key].device))
                 else:
                     mine[key] = kept.to(parameter.device).clone() if isinstance(kept, Tensor) else copy.copy(kept)
+        for mine, kept in zip(_of_scaler(self.scaler), entry.get("scaler", ()), strict=False):
+            mine.copy_(kept)
         self.entries = [e for e in self.entries if e["step"] <= entry["step"]]
+
+    def put_back_into(self, optimizer: torch.optim.Optimizer) -> Snapshots:
+        """The same snapshots, for another optimizer of the same parameters; what is done with them stays its own."""
+        made = copy.copy(self)
+        made._optimizer, made.entries, made.scaler = optimizer, list(self.entries), None
+        return made
 
     def forget_first(self) -> None:
         """Let the first snapshot be one like the others: the weights it holds are too old to begin anew with."""
@@ -164,6 +175,12 @@ def _rate(optimizer: torch.optim.Optimizer) -> float:
     if isinstance(rate, Tensor) and rate.device.type != "cpu":
         return math.nan
     return math.nan if rate is None else float(rate)
+
+
+def _of_scaler(scaler: torch.amp.GradScaler | None) -> list[Tensor]:
+    """Scale, and steps since it was last changed: as tensors, since ``scaler.state_dict`` waits for the device."""
+    found = [] if scaler is None else [scaler._scale, scaler._growth_tracker]
+    return [value for value in found if value is not None]
 
 
 def _values(state: Mapping[str, Any]) -> dict[str, Any]:

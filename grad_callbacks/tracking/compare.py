@@ -14,6 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from grad_callbacks.tracking.children import TRIAL_TAG
 from grad_callbacks.tracking.significance import sign_flip_p
 
 EXPERIMENT = "grad-callbacks"
@@ -71,7 +72,7 @@ def compare(
     if found is None:
         names = ", ".join(repr(e.name) for e in client.search_experiments()) or "none"
         raise ValueError(f"there is no experiment {experiment!r} in this store; there are: {names}")
-    runs = _runs(client, found.experiment_id)
+    runs = [run for run in _runs(client, found.experiment_id) if TRIAL_TAG not in run.data.tags]
     parents = {run.data.tags.get(MLFLOW_PARENT_RUN_ID, "") for run in runs}
     if sweep is not None:
         chosen = _sweep(runs, parents, sweep)

@@ -8,7 +8,7 @@ import os
 import sys
 import uuid
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +20,11 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from grad_callbacks.tracking.client import JournalingClient
 from grad_callbacks.tracking.entries import status_entry
-from grad_callbacks.tracking.journal import DISK_LIMIT, ENDED, SUFFIX, Journal, journals, now
+from grad_callbacks.tracking.journal import DISK_LIMIT, ENDED, SUFFIX, Entry, Journal, journals, now
 from grad_callbacks.tracking.masking import mask, mask_address
 from grad_callbacks.tracking.sender import Sender
 from grad_callbacks.tracking.store import default_artifacts, default_journals, default_store
-from grad_callbacks.tracking.sync import sweep
+from grad_callbacks.tracking.sync import sweep, sync_journal
 from grad_callbacks.tracking.writer import Writer
 
 log = logging.getLogger("grad_callbacks")
@@ -120,6 +120,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         self._disk_limit = disk_limit
         self._keep_journal = keep_journal
         self._writer: Writer | None = None
+        self._children: list[Path] = []  # journals that are still to be sent
         self._last_error: object = None
 
     @property
@@ -170,6 +171,26 @@ class JournaledMLFlowLogger(MLFlowLogger):
         self.experiment.log_metrics(str(self.run_id), _add_prefix(metrics, self._prefix, self.LOGGER_JOIN_CHAR), step)
 
     @rank_zero_only
+    def log_child(self, name: str, tags: Mapping[str, str], entries: Sequence[Entry]) -> None:
+        """Log a run that is over already, into a journal of its own: it is sent when this run ends, or by ``sync``.
+
+        Args:
+            name: Of the run.
+            tags: Of the run; ``mlflow.parentRunId`` may name this one by either of its ids.
+            entries: All that it holds.
+        """
+        self._open_on_rank_zero()
+        header = self._header() | {"id": uuid.uuid4().hex, "name": name, "tags": _tags(tags)}
+        header.pop("run_id", None)
+        child = Journal(self._journal_dir / f"{header['id']}{SUFFIX}", header, self._disk_limit)
+        child.take()
+        child.open_for_writing()
+        for entry in entries:
+            child.append(entry)
+        child.close()
+        self._children.append(child.path)
+
+    @rank_zero_only
     def finalize(self, status: str = "success") -> None:
         """Note how the run ended, and give the server ``finalize_timeout`` seconds to take what is left."""
         if self._writer is None:
@@ -177,7 +198,8 @@ class JournaledMLFlowLogger(MLFlowLogger):
         if self._checkpoint_callback:
             self._scan_and_log_checkpoints(self._checkpoint_callback)
         self._writer.record(status_entry(_status(status)))
-        self._writer.flush(self._finalize_timeout)
+        if self._writer.flush(self._finalize_timeout):
+            self._send_children()
 
     def flush(self, patience: float) -> bool:
         """Give the server so many seconds to take what is left; True if it has everything."""
@@ -207,7 +229,15 @@ class JournaledMLFlowLogger(MLFlowLogger):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, in another process perhaps, opens a journal of its own for the same run."""
-        return self.__dict__ | {"_writer": None, "_client": None}
+        return self.__dict__ | {"_writer": None, "_client": None, "_children": []}
+
+    def _send_children(self) -> None:
+        """Send the runs below this one; what the server does not take stays in its journal."""
+        children, self._children = self._children, []
+        for path in children:
+            synced = sync_journal(Journal(path), self._tracking_uri, prune=not self._keep_journal)
+            if synced is not None and synced.state == "pending":
+                return  # the server has gone, or refuses: no use to wait for it once more
 
     @rank_zero_only
     def _open_on_rank_zero(self) -> None:

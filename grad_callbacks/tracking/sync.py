@@ -51,14 +51,21 @@ def sync(folder: Path, uri: str | None = None, *, ended: bool = False, prune: bo
         prune: Remove journals that are wholly sent.
     """
     for journal in journals(folder):
-        if not journal.take_existing():
-            if journal.path.exists():
-                yield Synced(journal.path, "running")
-            continue
-        try:
-            yield _sync_one(journal, uri or _own_server(journal), ended, prune)
-        finally:
-            journal.close()
+        synced = sync_journal(journal, uri, ended=ended, prune=prune)
+        if synced is not None:
+            yield synced
+
+
+def sync_journal(
+    journal: Journal, uri: str | None = None, *, ended: bool = False, prune: bool = False
+) -> Synced | None:
+    """Do the same with one journal; None if somebody has removed it meanwhile."""
+    if not journal.take_existing():
+        return Synced(journal.path, "running") if journal.path.exists() else None
+    try:
+        return _sync_one(journal, uri or _own_server(journal), ended, prune)
+    finally:
+        journal.close()
 
 
 def sweep(folder: Path, but: Journal, sender: Sender) -> None:

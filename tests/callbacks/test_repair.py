@@ -11,12 +11,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import GradientGuard, GradientMonitor, Reinitialize
 from tests.helpers import SGD, Poisoned, Regression, batches, fit, mlp, trainer
+from tests.trial.faults import Alarm
 
 
 class Classifier(Regression):
@@ -205,3 +207,23 @@ def test_a_monitor_says_nothing_of_the_first_reading_alone() -> None:
     module: LightningModule = Classifier(CASES["sigmoid 8"][0](), partial(SGD, lr=0.1))
     fit(module, monitor, data=digits()[0], max_steps=5)
     assert monitor.alerts == []
+
+
+class ScaleLost(Callback):
+    """Something has brought the loss scale down to where small gradients are lost."""
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == 45:
+            trainer.precision_plugin.scaler.update(new_scale=0.5)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_loss_scale_goes_back_with_the_weights(fused: bool) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    guard = GradientGuard({"exploding": ["Rollback"]}, rules=[Alarm(50)])
+    module = Regression(mlp(4, 8, 2), partial(SGD, lr=0.01, fused=fused))
+    plugin = MixedPrecision("16-mixed", "cpu", scaler)
+    fit(module, guard, ScaleLost(), data=batches(60), plugins=[plugin])
+    assert [made.detail["to_step"] for made in guard.interventions] == [24]
+    # The step at which it goes back is skipped: a fused optimizer's by an infinite gradient, which halves the scale.
+    assert scaler.get_scale() == (512.0 if fused else 1024.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,3 +107,24 @@ def test_the_state_is_plain_and_goes_on(make: Callable[[Any], torch.optim.Optimi
     again.restore(entry)
     torch.testing.assert_close(model.state_dict(), wanted, rtol=0, atol=0)
     assert entry["beside"] == {"rules": [{"count": 3}]}
+
+
+def test_the_loss_scale_is_kept_and_put_back(tmp_path: Path) -> None:
+    model = network()
+    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu", growth_interval=3)
+    snapshots = Snapshots(model, optimizer)
+    snapshots.scaler = scaler
+    for step in range(4):
+        if step == 2:
+            snapshots.take(step)
+        optimizer.zero_grad()
+        scaler.scale(model(torch.ones(8, 3)).square().sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert scaler.state_dict()["scale"] == 2 * 65536.0
+    torch.save(snapshots.state_dict(), tmp_path / "state.pt")
+    snapshots.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    snapshots.restore(snapshots.entries[0])
+    assert (scaler.state_dict()["scale"], scaler.state_dict()["_growth_tracker"]) == (65536.0, 2)
+    del snapshots.entries[0]["scaler"]
+    snapshots.restore(snapshots.entries[0])  # of an older checkpoint

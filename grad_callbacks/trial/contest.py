@@ -1,0 +1,137 @@
+"""Holding trials: which remedies are tried, and which one is applied."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from grad_callbacks.alerts import Alert
+from grad_callbacks.gradients import Gauge, is_alone
+from grad_callbacks.interventions import Intervention
+from grad_callbacks.prescription import Prescription
+from grad_callbacks.step import StepUnderWay
+from grad_callbacks.trial.arm import Arm, play
+from grad_callbacks.trial.result import NONE, TrialResult, winner_of
+from grad_callbacks.trial.ring import Ring
+from grad_callbacks.trial.settings import FEWEST, Trial
+from grad_callbacks.trial.stage import Start, staged
+from grad_callbacks.trial.together import fewest
+from grad_callbacks.trial.twin import has_twin
+
+HELD_OUT = 4  # every so many batches one that is not trained on
+
+
+class Contest:
+    """Answers the alerts of one optimizer with what does best in a trial, or as prescribed where none can be held.
+
+    Args:
+        model: Is trained.
+        optimizer: Trains it.
+        prescription: Has the remedies.
+        gauge: Knows the layers.
+        settings: How remedies are tried.
+        results: Where the results go; those of the optimizer that are there already count.
+        index: The optimizer's index among several.
+
+    Attributes:
+        ring: The latest batches.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        prescription: Prescription,
+        gauge: Gauge,
+        settings: Trial,
+        results: list[TrialResult],
+        index: int = 0,
+    ) -> None:
+        self.ring = Ring(settings.batches, settings.budget)
+        self._model, self._optimizer = model, optimizer
+        self._prescription = prescription
+        self._gauge = gauge
+        self._settings = settings
+        self.results = results
+        self._index = index
+
+    def note(self, step: StepUnderWay) -> None:
+        """Keep the batch of a step that has been judged."""
+        if step.reading.is_finite:
+            self.ring.add(step.batch)
+
+    def answer(self, alert: Alert, step: StepUnderWay, loss: float) -> Intervention | None:
+        """Hold a trial, and switch on the winner; None if it is none, or if there is nothing to switch on.
+
+        Args:
+            alert: Is answered.
+            step: The step that raised it.
+            loss: Level of the loss before it.
+        """
+        group = self._gauge.replicas
+        count = fewest(len(self.ring), group, self._gauge.layers.home)
+        start = Start(self._model, self._optimizer, self._gauge.layers, group, self._prescription, step, alert, loss)
+        if count < FEWEST or not self._is_possible or not _is_answered(start):
+            return self._prescription.answer(alert, step.handle, loss)
+        result, arms = self._hold(start, count)
+        self.results.append(result)
+        if result.winner == NONE:
+            return None
+        if not result.winner:
+            return self._prescription.answer(alert, step.handle, loss)
+        arm = arms[result.winner]
+        made = self._prescription.answer(alert, step.handle, loss, arm.place - 1, arm.place, arm.key)
+        if made is not None:
+            made.detail["trial"] = f"losses: {result.told}"
+        return made
+
+    @property
+    def _is_possible(self) -> bool:
+        held = sum(result.optimizer == self._index for result in self.results)
+        replicates = is_alone() or self._gauge.replicas is not None
+        is_compiled = any(hasattr(module, "_orig_mod") for module in self._model.modules())
+        return held < self._settings.most and replicates and has_twin(self._optimizer) and not is_compiled
+
+    def _hold(self, start: Start, count: int) -> tuple[TrialResult, dict[str, Arm]]:
+        batches = self.ring.latest(count)
+        held_out = batches[::HELD_OUT]
+        trained = [batch for place, batch in enumerate(batches) if place % HELD_OUT]
+        arms: dict[str, Arm] = {}
+        scores: dict[str, float] = {}
+        losses: dict[str, list[float]] = {}
+        for arm in self._arms(start):
+            played = play(arm, start, trained, held_out, self._settings.steps)
+            if played is not None:
+                arms[arm.name] = arm
+                *losses[arm.name], scores[arm.name] = played
+        winner = winner_of(scores, self._settings.margin)
+        return TrialResult(start.alert.step, start.alert.kind, winner, scores, losses, self._index), arms
+
+    def _arms(self, start: Start) -> Iterator[Arm]:
+        """None, the remedies for the alert in their order, and one of the others by chance, the same everywhere."""
+        yield Arm()
+        key = self._prescription.list_for(start.alert, start.step.handle)
+        names = [NONE]
+        for place, remedy in enumerate(self._prescription.remedies[key]):
+            if not isinstance(remedy, self._prescription.left_out):
+                yield Arm(_new_name(type(remedy).__name__, names), key, place)
+        others = self._prescription.others(key)
+        if others:
+            key, place = random.Random(start.alert.step).choice(others)
+            name = type(self._prescription.remedies[key][place]).__name__
+            yield Arm(_new_name(f"random: {name}", names), key, place)
+
+
+def _new_name(name: str, names: list[str]) -> str:
+    same = sum(known.partition(" #")[0] == name for known in names)
+    names.append(f"{name} #{same + 1}" if same else name)
+    return names[-1]
+
+
+def _is_answered(start: Start) -> bool:
+    """True if the prescription would answer the alert: what clipping absorbs needs nothing more."""
+    with staged(start) as stage:
+        return stage.prescription.answer(start.alert, stage.handle, start.loss) is not None

@@ -1,0 +1,72 @@
+"""How remedies are tried out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from grad_callbacks.checks import at_least, between
+
+FEWEST = 4  # batches with which a trial can be held: one of them tells the score
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How remedies are tried out when an alert comes.
+
+    Each remedy that the prescription has for the alert is tried for ``steps`` steps, beside none at all and a random
+    one of its other remedies. All begin with the step that raised the alert, with the same weights, optimizer and
+    random numbers, and go on with the same recent batches; what goes back to a healthy snapshot begins there. Every
+    fourth of these batches is held out, and the mean loss on them decides. What is within ``margin`` of the best counts
+    as equally good: none is preferred then, and next what the prescription has first. Nothing of a trial stays but its
+    result: the winner is applied to the run as if it had been prescribed alone.
+
+    The learning rate stays as it is during a trial, and of an accumulated gradient the last batch only is replayed. No
+    trial is held, and the prescription decides, before four batches were seen; without a ``training_step`` that can be
+    replayed (manual optimization); for sharded weights; and for optimizers that step others or need a closure.
+
+    Args:
+        steps: Length of a trial.
+        most: Trials in a run and optimizer: each takes as many steps as remedies are tried, times ``steps``.
+        batches: Recent batches that are kept to be replayed, by reference.
+        budget: Bytes of batches that are kept at most.
+        margin: Share of the best loss that counts as nothing.
+
+    Raises:
+        ValueError: If an argument is wrong; the message names it.
+
+    References:
+        Jaderberg et al. 2017, "Population Based Training of Neural Networks": explore by short runs, keep the best.
+    """
+
+    steps: int = 20
+    most: int = 3
+    batches: int = 16
+    budget: int = 2**28
+    margin: float = 0.05
+
+    def __post_init__(self) -> None:
+        at_least("steps", self.steps, 1)
+        at_least("most", self.most, 1)
+        at_least("batches", self.batches, FEWEST)
+        at_least("budget", self.budget, 1)
+        between("margin", self.margin, 0, 1)
+
+    @classmethod
+    def of(cls, spec: Trial | Mapping[str, Any] | bool | None) -> Trial | None:
+        """Build it from plain values: its arguments by name, True for the defaults, None or False for no trials.
+
+        Raises:
+            ValueError: If ``spec`` is none of these.
+        """
+        if isinstance(spec, Trial):
+            return spec
+        if spec is None or isinstance(spec, bool):
+            return cls() if spec else None
+        if not isinstance(spec, Mapping):
+            raise ValueError(f"trial must be a Trial, its arguments by name, True or None, got {spec!r}")
+        try:
+            return cls(**spec)
+        except TypeError as error:
+            raise ValueError(f"trial: {error}") from error

@@ -1,0 +1,85 @@
+"""Where an arm of a trial plays: all that a step can change stands there as a copy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from grad_callbacks.alerts import Alert
+from grad_callbacks.diagnosis import undisturbed
+from grad_callbacks.gradients import Layers
+from grad_callbacks.prescription import Prescription
+from grad_callbacks.remedies import OptimizerStep
+from grad_callbacks.remedies.learning_rate import LearningRate
+from grad_callbacks.step import StepUnderWay
+from grad_callbacks.trial.twin import twin_of
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where all arms begin.
+
+    Attributes:
+        model: Is trained.
+        optimizer: Trains it.
+        layers: What the optimizer trains.
+        group: The processes that train replicas; None for one alone.
+        prescription: Its remedies, as they are now.
+        step: The step that raised the alert.
+        alert: Is to be answered.
+        loss: Level of the loss before it.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    layers: Layers
+    group: dist.ProcessGroup | None
+    prescription: Prescription
+    step: StepUnderWay
+    alert: Alert
+    loss: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Copies of optimizer, learning rate, prescription and step; the model works on copies of its tensors meanwhile."""
+
+    optimizer: torch.optim.Optimizer
+    rate: LearningRate
+    prescription: Prescription
+    handle: OptimizerStep
+
+
+@contextmanager
+def staged(start: Start) -> Iterator[Stage]:
+    """Set a stage; afterwards model, gradients, optimizer and random numbers are as they were, to the bit."""
+    handle = start.step.handle
+    gradients = [(parameter, parameter.grad) for parameter in start.layers.parameters]
+    before = [(parameter, parameter.data_ptr()) for parameter in start.model.parameters()]
+    with undisturbed(start.model):
+        for weight, place in before:
+            if weight.data_ptr() == place:  # too large for it to copy: nothing writes to weights in a diagnosis
+                weight.data = weight.data.clone()
+        for parameter, gradient in gradients:
+            parameter.grad = None if gradient is None else _unscaled(gradient, handle.loss_scale)
+        torch.manual_seed(start.alert.step)
+        twin = twin_of(start.optimizer, handle.learning_rate.clean())
+        rate = LearningRate(twin)
+        rate.scale = handle.learning_rate.scale
+        own = OptimizerStep(start.step.incoming, twin, rate)
+        own.is_taken = handle.is_taken
+        assert handle.scene is not None
+        snapshots = handle.scene.snapshots
+        own.scene = replace(handle.scene, snapshots=None if snapshots is None else snapshots.put_back_into(twin))
+        yield Stage(twin, rate, copy.deepcopy(start.prescription), own)
+
+
+@torch.no_grad()
+def _unscaled(gradient: Tensor, loss_scale: float | Tensor) -> Tensor:
+    return gradient / (loss_scale.to(gradient.device) if isinstance(loss_scale, Tensor) else loss_scale)

@@ -1,0 +1,166 @@
+"""Trials by experiment, on real Trainers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+
+from grad_callbacks import Batch, ClipNorm, ClipValue, GradientGuard, ReduceLR, Rollback, Trial
+from grad_callbacks.trial.result import winner_of
+from grad_callbacks.trial.ring import Ring
+from tests.helpers import SGD, Regression, batches, fit, mlp, trainer
+from tests.trial.faults import Alarm, RaisedRate
+
+
+class Random(Regression):
+    """Draws random numbers and keeps running statistics."""
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        torch.manual_seed(0)
+        layers = [nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 2)]
+        super().__init__(nn.Sequential(*layers), make)
+
+
+class Unrepeatable(Regression):
+    """Gives each batch one loss only."""
+
+    seen: int = 0
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor | None:
+        if batch_idx < type(self).seen:
+            raise RuntimeError("this batch was seen already")
+        type(self).seen = batch_idx + 1
+        return super().training_step(batch, batch_idx)
+
+
+def train(guard: GradientGuard, *callbacks: Any) -> Regression:
+    torch.manual_seed(0)
+    module = Regression(mlp(4, 16, 16, 2), partial(SGD, lr=0.03, momentum=0.5))
+    fit(module, guard, *callbacks, data=batches(80))
+    return module
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("good", "factor"), [(Rollback(), 300.0), (ReduceLR(0.02), 50.0)])
+def test_what_cures_wins_over_what_does_not(good: Any, factor: float) -> None:
+    guard = GradientGuard({"exploding": [ClipValue(10.0), good], "nonfinite": [good]}, trial=Trial(steps=15))
+    train(guard, RaisedRate(factor))
+    first = guard.trials[0]
+    assert first.winner == type(good).__name__, first.scores
+    assert list(first.scores)[:1] == ["none"]
+    assert first.scores[first.winner] < min(first.scores["none"], first.scores["ClipValue"])
+    made = guard.interventions[0]
+    assert made.remedy == first.winner
+    assert first.told in made.detail["trial"]
+
+
+@pytest.mark.parametrize("optimizer", [partial(SGD, lr=0.03, momentum=0.9), partial(torch.optim.AdamW, lr=0.01)])
+@pytest.mark.parametrize("plan", [["ReduceLR", "ClipValue"], ["Rollback"]])
+def test_nothing_of_a_trial_stays_where_none_wins(optimizer: Any, plan: list[str]) -> None:
+    tried, plain = (Random(optimizer) for _ in range(2))
+    guard = GradientGuard({"exploding": plan}, rules=[Alarm(50)], trial=True)
+    watched = GradientGuard("observe", rules=[Alarm(50)])
+    for module, callback in ((tried, guard), (plain, watched)):
+        torch.manual_seed(1)
+        fit(module, callback, data=batches(80))
+    [result] = guard.trials
+    assert result.winner == "none"
+    assert not guard.interventions
+    assert all(len(losses) == 20 for losses in result.losses.values())
+    assert same(tried, plain)
+
+
+@pytest.mark.parametrize(("name", "factor"), [("Rollback", 300.0), ({"ReduceLR": 0.02}, 50.0)])
+def test_the_run_goes_on_as_if_the_winner_had_been_prescribed(name: Any, factor: float) -> None:
+    runs = []
+    for plan, trial in (([{"ClipValue": 10.0}, name], True), ([name], None)):
+        guard = GradientGuard({"exploding": plan}, trial=trial)
+        runs.append((guard, train(guard, RaisedRate(factor))))
+    (tried, one), (direct, other) = runs
+    assert [(made.step, made.remedy) for made in tried.interventions] == [
+        (made.step, made.remedy) for made in direct.interventions
+    ]
+    assert same(one, other)
+
+
+def test_a_random_remedy_runs_beside_the_prescribed_ones() -> None:
+    plan = {"exploding": ["ClipNorm"], "vanishing": ["Rollback"], "nonfinite": ["SkipStep"]}
+    guard = GradientGuard(plan, trial={"steps": 3, "most": 2}, rules=[Alarm(20, 40, 60)])
+    train(guard)
+    assert len(guard.trials) == 2, "most"
+    for result in guard.trials:
+        *prescribed, random = result.scores
+        assert prescribed == ["none", "ClipNorm"]
+        assert random in ("random: Rollback", "random: SkipStep")
+    assert [made.remedy for made in guard.interventions] == ["ClipNorm"], "as prescribed, when no trial is left"
+
+
+def test_its_results_resume(tmp_path: Path) -> None:
+    guard = GradientGuard({"exploding": ["ClipNorm"]}, trial=Trial(steps=3), rules=[Alarm(20)])
+    saver = ModelCheckpoint(tmp_path, every_n_train_steps=30)
+    fit(Regression(mlp(4, 8, 2)), guard, saver, enable_checkpointing=True, max_steps=30)
+    [checkpoint] = tmp_path.glob("*.ckpt")
+    resumed = GradientGuard({"exploding": ["ClipNorm"]}, trial=Trial(steps=3), rules=[Alarm(20)])
+    trainer(resumed).fit(Regression(mlp(4, 8, 2)), batches(), ckpt_path=checkpoint, weights_only=True)
+    assert resumed.trials == guard.trials
+    assert len(guard.trials) == 1
+
+
+@pytest.mark.parametrize(("step", "kind"), [(2, Regression), (20, Unrepeatable)])
+def test_the_prescription_decides_where_no_trial_can_be_held(step: int, kind: type[Regression]) -> None:
+    guard = GradientGuard({"exploding": [ClipNorm(1.0)]}, trial=True, rules=[Alarm(step)], diagnose=False)
+    Unrepeatable.seen = 0
+    fit(kind(mlp(4, 8, 2)), guard)
+    assert [made.remedy for made in guard.interventions] == ["ClipNorm"]
+    assert all(not result.winner for result in guard.trials)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [({"steps": 0}, "steps"), ({"margin": 1.0}, "margin"), ({"batches": 3}, "batches"), ({"rounds": 3}, "rounds")],
+)
+def test_a_wrong_argument_is_named(spec: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GradientGuard(trial=spec)
+
+
+def test_plain_values_say_the_same() -> None:
+    assert GradientGuard(trial={"steps": 5}).trial == Trial(steps=5)
+    assert GradientGuard(trial=True).trial == Trial()
+    assert GradientGuard(trial=False).trial is GradientGuard().trial is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "winner"),
+    [
+        ({"none": 1.0, "a": 0.97}, "none"),
+        ({"none": 1.0, "a": 0.5, "b": 0.48}, "a"),
+        ({"none": float("inf"), "a": 2.0}, "a"),
+        ({"none": -1.0, "a": -2.0}, "a"),
+        ({"none": float("inf")}, ""),
+    ],
+)
+def test_what_is_about_as_good_goes_to_the_least_invasive(scores: dict[str, float], winner: str) -> None:
+    assert winner_of(scores, 0.05) == winner
+
+
+def test_the_ring_keeps_to_its_bounds() -> None:
+    ring = Ring(most=4, budget=100)
+    for index in range(6):
+        ring.add(Batch(torch.zeros(5), index, lambda: torch.zeros(())))
+    ring.add(Batch(torch.zeros(5), 6))  # cannot be replayed
+    assert [batch.index for batch in ring.latest(3)] == [3, 4, 5]
+    assert (len(ring), ring.nbytes) == (4, 80)
+    ring.add(Batch(torch.zeros(30), 7, lambda: torch.zeros(())))
+    assert len(ring) == 0, "one batch beyond the budget"
