@@ -198,7 +198,7 @@ def kill_and_resume(nursery: Nursery, uri: str, folder: Path, experiment: str, a
     victim.send(signal.SIGKILL)
     victim.wait()
     [journal] = journals(folder / "mlflow-journal")
-    steps = [entry["s"] for entry, _ in read_all(journal) if "m" in entry]
+    steps = [entry["s"] for entry, _ in journal.entries() if "m" in entry]
     assert steps == list(range(len(steps)))
     assert len(steps) >= logged(victim.said), "what was logged is in the journal"
     code = RESUMABLE.format(run_id=journal.id, first=len(steps), last=len(steps) + 100, **settings)
@@ -206,13 +206,6 @@ def kill_and_resume(nursery: Nursery, uri: str, folder: Path, experiment: str, a
     resumed.wait()
     assert logged(resumed.said) == 100, resumed.said
     return journal
-
-
-def read_all(journal: Journal) -> Iterator[tuple[dict[str, object], int]]:
-    offset = 0
-    while part := journal.read(offset):
-        yield from part
-        offset = part[-1][1]
 
 
 @pytest.mark.parametrize("attempt", range(2))

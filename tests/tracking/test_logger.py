@@ -309,6 +309,26 @@ def test_the_plugin_itself_does_not_import_mlflow() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_however_fast_it_logs_the_requests_are_few(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    original = MlflowClient.log_batch
+
+    def counted(self: MlflowClient, run_id: str, metrics: Any = (), *others: Any, **named: Any) -> None:
+        sizes.append(len(metrics))
+        original(self, run_id, metrics, *others, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counted)
+    made = logger()
+    started, step = time.monotonic(), 0
+    while time.monotonic() - started < 2.5:
+        made.log_metrics({"loss": 1.0}, step=step)
+        step += 1
+        time.sleep(0.002)
+    made.close()
+    assert sum(sizes) == step
+    assert len(sizes) <= 6
+
+
 def test_logging_costs_no_more_than_appending_a_line(store: str) -> None:
     made = logger()
     made.log_metrics({"a": 0.0})
