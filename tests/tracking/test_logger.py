@@ -229,6 +229,19 @@ def test_a_closed_logger_opens_again(client: MlflowClient) -> None:
     assert (run.info.status, run.data.metrics["test"]) == ("FINISHED", 1.0)
 
 
+def test_where_a_run_comes_from_is_written_without_a_callback(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    made = logger()
+    fit(made)
+    made.close()
+    run = the_run(client, "plugin")
+    assert artifacts_of(client, run.info.run_id) == ["context/environment.yaml"]
+    assert made.environment["torch"] == torch.__version__
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+
+
 def test_a_copy_in_another_process_logs_into_the_same_run(client: MlflowClient) -> None:
     made = logger()
     made.log_metrics({"a": 1.0})
