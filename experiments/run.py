@@ -33,6 +33,7 @@ from grad_callbacks.tracking import (
     prepare_store,
     true_status,
 )
+from grad_callbacks.tracking.context import record_config
 from grad_callbacks.tracking.masking import mask
 
 
@@ -152,7 +153,7 @@ def _logged(logger: Logger | None, cfg: DictConfig) -> Iterator[None]:
                 stack.callback(logger.close)
             if isinstance(logger, MLFlowLogger):
                 stack.enter_context(true_status(logger.experiment, str(logger.run_id)))
-                logger.experiment.log_text(logger.run_id, OmegaConf.to_yaml(resolved), "config.yaml")
+                record_config(logger.experiment, str(logger.run_id), resolved)
             logger.log_hyperparams(dict(_flat(resolved)))
         yield
 

@@ -1,9 +1,11 @@
-"""A Hydra multirun in MLflow: one parent run, with a child for each job, named by what the jobs differ in."""
+"""A Hydra multirun in MLflow: one parent run with the comparison, and a child for each job, named by what differs."""
 
 from __future__ import annotations
 
 import atexit
 import json
+import logging
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,21 +18,29 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from grad_callbacks.tracking import JournaledMLFlowLogger, prepare_store
+from grad_callbacks.tracking import JournaledMLFlowLogger, prepare_store, record_sweep, sync
+from grad_callbacks.tracking.compare import SWEPT
+
+log = logging.getLogger(__name__)
 
 NOTE = "mlflow-parent.json"  # in the sweep's folder, where every job finds it whatever launched it
+FAILED = "mlflow-parent.failed"  # is there too if a job has failed, perhaps in a process of its own
 PARENT = "mlflow.parentRunId"
+PATIENCE = 10.0  # seconds for the server to take what is still to be sent, before the runs are compared
+_COMPARED_ANYWAY = {"seed", "guard", "experiment", "scenario", "variant"}
 
 
 class ParentRun(Callback):
     """Makes the parent run before the first job, which also makes the store's tables once, and ends it after the last.
 
-    A multirun that is started again in the same folder (``hydra.sweep.dir``) continues its parent.
+    At the end the jobs' runs are compared, however they ended, and the comparison is logged into the parent run. A
+    multirun that is started again in the same folder (``hydra.sweep.dir``) continues its parent.
     """
 
     def __init__(self) -> None:
         self._logger: JournaledMLFlowLogger | None = None
-        self._has_failed = False
+        self._uri = ""
+        self._failed = Path()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Make the parent run, unless the jobs log elsewhere."""
@@ -39,36 +49,60 @@ class ParentRun(Callback):
         if config.logger.tracking_uri.startswith("sqlite:"):
             prepare_store(config.logger.tracking_uri)
         swept, fixed = _overrides(config)
-        note = Path(config.hydra.sweep.dir) / NOTE
+        folder = Path(config.hydra.sweep.dir)
+        note, self._failed, self._uri = folder / NOTE, folder / FAILED, config.logger.tracking_uri
         known = json.loads(note.read_text())["run_id"] if note.exists() else None
         logger = instantiate(config.logger, run_name=" ".join(swept)[:250] or note.parent.name, run_id=known)
         if not isinstance(logger, JournaledMLFlowLogger):
             return
         self._logger = logger
         logger.experiment.set_tag(str(logger.run_id), "sweep.overrides", " ".join([*swept, *fixed]))
+        names = [_name(override) for override in swept]
+        told = " ".join(_tag(name) for name in names if name not in _COMPARED_ANYWAY)
+        logger.experiment.set_tag(str(logger.run_id), SWEPT, told)
         atexit.register(self._end_unless_ended)  # runs before the logger's own, which is registered earlier
-        note.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._failed.unlink(missing_ok=True)
         note.write_text(json.dumps({"run_id": logger.run_id, "fixed": [_name(override) for override in fixed]}))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        """Remember that a job has failed."""
-        self._has_failed |= job_return.status == JobStatus.FAILED
+        """Remember that a job has failed; this may be the job's own process."""
+        if job_return.status == JobStatus.FAILED and (Path(config.hydra.sweep.dir) / NOTE).exists():
+            (Path(config.hydra.sweep.dir) / FAILED).touch()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """End the parent run."""
-        self._end("failed" if self._has_failed else "success")
+        """Compare the jobs' runs and end the parent run."""
+        self._end("failed" if self._failed.exists() else "success")
 
     def _end_unless_ended(self) -> None:
+        if self._logger is None:
+            return
         # Without an exception it was Ctrl-C or SIGTERM, which Lightning turns into an exit.
         error = getattr(sys, "last_value", None)
-        was_stopped = isinstance(error, KeyboardInterrupt) or (error is None and not self._has_failed)
+        was_stopped = isinstance(error, KeyboardInterrupt) or (error is None and not self._failed.exists())
         self._end("killed" if was_stopped else "failed")
 
     def _end(self, status: str) -> None:
-        if self._logger is not None:
-            self._logger.finalize(status)
-            self._logger.close()
-            self._logger = None
+        logger, self._logger = self._logger, None
+        if logger is not None:
+            self._compare(logger)
+            logger.finalize(status)
+            logger.close()
+
+    def _compare(self, logger: JournaledMLFlowLogger) -> None:
+        try:
+            if not logger.flush(PATIENCE) or logger.journal_path is None:
+                raise TimeoutError("the server does not take what is logged")
+            for _ in sync(logger.journal_path.parent, self._uri):
+                pass  # what a job that was killed has left behind, its true status above all
+            record_sweep(logger.experiment, str(logger._experiment_name), str(logger.run_id))
+        except Exception as error:  # whatever a server raises: the runs are there all the same
+            log.warning(
+                "the sweep is not compared now (%s); later: grad-callbacks compare %s --sweep %s",
+                error,
+                logger._experiment_name,
+                logger.run_id,
+            )
 
 
 def as_child() -> dict[str, Any]:
@@ -78,9 +112,11 @@ def as_child() -> dict[str, Any]:
     config = HydraConfig.get()
     note = Path(config.sweep.dir) / NOTE
     told = json.loads(note.read_text()) if note.exists() else {"fixed": []}
-    name = ", ".join(override for override in config.overrides.task if _name(override) not in told["fixed"])
-    named = {"run_name": name[:250]} if name else {}
-    return named | ({"tags": {PARENT: told["run_id"]}} if "run_id" in told else {})
+    mine = [override for override in config.overrides.task if _name(override) not in told["fixed"]]
+    named = {"run_name": ", ".join(mine)[:250]} if mine else {}
+    if "run_id" not in told:
+        return named
+    return named | {"tags": {PARENT: told["run_id"]} | {_tag(_name(one)): one.partition("=")[2] for one in mine}}
 
 
 def _overrides(config: DictConfig) -> tuple[list[str], list[str]]:
@@ -93,4 +129,9 @@ def _overrides(config: DictConfig) -> tuple[list[str], list[str]]:
 
 
 def _name(override: str) -> str:
-    return override.partition("=")[0]
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _tag(name: str) -> str:
+    """The tag of a job's run that holds what was swept."""
+    return "sweep." + re.sub(r"[^\w.]+", ".", name)

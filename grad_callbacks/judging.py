@@ -10,9 +10,9 @@ import torch
 
 from grad_callbacks.alerts import Alert, Kind
 from grad_callbacks.diagnosis import Follower
+from grad_callbacks.loss import LossCourse
 from grad_callbacks.rules import Rule
 from grad_callbacks.rules.first_sight import first_sight
-from grad_callbacks.rules.loss_course import LossCourse
 from grad_callbacks.step import StepUnderWay
 
 

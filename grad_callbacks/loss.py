@@ -1,4 +1,4 @@
-"""The training loss around the first alert, which tells whether a remedy helped."""
+"""The training loss: the course it takes, and whether it has come back after the first alert."""
 
 from __future__ import annotations
 
@@ -11,7 +11,73 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-WINDOW = 20  # losses over which a level is taken
+FIRST = 10  # losses that tell where the run began
+LEVEL = 5  # losses over which a rule takes a level: a median of 5 passes over two bad batches
+WINDOW = 20  # losses over which the level before the first alert is taken
+
+
+class LossCourse:
+    """What rules ask of the training loss, whatever its scale: all is relative to where the run began.
+
+    Losses that are unknown or not finite never enter.
+
+    Attributes:
+        count: Losses so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[float] = []
+        self._recent: list[float] = []
+        self._best = math.inf
+
+    @property
+    def scale(self) -> float:
+        """The largest of the first 10 absolute losses; NaN before there is one.
+
+        Losses that may be negative or begin near zero (log-likelihoods, policy gradients) have no other natural unit.
+        """
+        return max(map(abs, self._first)) if self._first else math.nan
+
+    @property
+    def start(self) -> float:
+        """The level of the first losses; NaN before there are 5."""
+        return median(self._first[:LEVEL]) if len(self._first) >= LEVEL else math.nan
+
+    @property
+    def level(self) -> float:
+        """The present level, a median of 5; NaN before there are as many."""
+        return median(self._recent) if len(self._recent) == LEVEL else math.nan
+
+    @property
+    def gained(self) -> float:
+        """How far the level has come down at best, relative to :attr:`scale`; NaN before that is known."""
+        return (self.start - self._best) / self.scale if self.scale > 0 and math.isfinite(self._best) else math.nan
+
+    @property
+    def risen(self) -> float:
+        """The present level relative to :attr:`scale`: 1 is as bad as the run began; NaN before that is known."""
+        return self.level / self.scale if self.scale > 0 else math.nan
+
+    def feed(self, loss: float) -> None:
+        """Take in the loss of a reading."""
+        if not math.isfinite(loss):
+            return
+        self.count += 1
+        if len(self._first) < FIRST:
+            self._first.append(loss)
+        self._recent = [*self._recent, loss][-LEVEL:]
+        if self.count >= LEVEL:
+            self._best = min(self._best, self.level)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers and lists."""
+        return {"count": self.count, "first": list(self._first), "recent": list(self._recent), "best": self._best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.count, self._best = state["count"], state["best"]
+        self._first, self._recent = list(state["first"]), list(state["recent"])
 
 
 class LossTrack:

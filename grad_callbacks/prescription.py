@@ -13,9 +13,9 @@ from grad_callbacks.alerts import KINDS, Alert, Kind
 from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.sharding import is_first_process
 from grad_callbacks.interventions import Intervention
+from grad_callbacks.loss import LossCourse
 from grad_callbacks.remedies import CLIPS, REMEDIES, OptimizerStep, Reinitialize, Remedy, Rollback, SkipStep
 from grad_callbacks.remedies.rollback import RAISED
-from grad_callbacks.rules.loss_course import LossCourse
 from grad_callbacks.spec import build, load_named_states
 from grad_callbacks.treatment import (
     CALM,

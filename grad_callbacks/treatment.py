@@ -9,7 +9,7 @@ from typing import Any
 
 from grad_callbacks.alerts import Alert
 from grad_callbacks.interventions import Intervention
-from grad_callbacks.rules.loss_course import LossCourse
+from grad_callbacks.loss import LossCourse
 
 TRIAL = 20  # readings after which it is said what came of an intervention, if all is calm by then
 PATIENCE = 40  # readings after which it has not helped; an alarm lasts for 20

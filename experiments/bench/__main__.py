@@ -18,6 +18,7 @@ import torch
 from experiments.bench import clipping, delivery, machine, recording, scaling, training
 
 OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+PARTS = ("clipping", "training", "scaling", "recording", "delivery")
 HEAD = """# Benchmarks
 
 Written by `make bench`. Every number is a ratio, or a difference, within one run: the variants take turns on one
@@ -32,26 +33,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.bench", description=main.__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, a few seconds: numbers without meaning")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the markdown file; a picture goes beside it")
+    parser.add_argument("--only", choices=PARTS, help="this one alone, which is printed and not written")
     options = parser.parse_args(arguments)
     _quiet()
     torch.set_num_threads(1)
     started = time.monotonic()
-    sections = (
-        lambda: clipping.run(options.quick),
-        lambda: training.run(options.quick),
-        lambda: scaling.run(options.quick, options.output.with_suffix(".png")),
-        lambda: recording.run(options.quick),
-        lambda: delivery.run(options.quick),
-    )
+    sections = {
+        "clipping": lambda: clipping.run(options.quick),
+        "training": lambda: training.run(options.quick),
+        "scaling": lambda: scaling.run(options.quick, options.output.with_suffix(".png")),
+        "recording": lambda: recording.run(options.quick),
+        "delivery": lambda: delivery.run(options.quick),
+    }
     text = f"{HEAD}\n{machine.describe()}\n"
     sys.stdout.write(text)
-    for section in sections:
-        part = "\n" + section().markdown()
+    for name in [options.only] if options.only else PARTS:
+        part = "\n" + sections[name]().markdown()
         sys.stdout.write(part)
         sys.stdout.flush()
         text += part
-    options.output.write_text(text)
-    sys.stdout.write(f"\n{time.monotonic() - started:.0f} s; written to {options.output.name}\n")
+    if not options.only:
+        options.output.write_text(text)
+        sys.stdout.write(f"\nWritten to {options.output.name}")
+    sys.stdout.write(f"\n{time.monotonic() - started:.0f} s\n")
     return 0
 
 

@@ -34,7 +34,10 @@ class Paced(Callback):
         self.variants = variants
         self._fit = fit
         self._clock = clock
-        self._all = [self, *(callback for callbacks in variants.values() for callback in callbacks)]
+        # A callback may serve several variants.
+        self._all = list(
+            dict.fromkeys([self, *(callback for callbacks in variants.values() for callback in callbacks)])
+        )
         self._orders: SimpleQueue[str | None] = SimpleQueue()  # None: stop
         self._answers: SimpleQueue[float | BaseException | None] = SimpleQueue()
         self._started = 0.0

@@ -39,8 +39,10 @@ class Recording:
 
         for logger in loggers:
             try:
-                self._environment = record_context(logger.experiment, str(logger.run_id), cast(Any, trainer))
-                if wants_system_metrics():
+                client, run_id = logger.experiment, str(logger.run_id)
+                known = getattr(logger, "environment", None)  # of a JournaledMLFlowLogger, which sees to these itself
+                self._environment = record_context(client, run_id, cast(Any, trainer), known)
+                if not known and wants_system_metrics():
                     self._system.append(SystemMetrics(logger))
             except Exception as error:  # a tracking server that is down costs a warning, not the training
                 _warn("config and environment", logger, error)

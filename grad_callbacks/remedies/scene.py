@@ -10,8 +10,8 @@ from torch import nn
 
 from grad_callbacks.alerts import Alert
 from grad_callbacks.diagnosis import Batch
+from grad_callbacks.loss import LossCourse
 from grad_callbacks.remedies.snapshots import Snapshots
-from grad_callbacks.rules.loss_course import LossCourse
 
 
 @dataclass
@@ -27,8 +27,7 @@ class Scene:
         from_start: The run was watched from its very first step on, with an optimizer that had not stepped before.
         has_learned: The loss has come down since the start, so that the weights are worth something.
         course: The course of the loss; None if nobody follows it.
-        course: LossCourse | None = None
-    began_anew: A remedy says here that the weights are no longer those of the readings before: ``"start"`` if they
+        began_anew: A remedy says here that the weights are no longer those of the readings before: ``"start"`` if they
             were initialised, or the snapshot they come from.
     """
 

@@ -12,9 +12,9 @@ from grad_callbacks.alerts import Alert, Kind, Severity
 from grad_callbacks.checks import positive
 from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.profile import decay_per_layer, early_to_late
+from grad_callbacks.loss import LossCourse
 from grad_callbacks.rules.baseline import Baseline
 from grad_callbacks.rules.episode import CALM, Episode
-from grad_callbacks.rules.loss_course import LossCourse
 
 SUSTAINED = 3  # readings within which a second alarm tells a diverging run from two bad batches
 EARLY = 20  # readings at the start, in which every step's motion is measured

@@ -12,7 +12,7 @@ from grad_callbacks.alerts import Alert, Kind
 from grad_callbacks.checks import at_least, fraction
 from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.profile import Profile, decay_per_layer, early_to_late
-from grad_callbacks.rules.loss_course import LossCourse
+from grad_callbacks.loss import LossCourse
 
 _SATURATING = ("Sigmoid", "Tanh", "Softsign", "Hardsigmoid", "Hardtanh")
 

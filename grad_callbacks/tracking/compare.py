@@ -35,6 +35,7 @@ COLUMNS = (
     "sweep",
 )
 KEYS = ["scenario", "variant", "guard"]  # what tells the rows of a comparison over seeds apart
+SWEPT = "sweep.swept"  # tag of a sweep's parent run: the tags that tell its jobs apart, separated by spaces
 _UNGUARDED = ("none", "monitor")  # guards that never change training, in order of preference as a baseline
 
 
@@ -54,10 +55,11 @@ def compare(
         experiment: The name of the MLflow experiment.
         metric: What is compared, by its last value; by default the first of :data:`METRICS` that a run has. Of one
             with ``loss`` or ``error`` in its name less is better.
-        group: Parameters or tags that tell variants apart, such as ``optimizer.lr``; by default the parameter
-            ``variant``.
+        group: Parameters or tags that tell variants apart, such as ``optimizer.lr``; by default what a ``sweep`` has
+            swept, or else the parameter ``variant``.
         baseline: Parameters or tags of the runs that the others are compared with. By default those without a guard
-            or with a monitor only: of variant ``plain``, or with ``group`` of the same variant.
+            or with a monitor only: of variant ``plain``, or with ``group`` of the same variant. A run that has none
+            to be compared with it is no baseline.
         sweep: Only the runs of this sweep: its parent run's id or name, or ``"latest"``.
 
     Returns:
@@ -75,8 +77,9 @@ def compare(
     runs = [run for run in _runs(client, found.experiment_id) if TRIAL_TAG not in run.data.tags]
     parents = {run.data.tags.get(MLFLOW_PARENT_RUN_ID, "") for run in runs}
     if sweep is not None:
-        chosen = _sweep(runs, parents, sweep)
-        runs = [run for run in runs if run.data.tags.get(MLFLOW_PARENT_RUN_ID) == chosen]
+        parent = _sweep(runs, parents, sweep)
+        group = group or parent.data.tags.get(SWEPT, "").split()
+        runs = [run for run in runs if run.data.tags.get(MLFLOW_PARENT_RUN_ID) == parent.info.run_id]
     runs = [run for run in runs if run.info.run_id not in parents]
     metric = metric or next((name for name in METRICS if any(name in run.data.metrics for run in runs)), METRICS[0])
     table = pd.DataFrame([_row(run, metric, group, baseline) for run in runs], columns=[*COLUMNS, "is_baseline"])
@@ -215,12 +218,12 @@ def _runs(client: MlflowClient, experiment_id: str) -> list[Run]:
             return runs
 
 
-def _sweep(runs: Sequence[Run], parents: set[str], wanted: str) -> str:
-    sweeps = {run.info.run_id: run.info.run_name for run in runs if run.info.run_id in parents}  # the latest first
-    for run_id, name in sweeps.items():
-        if wanted in (run_id, name, "latest"):
-            return str(run_id)
-    names = ", ".join(repr(name) for name in sweeps.values()) or "none"
+def _sweep(runs: Sequence[Run], parents: set[str], wanted: str) -> Run:
+    sweeps = [run for run in runs if run.info.run_id in {*parents, wanted}]  # the latest first
+    for run in sweeps:
+        if wanted in (run.info.run_id, run.info.run_name, "latest"):
+            return run
+    names = ", ".join(repr(run.info.run_name) for run in sweeps) or "none"
     raise ValueError(f"there is no sweep {wanted!r} in this experiment; there are: {names}")
 
 
@@ -255,7 +258,8 @@ def _short(name: str) -> str:
 
 
 def _with_difference(table: pd.DataFrame, strata: list[str], sign: float) -> pd.DataFrame:
-    candidates = table[table["is_baseline"]]
+    others = table.groupby(strata)["run_id"].transform("size") > 1
+    candidates = table[table["is_baseline"] & others]
     rank = candidates["guard"].map(lambda guard: _UNGUARDED.index(guard) if guard in _UNGUARDED else 0)
     best_first = candidates.assign(rank=rank).sort_values("rank", kind="stable")
     chosen = best_first.drop_duplicates(strata)

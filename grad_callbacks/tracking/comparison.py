@@ -62,6 +62,9 @@ def summary(table: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
         f"{_count(len(table), 'run')}, {_count(scenarios, 'scenario')}, {_count(seeds, 'seed')}; "
         f"compared by the last {table.attrs.get('metric', 'value')} ({better})."
     ]
+    ended = table["status"][table["status"] != "FINISHED"].str.lower().value_counts()
+    if len(ended):
+        told.append(f"Not all came to their end: {', '.join(f'{count} {how}' for how, count in ended.items())}.")
     for scenario, rows in groups.groupby("scenario", sort=False):
         treated = rows[~rows["is_baseline"] & rows["gain"].notna()]
         if treated.empty:
@@ -69,8 +72,9 @@ def summary(table: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
         best = treated.iloc[int(treated["gain"].to_numpy().argmax())]
         sure = "" if math.isnan(best["p"]) else f", p = {best['p']:.3f}"
         pairs = f"over {_count(int(best['pairs']), 'seed')}"
+        came_out = "gains most over" if best["gain"] > 0 else "comes nearest to"
         told.append(
-            f"{scenario}: {run_label(best)} gains most over the baseline, "
+            f"{scenario}: {run_label(best)} {came_out} the baseline, "
             f"{plus_minus(best['gain'], best['gain_spread'], sign=True)} ({pairs}{sure})."
         )
     if has_several_seeds(table):

@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,33 @@ CONFIG, ENVIRONMENT = "context/config.yaml", "context/environment.yaml"
 GIT_SECONDS = 5
 
 
-def record_context(client: MlflowClient, run_id: str, trainer: Any) -> dict[str, str]:
+def record_context(
+    client: MlflowClient, run_id: str, trainer: Any, known: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Write ``context/config.yaml``, if there is a config, ``context/environment.yaml`` and the git commit.
 
     Args:
         client: Where the run is kept.
         run_id: The run.
         trainer: A Lightning Trainer: its callbacks tell the config of LightningCLI.
+        known: The environment, if it was written already, and a Hydra job's config with it.
 
     Returns:
         The environment.
     """
+    config = cli_config(trainer)
+    if known:
+        found = dict(known)
+    else:
+        found = record_environment(client, run_id)
+        config = hydra_config() if config is None else config
+    if config is not None:
+        record_config(client, run_id, config)
+    return found
+
+
+def record_environment(client: MlflowClient, run_id: str) -> dict[str, str]:
+    """Write ``context/environment.yaml`` and the git commit, and return the environment."""
     found = environment()
     client.log_text(run_id, yaml.safe_dump(found, sort_keys=False, allow_unicode=True), ENVIRONMENT)
     tags = {"grad.git_dirty": found["git, uncommitted changes"]} if "git, uncommitted changes" in found else {}
@@ -41,10 +58,12 @@ def record_context(client: MlflowClient, run_id: str, trainer: Any) -> dict[str,
         tags[MLFLOW_GIT_COMMIT] = found["git commit"]
     if tags:
         client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-    config = config_of(trainer)
-    if config is not None:
-        client.log_text(run_id, yaml.safe_dump(mask(config), sort_keys=False, allow_unicode=True), CONFIG)
     return found
+
+
+def record_config(client: MlflowClient, run_id: str, config: Mapping[str, Any]) -> None:
+    """Write a resolved config as ``context/config.yaml``, its secrets masked."""
+    client.log_text(run_id, yaml.safe_dump(mask(config), sort_keys=False, allow_unicode=True), CONFIG)
 
 
 def environment() -> dict[str, str]:
@@ -73,17 +92,22 @@ def environment() -> dict[str, str]:
     return found
 
 
-def config_of(trainer: Any) -> dict[str, Any] | None:
-    """Return the resolved config of the Hydra job or the LightningCLI that runs this training; None without one."""
+def cli_config(trainer: Any) -> dict[str, Any] | None:
+    """Return the resolved config of the LightningCLI that made this Trainer; None if none did."""
     for callback in trainer.callbacks:  # by name: that of `pytorch_lightning` is another class
         if any(cls.__name__ == "SaveConfigCallback" for cls in type(callback).__mro__):
             return _plain(yaml.safe_load(callback.parser.dump(callback.config, skip_none=False)))
+    return None
+
+
+def hydra_config() -> dict[str, Any] | None:
+    """Return the resolved config of the Hydra job that runs here; None outside of a job."""
     if "hydra" not in sys.modules:
         return None
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    if not HydraConfig.initialized():
+    if not HydraConfig.initialized() or OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):
         return None
     job = HydraConfig.get()
     saved = Path(job.runtime.output_dir) / (job.output_subdir or ".") / "config.yaml"

@@ -218,8 +218,17 @@ class Journal:
 
     # The process that sends
 
-    def read(self, offset: int) -> list[tuple[Entry, int]]:
-        """Return entries from ``offset`` on, each with the offset behind it; a line that is none is an empty entry."""
+    def entries(self, offset: int = 0) -> Iterator[tuple[Entry, int]]:
+        """Yield entries from ``offset`` on, each with the offset behind it; a line that is none is an empty entry.
+
+        A line is parsed when it is asked for: a batch takes few of those that a long outage leaves behind.
+        """
+        while lines := self._lines(offset):
+            for line in lines:
+                offset += len(line)
+                yield _parse(line), offset
+
+    def _lines(self, offset: int) -> list[bytes]:
         try:
             with self.path.open("rb") as file:
                 file.seek(offset)
@@ -228,11 +237,7 @@ class Journal:
                     chunk += more
         except OSError:
             return []
-        entries = []
-        for line in chunk[: chunk.rfind(b"\n") + 1].splitlines(keepends=True):
-            offset += len(line)
-            entries.append((_parse(line), offset))
-        return entries
+        return chunk[: chunk.rfind(b"\n") + 1].splitlines(keepends=True)
 
     def in_memory(self) -> list[tuple[Entry, int]]:
         """Return the entries that the disk did not take, with their sizes."""
@@ -319,11 +324,8 @@ class Journal:
     def owner(self) -> Host:
         """Where the process runs, or ran, that wrote last."""
         owner = self.header.get("opened", {})
-        offset = 0
-        while entries := self.read(offset):
-            for entry, _ in entries:
-                owner = entry.get("opened", owner)
-            offset = entries[-1][1]
+        for entry, _ in self.entries():
+            owner = entry.get("opened", owner)
         return Host.from_dict(owner)
 
     def is_wholly_sent(self) -> bool:

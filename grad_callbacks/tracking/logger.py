@@ -19,12 +19,14 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from grad_callbacks.tracking.client import JournalingClient
+from grad_callbacks.tracking.context import hydra_config, record_config, record_environment
 from grad_callbacks.tracking.entries import status_entry
 from grad_callbacks.tracking.journal import DISK_LIMIT, ENDED, SUFFIX, Entry, Journal, journals, now
 from grad_callbacks.tracking.masking import mask, mask_address
 from grad_callbacks.tracking.sender import Sender
 from grad_callbacks.tracking.store import default_artifacts, default_journals, default_store
 from grad_callbacks.tracking.sync import sweep, sync_journal
+from grad_callbacks.tracking.system import SystemMetrics, wants_system_metrics
 from grad_callbacks.tracking.writer import Writer
 
 log = logging.getLogger("grad_callbacks")
@@ -50,6 +52,8 @@ class JournaledMLFlowLogger(MLFlowLogger):
                   next logger on the same machine and folder, or ``grad-callbacks sync``, marks the run KILLED
     Parameters    Of more than 6000 characters are cut, and whole under ``params/``. One that changes, as when a
                   run is resumed, is logged as ``<name>.changed``
+    Context       ``context/environment.yaml``, the git commit, in a Hydra job ``context/config.yaml``, and system
+                  metrics if ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` is set
     Names         What MLflow refuses in a name is left out, as Lightning does
     Secrets       Masked by name and within addresses, before anything is written
     Memory        64 MB at most, and only where the disk refuses; beyond it the newest is dropped with a warning
@@ -76,6 +80,9 @@ class JournaledMLFlowLogger(MLFlowLogger):
         disk_limit: Bytes of a run's journal and copies of artifacts. Beyond it, copies that were sent are removed and
             entries go to the server from memory.
         keep_journal: Keep the journal when all is sent, for instance for a second server.
+
+    Attributes:
+        environment: Versions, device, command and git commit, as they were written; empty before anything was logged.
 
     Example::
 
@@ -120,8 +127,10 @@ class JournaledMLFlowLogger(MLFlowLogger):
         self._disk_limit = disk_limit
         self._keep_journal = keep_journal
         self._writer: Writer | None = None
+        self._system: SystemMetrics | None = None
         self._children: list[Path] = []  # journals that are still to be sent
         self._last_error: object = None
+        self.environment: dict[str, str] = {}
 
     @property
     @rank_zero_experiment
@@ -195,6 +204,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         """Note how the run ended, and give the server ``finalize_timeout`` seconds to take what is left."""
         if self._writer is None:
             return
+        self._stop_system_metrics()
         if self._checkpoint_callback:
             self._scan_and_log_checkpoints(self._checkpoint_callback)
         self._writer.record(status_entry(_status(status)))
@@ -210,6 +220,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         if self._writer is None:
             return
         atexit.unregister(self._at_exit)
+        self._stop_system_metrics()
         writer, self._writer = self._writer, None
         # What is logged from here on continues the run.
         self._run_id, self._experiment_id = writer.run_id, writer.sender.experiment_id
@@ -229,7 +240,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, in another process perhaps, opens a journal of its own for the same run."""
-        return self.__dict__ | {"_writer": None, "_client": None, "_children": []}
+        return self.__dict__ | {"_writer": None, "_client": None, "_system": None, "_children": []}
 
     def _send_children(self) -> None:
         """Send the runs below this one; what the server does not take stays in its journal."""
@@ -260,6 +271,26 @@ class JournaledMLFlowLogger(MLFlowLogger):
         self._writer.start(max(self._probe_timeout, LOCAL_PATIENCE) if is_local else self._probe_timeout)
         self._initialized = True
         atexit.register(self._at_exit)
+        if not self.environment:
+            self._begin_context()
+
+    def _begin_context(self) -> None:
+        """Write where the run comes from, and start the system metrics if they are asked for."""
+        client, run_id = self._client, str(self.run_id)
+        assert client is not None
+        try:
+            self.environment = record_environment(client, run_id)
+            if (config := hydra_config()) is not None:
+                record_config(client, run_id, config)
+            if wants_system_metrics():
+                self._system = SystemMetrics(self)
+        except Exception as error:  # whatever git, a driver or a config raises
+            log.warning("the environment could not be written: %s", mask(str(error)))
+
+    def _stop_system_metrics(self) -> None:
+        if self._system is not None:
+            self._system.stop()
+            self._system = None
 
     def _journal(self) -> Journal:
         """The journal of the run that is continued, if it is here and free; or else a new one."""

@@ -86,7 +86,11 @@ class Sender:
 
     def is_drained(self) -> bool:
         """True if there is nothing to send, but for artifacts that could not be stored the last time."""
-        return self._offset >= self.journal.end() and not self.journal.waiting
+        return self.has_reached(self.journal.end())
+
+    def has_reached(self, end: int) -> bool:
+        """True if the server has the journal up to this offset, and nothing waits in memory."""
+        return self._offset >= end and not self.journal.waiting
 
     def connect(self) -> None:
         """Find the journal's run on the server, or make it.
@@ -201,8 +205,7 @@ class Sender:
 
     def _next_batch(self) -> _Batch:
         batch, size = _Batch(offset=self._offset), 0
-        entries = self.journal.read(self._offset)
-        for entry, offset in entries:
+        for entry, offset in self.journal.entries(self._offset):
             size += offset - (batch.offset or 0)
             if not self._take(batch, entry, size):
                 return batch

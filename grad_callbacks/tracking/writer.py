@@ -167,7 +167,9 @@ class Writer:
             with self._condition:
                 self._condition.notify_all()
             self._on_connected(self.sender)
-        while not self._is_closing and self.sender.step():
+        # What is logged meanwhile waits for the next time: many small requests would cost the training more.
+        end = self.journal.end()
+        while not self._is_closing and self.sender.step() and not self.sender.has_reached(end):
             pass
 
     def _pause(self) -> float:
@@ -185,12 +187,9 @@ class Writer:
 
 def _copies(journal: Journal) -> dict[str, Path]:
     copies: dict[str, Path] = {}
-    offset = 0
-    while entries := journal.read(offset):
-        for entry, _ in entries:
-            if "file" in entry and "run" not in entry:
-                copies["/".join(filter(None, (entry["to"], Path(entry["file"]).name)))] = journal.local(entry)
-        offset = entries[-1][1]
+    for entry, _ in journal.entries():
+        if "file" in entry and "run" not in entry:
+            copies["/".join(filter(None, (entry["to"], Path(entry["file"]).name)))] = journal.local(entry)
     return copies
 
 

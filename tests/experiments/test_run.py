@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
@@ -84,9 +85,20 @@ def test_a_run_is_logged_with_its_resolved_config(client: MlflowClient, store: s
     assert logged.data.params["model.residual"] == "True"
     assert logged.data.metrics["val/accuracy"] == pytest.approx(result.accuracy)
     assert {"grad/norm", "train/loss", "val/loss"} <= set(logged.data.metrics)
-    saved = yaml.safe_load(Path(download_artifacts(f"{logged.info.artifact_uri}/config.yaml")).read_text())
+    saved = yaml.safe_load(Path(download_artifacts(f"{logged.info.artifact_uri}/context/config.yaml")).read_text())
     assert saved["model"]["activation"]["_target_"] == "torch.nn.ReLU"
     assert saved["logger"]["tracking_uri"] == store
+
+
+def test_an_unguarded_run_tells_where_it_comes_from_too(client: MlflowClient, store: str) -> None:
+    result = run(config("guard=none", *QUICK))
+    uri = client.get_run(str(result.run_id)).info.artifact_uri
+    environment, saved = (
+        yaml.safe_load(Path(download_artifacts(f"{uri}/context/{name}.yaml")).read_text())
+        for name in ("environment", "config")
+    )
+    assert environment["torch"] == torch.__version__
+    assert saved["guard"] == {"name": "none", "callback": None}
 
 
 def test_the_same_seed_gives_the_same_run() -> None:

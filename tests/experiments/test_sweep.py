@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
+import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -18,7 +20,8 @@ QUICK = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "guard=mon
 
 def multirun(cwd: Path, *overrides: str) -> subprocess.Popen[str]:
     arguments = [sys.executable, "-m", "experiments.run", "-m", *QUICK, *overrides, f"hydra.sweep.dir={cwd}/multirun"]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {"PYTHONPATH": path, "PATH": os.environ["PATH"], "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(arguments, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -32,6 +35,14 @@ def family(client: MlflowClient) -> tuple[Run, dict[str, Run]]:
     return parents[0], children
 
 
+def compared(client: MlflowClient, parent: Run) -> pd.DataFrame:
+    """The runs that the comparison in a parent run tells of, if its page is there too."""
+    folder = Path(client.download_artifacts(parent.info.run_id, "comparison"))
+    assert "Comparison" in (folder / "comparison.html").read_text()
+    assert parent.data.tags["mlflow.note.content"].startswith("# Comparison")
+    return pd.read_csv(folder / "runs.csv").sort_values("seed").reset_index(drop=True)
+
+
 def test_a_sweep_is_a_parent_with_children_named_by_what_differs(client: MlflowClient, tmp_path: Path) -> None:
     process = multirun(tmp_path, "activation=relu,tanh", "model.depth=2")
     assert process.wait(timeout=200) == 0, process.communicate()[1]
@@ -41,6 +52,7 @@ def test_a_sweep_is_a_parent_with_children_named_by_what_differs(client: MlflowC
     assert {run.info.status for run in children.values()} == {"FINISHED"}
     assert (parent.info.status, parent.info.run_name) == ("FINISHED", "activation=relu,tanh")
     assert "model.depth=2" in parent.data.tags["sweep.overrides"]
+    assert set(compared(client, parent)["variant"]) == {"activation=relu", "activation=tanh"}
     assert not list((tmp_path / "mlflow-journal").iterdir())
 
 
@@ -65,6 +77,21 @@ def test_a_sweep_that_fails_or_is_stopped_says_so_and_is_continued_under_its_par
     assert again.info.run_id == parent.info.run_id
     assert again.info.status == "FAILED"
     assert children["optimizer.lr=0.01"].info.status == "FINISHED"
+    assert set(compared(client, again)["status"]) == {"FINISHED", "KILLED"}
+    assert "2 killed" in again.data.tags["mlflow.note.content"] or "1 killed" in again.data.tags["mlflow.note.content"]
+
+
+def test_four_processes_share_a_fresh_store_and_one_parent(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4"]
+    process = multirun(tmp_path, "seed=0,1,2,3", *launcher)
+    assert process.wait(timeout=300) == 0, process.communicate()[1]
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    parent, children = family(client)
+    assert set(children) == {"seed=0", "seed=1", "seed=2", "seed=3"}
+    assert {run.info.status for run in [parent, *children.values()]} == {"FINISHED"}
+    assert compared(client, parent)["seed"].tolist() == [0, 1, 2, 3]
+    assert not list((tmp_path / "mlflow-journal").iterdir())
 
 
 def _has_metrics(client: MlflowClient) -> bool:

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -174,11 +173,6 @@ def the_run(client: MlflowClient, experiment: str) -> Run:
 def steps_of(client: MlflowClient, run_id: str, key: str) -> list[int]:
     """All steps that a metric was logged at, in order; one that was logged twice comes twice."""
     return sorted(metric.step for metric in client.get_metric_history(run_id, key))
-
-
-def twice(steps: list[int]) -> list[int]:
-    """Those of the steps that are there more than once."""
-    return [step for step, count in Counter(steps).items() if count > 1]
 
 
 def artifacts_of(client: MlflowClient, run_id: str) -> list[str]:

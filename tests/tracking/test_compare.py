@@ -251,3 +251,21 @@ def test_many_pairs_are_judged_by_chance_flips() -> None:
     assert sign_flip_p(rng.normal(1.0, 1.0, 40).tolist()) < 1e-4
     same = [sign_flip_p(rng.normal(0.0, 1.0, 20).tolist()) for _ in range(20)]
     assert sum(p < 0.05 for p in same) <= 4
+
+
+def test_what_a_sweep_has_swept_tells_its_runs_apart(client: MlflowClient) -> None:
+    parent = add_run(client, "all", "", None)
+    client.set_tag(parent, "sweep.swept", "sweep.activation")
+    for activation, accuracy in (("relu", 0.9), ("tanh", 0.7)):
+        run_id = add_run(client, "custom", "monitor", accuracy, parent=parent)
+        client.set_tag(run_id, "sweep.activation", activation)
+    table = compare(client, sweep=parent)
+    assert set(table["variant"]) == {"activation=relu", "activation=tanh"}
+    assert not table["is_baseline"].any(), "nothing is compared with them"
+    assert table["difference"].isna().all()
+
+
+def test_a_sweep_of_which_nothing_has_run_gets_no_comparison(client: MlflowClient) -> None:
+    parent = add_run(client, "all", "", None)
+    record_sweep(client, "grad-callbacks", parent)
+    assert not client.list_artifacts(parent)

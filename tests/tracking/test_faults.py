@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -14,7 +15,7 @@ from mlflow import MlflowClient
 
 from experiments.bench.proxy import SlowProxy
 from grad_callbacks.tracking import sync
-from grad_callbacks.tracking.journal import Journal, journals
+from grad_callbacks.tracking.journal import journals
 from tests.tracking.servers import (
     NOBODY,
     Child,
@@ -23,7 +24,6 @@ from tests.tracking.servers import (
     artifacts_of,
     steps_of,
     the_run,
-    twice,
     wait_until,
 )
 
@@ -80,7 +80,7 @@ class Training:
         run = the_run(client, self.experiment)
         assert steps_of(client, run.info.run_id, "loss") == list(range(STEPS))
         assert steps_of(client, run.info.run_id, "epoch") == list(range(STEPS))
-        assert artifacts_of(client, run.info.run_id) == sorted(f"texts/{step}.txt" for step in range(0, STEPS, 10))
+        assert artifacts_of(client, run.info.run_id) == _paths(range(0, STEPS, 10))
         assert run.info.status == status
         assert run.data.params["lr"] == "0.1"
 
@@ -189,43 +189,33 @@ def logged(said: str) -> int:
     return sum(line.isdigit() for line in said.splitlines())
 
 
-def kill_and_resume(nursery: Nursery, uri: str, folder: Path, experiment: str, after: float) -> Journal:
-    """Kill a training ``after`` so many seconds of logging, check that nothing it logged is lost, and resume it."""
-    settings = {"experiment": experiment, "uri": uri}
-    victim = nursery.start(RESUMABLE.format(run_id=None, first=0, last=10**9, **settings), folder)
-    assert wait_until(lambda: logged(victim.said) > 0 or victim.has_ended()), victim.said
-    time.sleep(after)
-    victim.send(signal.SIGKILL)
-    victim.wait()
-    [journal] = journals(folder / "mlflow-journal")
-    steps = [entry["s"] for entry, _ in read_all(journal) if "m" in entry]
-    assert steps == list(range(len(steps)))
-    assert len(steps) >= logged(victim.said), "what was logged is in the journal"
-    code = RESUMABLE.format(run_id=journal.id, first=len(steps), last=len(steps) + 100, **settings)
-    resumed = nursery.start(code, folder)
+def test_a_training_that_is_killed_again_and_again_loses_nothing(
+    nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path
+) -> None:
+    """Five times; ``KILLS=20 pytest -k again_and_again`` for more."""
+    chance, done, run_id = random.Random(0), 0, None
+    settings = {"experiment": "killed", "uri": server.uri}
+    for _ in range(int(os.environ.get("KILLS", "5"))):
+        victim = nursery.start(RESUMABLE.format(run_id=run_id, first=done, last=10**9, **settings), tmp_path)
+        time.sleep(chance.uniform(0.1, 1.8))
+        victim.send(signal.SIGKILL)
+        victim.wait()
+        for journal in journals(tmp_path / "mlflow-journal"):
+            steps = [entry["s"] for entry, _ in journal.entries() if "m" in entry]
+            assert steps == list(range(len(steps)))
+            assert len(steps) >= done + logged(victim.said), "what was logged is in the journal"
+            done, run_id = len(steps), journal.id
+    resumed = nursery.start(RESUMABLE.format(run_id=run_id, first=done, last=done + 100, **settings), tmp_path)
     resumed.wait()
     assert logged(resumed.said) == 100, resumed.said
-    return journal
 
-
-def read_all(journal: Journal) -> Iterator[tuple[dict[str, object], int]]:
-    offset = 0
-    while part := journal.read(offset):
-        yield from part
-        offset = part[-1][1]
-
-
-@pytest.mark.parametrize("attempt", range(2))
-def test_a_killed_training_loses_nothing_and_is_resumed(
-    attempt: int, nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path
-) -> None:
-    experiment = f"killed {attempt}"
-    kill_and_resume(nursery, server.uri, tmp_path, experiment, random.Random(attempt).uniform(0.0, 2.0))
     list(sync(tmp_path / "mlflow-journal", server.uri))
-    run = the_run(client, experiment)
-    steps = steps_of(client, run.info.run_id, "acc")
-    assert twice(steps) == []
-    assert steps == list(range(len(steps)))
-    assert len(steps) > 100
-    assert artifacts_of(client, run.info.run_id) == sorted(f"texts/{step}.txt" for step in range(0, len(steps), 50))
+    run = the_run(client, "killed")
+    assert steps_of(client, run.info.run_id, "acc") == list(range(done + 100))
+    assert artifacts_of(client, run.info.run_id) == _paths(range(0, done + 100, 50))
     assert run.info.status == "FINISHED"
+    assert done > 100
+
+
+def _paths(steps: range) -> list[str]:
+    return sorted(["context/environment.yaml", *(f"texts/{step}.txt" for step in steps)])

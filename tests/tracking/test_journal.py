@@ -22,11 +22,7 @@ def journal(folder: Path, **arguments: int) -> Journal:
 
 
 def entries(of: Journal) -> list[Entry]:
-    found, offset = [], 0
-    while part := of.read(offset):
-        found += [entry for entry, _ in part]
-        offset = part[-1][1]
-    return found
+    return [entry for entry, _ in of.entries()]
 
 
 def test_entries_come_back_in_order_behind_the_header(tmp_path: Path) -> None:

@@ -229,6 +229,19 @@ def test_a_closed_logger_opens_again(client: MlflowClient) -> None:
     assert (run.info.status, run.data.metrics["test"]) == ("FINISHED", 1.0)
 
 
+def test_where_a_run_comes_from_is_written_without_a_callback(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    made = logger()
+    fit(made)
+    made.close()
+    run = the_run(client, "plugin")
+    assert artifacts_of(client, run.info.run_id) == ["context/environment.yaml"]
+    assert made.environment["torch"] == torch.__version__
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+
+
 def test_a_copy_in_another_process_logs_into_the_same_run(client: MlflowClient) -> None:
     made = logger()
     made.log_metrics({"a": 1.0})
@@ -307,6 +320,26 @@ def test_checkpoints_are_logged_as_lightning_does(client: MlflowClient, tmp_path
 def test_the_plugin_itself_does_not_import_mlflow() -> None:
     code = "import sys, grad_callbacks; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_however_fast_it_logs_the_requests_are_few(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    original = MlflowClient.log_batch
+
+    def counted(self: MlflowClient, run_id: str, metrics: Any = (), *others: Any, **named: Any) -> None:
+        sizes.append(len(metrics))
+        original(self, run_id, metrics, *others, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counted)
+    made = logger()
+    started, step = time.monotonic(), 0
+    while time.monotonic() - started < 2.5:
+        made.log_metrics({"loss": 1.0}, step=step)
+        step += 1
+        time.sleep(0.002)
+    made.close()
+    assert sum(sizes) == step
+    assert len(sizes) <= 6
 
 
 def test_logging_costs_no_more_than_appending_a_line(store: str) -> None:

@@ -70,7 +70,8 @@ def test_a_team_logs_to_one_server_with_postgresql(database: str, nursery: Nurse
             process.wait()
             run = the_run(client, name)
             assert steps_of(client, run.info.run_id, "loss") == list(range(STEPS)), process.said
-            assert artifacts_of(client, run.info.run_id) == [f"texts/{step}.txt" for step in (0, 10, 20, 30)]
+            texts = [f"texts/{step}.txt" for step in (0, 10, 20, 30)]
+            assert artifacts_of(client, run.info.run_id) == ["context/environment.yaml", *texts]
             assert run.info.status == "FINISHED"
             assert not list((tmp_path / name / "mlflow-journal").iterdir())
         assert list((tmp_path / "artifacts").rglob("30.txt"))

@@ -27,7 +27,7 @@ from mlflow.entities import Run
 from omegaconf import OmegaConf
 
 from grad_callbacks import ClipNorm, GradientGuard, GradientMonitor, NonFinite
-from grad_callbacks.tracking.context import config_of, environment
+from grad_callbacks.tracking.context import cli_config, environment
 from tests.helpers import Poisoned, Regression, batches, fit, mlp, trainer
 
 
@@ -187,7 +187,7 @@ def test_the_environment_is_there_from_the_start(
     assert told["command"] == "train.py logger.api_key=*** lr=0.1"
 
 
-def test_the_config_of_a_hydra_job_is_an_artifact_without_its_secrets(
+def test_the_cli_config_a_hydra_job_is_an_artifact_without_its_secrets(
     client: MlflowClient, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
@@ -216,10 +216,10 @@ def test_the_config_of_a_command_line_is_an_artifact_too(tmp_path: Path, monkeyp
     guard = {"class_path": "grad_callbacks.GradientGuard", "init_args": {"every_n_steps": 3}}
     arguments = {"trainer": {"logger": False, "accelerator": "cpu", "callbacks": [guard]}}
     cli = LightningCLI(BoringModel, run=False, args=arguments)
-    config = config_of(cli.trainer)
+    config = cli_config(cli.trainer)
     assert config is not None
     assert config["trainer"]["callbacks"][0]["init_args"]["every_n_steps"] == 3
-    assert config_of(trainer()) is None
+    assert cli_config(trainer()) is None
 
 
 CONFIG = """

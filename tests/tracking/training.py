@@ -33,7 +33,14 @@ class Model(BoringModel):
         return output
 
 
-def fit(to: MLFlowLogger, model: LightningModule | None = None, *callbacks: Callback, steps: int = STEPS) -> Trainer:
+def fit(
+    to: MLFlowLogger,
+    model: LightningModule | None = None,
+    *callbacks: Callback,
+    steps: int = STEPS,
+    devices: int = 1,
+    strategy: str = "auto",
+) -> Trainer:
     trainer = Trainer(
         max_steps=steps,
         log_every_n_steps=1,
@@ -44,6 +51,8 @@ def fit(to: MLFlowLogger, model: LightningModule | None = None, *callbacks: Call
         enable_model_summary=False,
         enable_checkpointing=False,
         accelerator="cpu",
+        devices=devices,
+        strategy=strategy,
     )
     trainer.fit(model or Model())
     return trainer

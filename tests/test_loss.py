@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grad_callbacks.rules.loss_course import LossCourse
+from grad_callbacks.loss import LossCourse
 
 
 def fed(*losses: float) -> LossCourse:
