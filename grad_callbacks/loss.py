@@ -23,10 +23,12 @@ class LossCourse:
 
     Attributes:
         count: Losses so far.
+        level: The present level, a median of 5; NaN before there are as many.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.level = math.nan
         self._first: list[float] = []
         self._recent: list[float] = []
         self._best = math.inf
@@ -43,11 +45,6 @@ class LossCourse:
     def start(self) -> float:
         """The level of the first losses; NaN before there are 5."""
         return median(self._first[:LEVEL]) if len(self._first) >= LEVEL else math.nan
-
-    @property
-    def level(self) -> float:
-        """The present level, a median of 5; NaN before there are as many."""
-        return median(self._recent) if len(self._recent) == LEVEL else math.nan
 
     @property
     def gained(self) -> float:
@@ -67,8 +64,12 @@ class LossCourse:
         if len(self._first) < FIRST:
             self._first.append(loss)
         self._recent = [*self._recent, loss][-LEVEL:]
+        self._take_level()
         if self.count >= LEVEL:
             self._best = min(self._best, self.level)
+
+    def _take_level(self) -> None:
+        self.level = median(self._recent) if len(self._recent) == LEVEL else math.nan
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and lists."""
@@ -78,6 +79,7 @@ class LossCourse:
         """Continue from :meth:`state_dict`."""
         self.count, self._best = state["count"], state["best"]
         self._first, self._recent = list(state["first"]), list(state["recent"])
+        self._take_level()
 
 
 class LossTrack:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -86,21 +87,26 @@ class Incoming:
         """The reading. The first use waits until the numbers have arrived."""
         norms, present, (loss, through_time), *sums = self._transfer.wait()
         self._motion.arrive(dict(zip(self.measurement.companions, sums, strict=True)))
-        reading = Reading(
+        is_finite = bool(np.isfinite(norms).all())
+        motion, displacement, moved = None, math.nan, math.nan
+        if is_finite:
+            motion, displacement = self._motion.of(norms, self._about.clip_at, self.plan)
+            moved = self._motion.moved
+        else:
+            self._motion.void_step()
+        return Reading(
             step=self._about.step,
             layers=self.measurement.layers,
             norms=norms,
             present=present > 0,
-            overflow=self._about.under_scaler and not bool(np.isfinite(norms).all()),
+            overflow=self._about.under_scaler and not is_finite,
             fill=self._about.fill,
             optimizer=self._about.optimizer,
             weight_norms=self._motion.weight_norms,
+            motion=motion,
+            displacement=displacement,
+            moved=moved,
             clip_at=self._about.clip_at,
             loss=float(loss),
             through_time=float(through_time),
         )
-        if not reading.is_finite:
-            self._motion.void_step()
-            return reading
-        motion, displacement = self._motion.of(reading, self.plan)
-        return replace(reading, motion=motion, displacement=displacement, moved=self._motion.moved)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from grad_callbacks.gradients.layers import Layers
 from grad_callbacks.gradients.norms import l2_norms
-from grad_callbacks.gradients.reading import FloatArray, Reading
+from grad_callbacks.gradients.reading import FloatArray
 from grad_callbacks.gradients.samples import Samples
 
 EARLY_READINGS = 20  # the first readings are all followed by a measurement of the motion,
@@ -124,8 +124,8 @@ class Motion:
         if "weights" in sums:
             self.weight_norms = np.sqrt(self.layers.sum_over_parameters(sums["weights"]))
 
-    def of(self, reading: Reading, plan: StepPlan) -> tuple[FloatArray, float]:
-        """Say how far the gradient of ``reading`` moves the layers, relative to their weights.
+    def of(self, norms: FloatArray, clip_at: float | None, plan: StepPlan) -> tuple[FloatArray, float]:
+        """Say how far a gradient moves the layers, relative to their weights.
 
         For SGD that is known in advance: with learning rate r, momentum m and dampening d a gradient g moves
         the weights by r (1-d) / (1-m) g over its life in the momentum buffer (Sutskever et al. 2013, sec. 2).
@@ -133,7 +133,8 @@ class Motion:
         decoupled weight decay contributes, and the whole displacement is unknown.
 
         Args:
-            reading: A finite reading.
+            norms: Finite norm of each parameter's gradient, shape ``(parameters,)``.
+            clip_at: Global norm to which somebody clips it afterwards; None if nobody does.
             plan: With what the optimizer will use the gradient.
 
         Returns:
@@ -143,8 +144,9 @@ class Motion:
         if plan.reach is None:
             decay = self.layers.sum_over_parameters(np.array(plan.decay)[self.layers.group])
             return np.maximum(self.update_ratios - decay / np.bincount(self.layers.owner), 0.0), math.nan
-        clipped = min(1.0, reading.clip_at / reading.norm) if reading.clip_at and reading.norm > 0 else 1.0
-        moved = clipped * np.array(plan.reach)[self.layers.group] * reading.norms
+        norm = math.sqrt(float(norms @ norms)) if clip_at else 0.0
+        clipped = min(1.0, clip_at / norm) if clip_at and norm > 0 else 1.0
+        moved = clipped * np.array(plan.reach)[self.layers.group] * norms
         squares = self.layers.sum_over_parameters(moved**2)
         with np.errstate(divide="ignore", invalid="ignore"):
             motion = np.sqrt(squares) / self.weight_norms

@@ -25,22 +25,19 @@ class Baseline:
         window: Readings over which the median is taken.
         limit: Multiple of the level beyond which a norm goes to quarantine.
         quarantine: Outliers in a row that make a new level.
+
+    Attributes:
+        level: The usual norm; NaN during the warm-up.
     """
 
     def __init__(self, warmup: int = 10, window: int = 100, limit: float = 5.0, quarantine: int = 10) -> None:
         self.warmup = at_least("warmup", warmup, 1)
         self.window = at_least("window", window, warmup)
         self.limit, self.quarantine = limit, quarantine
+        self.level = math.nan
         self._early: list[float] = []
         self._recent: list[float] = []
         self._outliers: list[float] = []
-
-    @property
-    def level(self) -> float:
-        """The usual norm; NaN during the warm-up."""
-        if len(self._recent) < self.warmup:
-            return math.nan
-        return max(median(self._recent), median(self._early))
 
     @property
     def highest(self) -> float:
@@ -55,11 +52,17 @@ class Baseline:
             self._outliers.append(norm)
             if len(self._outliers) >= self.quarantine:
                 self._recent, self._outliers = self._outliers, []
+                self._take_level()
             return
         self._outliers.clear()
         self._recent = [*self._recent, norm][-self.window :]
         if len(self._early) < EARLY:
             self._early.append(norm)
+        self._take_level()
+
+    def _take_level(self) -> None:
+        if len(self._recent) >= self.warmup:
+            self.level = max(median(self._recent), median(self._early))
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain lists of numbers."""
@@ -69,3 +72,5 @@ class Baseline:
         """Continue from :meth:`state_dict`."""
         self._early, self._recent = list(state["early"]), list(state["recent"])
         self._outliers = list(state["outliers"])
+        self.level = math.nan
+        self._take_level()

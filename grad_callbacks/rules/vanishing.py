@@ -91,14 +91,15 @@ class Vanishing:
         self._course.feed(reading.loss)
         if math.isfinite(reading.through_time):
             self._time = reading.through_time
-        has_vanished = self._has_vanished(reading)
+        decays = [p for p in (reading.profile, reading.error_profile) if self._decays(p)]
+        has_vanished = bool(decays) or _is_dead(reading)
         # Known only from the fifth loss on; before that nothing can have been learned.
         has_learned = self._course.gained > NOTHING_LEARNED
         is_blind = math.isnan(reading.loss)
         self._still = self._still + 1 if has_vanished and self._is_still(reading) else 0
-        is_cut = _has_no_start(reading) or any(self._decays(p, 1.5) for p in (reading.profile, reading.error_profile))
+        is_cut = _has_no_start(reading) or any(self._decays(profile, 1.5) for profile in decays)
         self._stalled = self._stalled + 1 if is_cut and not has_learned and not is_blind else 0
-        self._follow_idleness(reading)
+        self._follow_idleness(bool(decays))
         forgets = self._time < self.through_time
         self._forgotten = self._forgotten + 1 if forgets and not has_learned and not is_blind else 0
         if not self.active:
@@ -109,18 +110,15 @@ class Vanishing:
         self._told = True
         return self._alert(reading) if has_vanished or is_cut else self._alert_through_time(reading)
 
-    def _follow_idleness(self, reading: Reading) -> None:
+    def _follow_idleness(self, decays: bool) -> None:
         """Count the readings with the shape since the loss has last come down."""
         level, scale = self._course.level, self._course.scale
-        if not (level > MUCH_LEFT * scale and any(map(self._decays, (reading.profile, reading.error_profile)))):
+        if not (decays and level > MUCH_LEFT * scale):
             self._idle = 0
         elif self._idle == 0 or self._idle_since - level > NOTHING_LEARNED * scale:
             self._idle, self._idle_since = 1, level
         else:
             self._idle += 1
-
-    def _has_vanished(self, reading: Reading) -> bool:
-        return _is_dead(reading) or self._decays(reading.profile) or self._decays(reading.error_profile)
 
     def _decays(self, profile: Profile, power: float = 1.0) -> bool:
         limit = self.ratio**power if len(profile) >= MIN_DEPTH else self.ratio**2

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,10 +76,10 @@ def test_the_reach_of_an_sgd_gradient_is_its_whole_life_in_the_momentum(
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     bring(motion, motion.before_step())
-    moves, displacement = motion.of(read(layers), StepPlan.of(optimizer, [0.1]))
+    moves, displacement = motion.of(read(layers).norms, None, StepPlan.of(optimizer, [0.1]))
     assert moves[0] == pytest.approx(0.1 * reach * math.sqrt(12) / 3)
     assert displacement == pytest.approx(moves[0])
-    _, clipped = motion.of(replace(read(layers), clip_at=1.0), StepPlan.of(optimizer, [0.1]))
+    _, clipped = motion.of(read(layers).norms, 1.0, StepPlan.of(optimizer, [0.1]))
     assert clipped == pytest.approx(0.1 * reach / 3)
 
 
@@ -92,7 +91,7 @@ def test_weights_at_zero_are_measured_against_a_default_initialisation() -> None
     layers = Layers.of(optimizer, model)
     motion = Motion(layers)
     bring(motion, motion.before_step())
-    moves, displacement = motion.of(read(layers), StepPlan.of(optimizer, [0.1]))
+    moves, displacement = motion.of(read(layers).norms, None, StepPlan.of(optimizer, [0.1]))
     assert np.isnan(moves).all()
     assert displacement == pytest.approx(0.1 * math.sqrt(48) / 2)
 
@@ -109,6 +108,6 @@ def test_decoupled_weight_decay_is_not_motion() -> None:
     motion.after_step()
     bring(motion, motion.collect())
     assert motion.update_ratios == pytest.approx(0.01, rel=1e-3)
-    moves, displacement = motion.of(read(layers), StepPlan.of(optimizer, [0.1]))
+    moves, displacement = motion.of(read(layers).norms, None, StepPlan.of(optimizer, [0.1]))
     assert moves == pytest.approx(0.0, abs=1e-5)
     assert math.isnan(displacement)
