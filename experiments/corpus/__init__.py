@@ -5,13 +5,14 @@ rule may look at; rules are then judged on the recording, without training again
 outcome alone, is in :mod:`experiments.corpus.labels`.
 """
 
-from experiments.corpus.labels import Label, Labelled, label_runs, lost_at, onset_of
-from experiments.corpus.making import Job, describe, missing, record_all, rules_key
+from experiments.corpus.labels import FAILS, Label, Labelled, label_runs, lost_at, onset_of
+from experiments.corpus.making import Job, describe, missing, plugin_key, record_all, rules_key
 from experiments.corpus.recording import Activation, Recording, Segment, Stream
 from experiments.corpus.scenarios import CONF, Scenario, load_scenarios, quick, with_references
 
 __all__ = [
     "CONF",
+    "FAILS",
     "Activation",
     "Job",
     "Label",
@@ -26,6 +27,7 @@ __all__ = [
     "lost_at",
     "missing",
     "onset_of",
+    "plugin_key",
     "quick",
     "record_all",
     "rules_key",

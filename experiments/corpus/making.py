@@ -184,7 +184,20 @@ def make_recording(scenario: str, seed: int) -> Recording:
 
 
 def rules_key() -> str:
-    """Return a key of the code that raises alerts and names causes: everything in ``grad_callbacks`` but tracking."""
-    root = Path(inspect.getsourcefile(grad_callbacks) or "").parent
-    files = sorted(file for file in root.rglob("*.py") if "tracking" not in file.parts)
+    """Return a key of the code that measures, raises alerts and names causes."""
+    return _key(["gradients", "rules", "diagnosis", "alerts.py", "loss.py"])
+
+
+def plugin_key() -> str:
+    """Return a key of all code that changes or judges a training: everything in ``grad_callbacks`` but tracking."""
+    return _key([path.name for path in _plugin().iterdir() if path.name != "tracking"])
+
+
+def _key(names: Iterable[str]) -> str:
+    paths = [_plugin() / name for name in names]
+    files = sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py")))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def _plugin() -> Path:
+    return Path(inspect.getsourcefile(grad_callbacks) or "").parent

@@ -32,6 +32,7 @@ class Scenario:
         causes: The causes that are right.
         reference: Name of the healthy scenario whose quality a run must match.
         onset: Step at which the run begins to go wrong; None if it is to be found in the loss.
+        has_fault: A fault is injected into a run that is meant to be well without it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Scenario:
     causes: tuple[str, ...] = ()
     reference: str = ""
     onset: int | None = None
+    has_fault: bool = False
 
     @property
     def split(self) -> Split:
@@ -72,6 +74,9 @@ class Scenario:
             causes=tuple(expects.get("causes", ())),
             reference=str(expects["reference"]).removeprefix("corpus/"),
             onset=expects.get("onset"),
+            has_fault=any(
+                "override /fault" in entry for entry in config.get("defaults", ()) if isinstance(entry, dict)
+            ),
         )
 
 

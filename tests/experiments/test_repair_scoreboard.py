@@ -18,7 +18,7 @@ from experiments.scoreboard.repair.drawn import Drawn, draw
 from experiments.scoreboard.repair.outcomes import Outcome
 from experiments.scoreboard.repair.picture import repair_picture
 from experiments.scoreboard.repair.published import AGC, AutoClip, ZClip
-from experiments.scoreboard.repair.scoring import Score, score
+from experiments.scoreboard.repair.scoring import Score, level_of, score
 from experiments.scoreboard.repair.table import repair_table
 from experiments.scoreboard.repair.tracking import EXPERIMENT, outcome_table
 from experiments.scoreboard.repair.treatments import RANDOM, Treatment, all_treatments
@@ -53,6 +53,23 @@ def test_a_run_is_repaired_from_0_95_of_the_reference_on() -> None:
     assert (metrics["repaired"], metrics["repaired_vanishing"], metrics["repaired_nonfinite"]) == (0.5, 0.5, 0.5)
     assert math.isnan(metrics["repaired_exploding"])
     assert (metrics["repaired_low"], metrics["repaired_median"], metrics["repaired_high"]) == (0.0, 0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("twins", "level"),
+    [
+        ([0.75, 0.7, 0.76], 0.75),  # the same run without its fault is the closest reference
+        ([0.9, 0.88, 0.91], 0.9),
+        ([0.6, 0.65, 0.6], 0.8),  # it fails without the fault too
+        ([math.nan, math.nan, 0.7], 0.7),
+        ([], 0.8),
+    ],
+)
+def test_what_a_healthy_run_has_is_told_by_the_run_without_its_fault(twins: list[float], level: float) -> None:
+    unguarded = [Outcome("healthy", seed, "unguarded", 0.8) for seed in range(3)]
+    faultless = [Outcome("nan", seed, "faultless", quality) for seed, quality in enumerate(twins)]
+    assert level_of(SCENARIOS["nan"], unguarded, faultless) == level
+    assert level_of(SCENARIOS["sigmoid"], unguarded, faultless) == 0.8
 
 
 def test_quality_is_relative_to_the_reference_and_nothing_if_it_is_not_finite() -> None:

@@ -19,7 +19,7 @@ from experiments.scoreboard.repair.shelf import Shelf
 from experiments.scoreboard.repair.table import repair_table, tell_failures
 from experiments.scoreboard.repair.tracking import EXPERIMENT, log_repairs
 from experiments.scoreboard.repair.treating import Job, treat_all
-from experiments.scoreboard.repair.treatments import OURS, UNGUARDED, WATCHED, Treatment, all_treatments
+from experiments.scoreboard.repair.treatments import FAULTLESS, OURS, UNGUARDED, WATCHED, Treatment, all_treatments
 from experiments.scoreboard.table import tell_runs
 from grad_callbacks.tracking import default_store, prepare_store
 
@@ -66,6 +66,9 @@ def repair(
     wanted = {"failing": choice.seeds, "healthy": choice.seeds[:1], "unsettled": []}
     runs = [run for run, label in labelled.labels.items() if run[0] in choice.scenarios and run[1] in wanted[label]]
     acting = {run: [t for t in treatments.values() if t.may_act(unguarded[run].alerted)] for run in runs}
+    injected = [run for run in runs if choice.scenarios[run[0]].has_fault]
+    trained += _train(console, "faultless", [shelf.job(run, [FAULTLESS]) for run in injected], workers, choice.conf)
+    faultless = [outcome for run in injected if (outcome := shelf.outcome(run, FAULTLESS)) is not None]
     trained += _train(
         console, "treated", [shelf.job(run, those) for run, those in acting.items()], workers, choice.conf
     )
@@ -76,7 +79,8 @@ def repair(
             for run in runs
         )
         outcomes[treatment.name] = [outcome for outcome in found if outcome is not None]
-    scores = [score(name, those, unguarded, choice.scenarios, labelled.labels) for name, those in outcomes.items()]
+    known = (unguarded, choice.scenarios, labelled.labels, faultless)
+    scores = [score(name, those, *known) for name, those in outcomes.items()]
     tell_runs(console, labelled, choice.scenarios)
     for one in scores:
         if one.treatment == OURS:

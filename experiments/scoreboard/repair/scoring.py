@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
 
-from experiments.corpus import Label, Scenario
+from experiments.corpus import FAILS, Label, Scenario
 from experiments.scoreboard.repair.outcomes import Outcome
 from grad_callbacks.alerts import KINDS
 
-REPAIRED = 0.95  # of the reference's median quality
+REPAIRED = 0.95  # of the level
 HARMED = 0.98  # of the unguarded quality
 
 Result = Literal["repaired", "not repaired", "harmless", "harmed", "refused"]
@@ -25,10 +25,10 @@ class Verdict:
     Attributes:
         outcome: What came of the run.
         kind: The kind that it counts for; empty for a healthy run.
-        result: Of a failing run ``"repaired"``: it reaches 0.95 of its reference's median quality; or ``"not
+        result: Of a failing run ``"repaired"``: it reaches 0.95 of its level (see :func:`level_of`); or ``"not
             repaired"``. Of a healthy one ``"harmed"``: it falls below 0.98 of its unguarded quality; ``"harmless"``; or
             ``"refused"``: it could not be trained with this treatment at all.
-        before: Quality of the unguarded run relative to the reference, within 0 and 1.
+        before: Quality of the unguarded run relative to the level, within 0 and 1.
         after: That of the treated run.
     """
 
@@ -54,7 +54,7 @@ class Score:
     def metrics(self) -> dict[str, float]:
         """Return all figures; NaN where there is nothing to divide by.
 
-        Shares are of failing runs. Quality is relative to the healthy reference. ``repaired_low`` and
+        Shares are of failing runs. Quality is relative to the level. ``repaired_low`` and
         ``repaired_high`` are the least and the greatest share of a seed, ``repaired_median`` the one between.
         ``time_ratio`` is the median over the runs that were timed. ``touched`` counts healthy runs in which a remedy
         was applied.
@@ -91,6 +91,7 @@ def score(
     unguarded: Mapping[tuple[str, int], Outcome],
     scenarios: Mapping[str, Scenario],
     labels: Mapping[tuple[str, int], Label],
+    faultless: Sequence[Outcome] = (),
 ) -> Score:
     """Score one treatment.
 
@@ -102,6 +103,7 @@ def score(
         unguarded: What came of all runs without it, those of the references among them, by scenario and seed.
         scenarios: By name; runs of others are left out.
         labels: By scenario and seed.
+        faultless: What came of the runs without their faults.
     """
     verdicts = []
     for outcome in outcomes:
@@ -109,7 +111,7 @@ def score(
         label = labels.get(outcome.run, "unsettled")
         if scenario is None or label == "unsettled" or (label == "failing" and not scenario.kinds):
             continue
-        level = median(o.quality for o in unguarded.values() if _is_reference(o, scenario))
+        level = level_of(scenario, unguarded.values(), faultless)
         before = unguarded[outcome.run].quality
         kind = scenario.kind if label == "failing" else ""
         result = _repair(outcome, level) if kind else _harm(outcome, before)
@@ -117,8 +119,19 @@ def score(
     return Score(treatment, verdicts)
 
 
-def _is_reference(outcome: Outcome, scenario: Scenario) -> bool:
-    return outcome.scenario == scenario.reference and math.isfinite(outcome.quality)
+def level_of(scenario: Scenario, unguarded: Iterable[Outcome], faultless: Iterable[Outcome] = ()) -> float:
+    """The quality that a healthy run of a scenario has: the median over the seeds.
+
+    That is its reference's, or where a fault was injected that of the same run without it. Where that run fails too,
+    measured by the reference, the fault is not all that is wrong with it, and the reference counts.
+    """
+    level = median(_qualities(unguarded, scenario.reference))
+    twins = _qualities(faultless, scenario.name)
+    return median(twins) if twins and median(twins) >= FAILS * level else level
+
+
+def _qualities(outcomes: Iterable[Outcome], name: str) -> list[float]:
+    return [o.quality for o in outcomes if o.scenario == name and math.isfinite(o.quality)]
 
 
 def _repair(outcome: Outcome, level: float) -> Result:

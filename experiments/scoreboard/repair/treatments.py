@@ -14,7 +14,7 @@ from hydra import compose
 from lightning.pytorch import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.corpus import rules_key
+from experiments.corpus import plugin_key
 from experiments.corpus.scenarios import configs
 from experiments.scoreboard.repair import drawn
 from experiments.scoreboard.repair.published import PUBLISHED
@@ -67,7 +67,7 @@ class Treatment:
         """Return a key of all that decides what it does, the plugin's code among it if it is used."""
         source = Path(inspect.getsourcefile(PUBLISHED[self.published]) or "").read_text() if self.published else ""
         lot = Path(drawn.__file__).read_text() if self.name == RANDOM else ""
-        told = [self.guard, dict(self.changes), source, lot, rules_key() if self.guard else ""]
+        told = [self.guard, dict(self.changes), source, lot, plugin_key() if self.guard else ""]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def may_act(self, alerted: Sequence[str]) -> bool:
@@ -113,6 +113,7 @@ def all_treatments(conf: Path) -> dict[str, Treatment]:
 
 GUARD = {"_target_": "grad_callbacks.GradientGuard"}
 WATCHED = Treatment(UNGUARDED, "Nothing is done; a monitor watches.", {"_target_": "grad_callbacks.GradientMonitor"})
+FAULTLESS = Treatment("faultless", "The fault is not injected, and nothing is done.", changes={"fault": None})
 BARE = Treatment("bare", "Nothing is done, and nobody watches.")
 
 
