@@ -82,6 +82,12 @@ class Care:
                 "rate twice: keep one of them, or use a GradientMonitor for the other"
             )
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that snapshots, and batches kept for trials, take at the moment."""
+        kept = self.snapshots.nbytes if self.snapshots is not None else 0
+        return kept + (self._contest.ring.nbytes if self._contest is not None else 0)
+
     def must_wait(self, around: Surroundings) -> bool:
         """True if a remedy needs the judgement before the step is taken."""
         skips_by_itself = around.under_scaler or can_skip_on_device(self._optimizer)

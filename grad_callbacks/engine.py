@@ -137,6 +137,11 @@ class Engine:
         """The kinds of trouble that were still there at the last reading."""
         return self._judges.active
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that snapshots, and batches kept for trials, take at the moment."""
+        return self._care.nbytes if self._care is not None else 0
+
     def before_step(
         self,
         step: int | None = None,

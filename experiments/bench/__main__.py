@@ -15,7 +15,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is im
 
 import torch
 
-from experiments.bench import clipping, delivery, machine, recording, scaling, training
+from experiments.bench import clipping, delivery, guarding, machine, recording, scaling, training
 
 OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -32,20 +32,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.bench", description=main.__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, a few seconds: numbers without meaning")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the markdown file; a picture goes beside it")
+    parser.add_argument("--only", metavar="NAME", help="one benchmark, such as guarding: printed, not written")
     options = parser.parse_args(arguments)
     _quiet()
     torch.set_num_threads(1)
     started = time.monotonic()
-    sections = (
-        lambda: clipping.run(options.quick),
-        lambda: training.run(options.quick),
-        lambda: scaling.run(options.quick, options.output.with_suffix(".png")),
-        lambda: recording.run(options.quick),
-        lambda: delivery.run(options.quick),
-    )
+    sections = {
+        "clipping": lambda: clipping.run(options.quick),
+        "training": lambda: training.run(options.quick),
+        "guarding": lambda: guarding.run(options.quick),
+        "scaling": lambda: scaling.run(options.quick, options.output.with_suffix(".png")),
+        "recording": lambda: recording.run(options.quick),
+        "delivery": lambda: delivery.run(options.quick),
+    }
+    if options.only is not None:
+        if options.only not in sections:
+            parser.error(f"there is no benchmark {options.only!r}; there are: {', '.join(sections)}")
+        sys.stdout.write(f"{machine.describe()}\n\n{sections[options.only]().markdown()}")
+        return 0
     text = f"{HEAD}\n{machine.describe()}\n"
     sys.stdout.write(text)
-    for section in sections:
+    for section in sections.values():
         part = "\n" + section().markdown()
         sys.stdout.write(part)
         sys.stdout.flush()
