@@ -155,6 +155,8 @@ class Care:
         if step.on_device and self._prescription.skips_nonfinite:
             # Before any alert: by the time of the judgement the weights would be lost.
             step.acted["nonfinite", SkipStep.__name__] = step.handle.skip_if_nonfinite()
+        if self._contest is not None:
+            self._contest.skip(step)
         step.acted |= self._prescription.act(step.handle)
         step.handle.commit()
         if step.handle.is_skipped:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from grad_callbacks.alerts import Alert
 from grad_callbacks.gradients import Gauge, is_alone
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.prescription import Prescription
+from grad_callbacks.remedies import SkipStep
 from grad_callbacks.step import StepUnderWay
 from grad_callbacks.trial.arm import Arm, play
 from grad_callbacks.trial.result import NONE, TrialResult, winner_of
@@ -57,11 +59,18 @@ class Contest:
         self._settings = settings
         self.results = results
         self._index = index
+        self._skips_next = False
 
     def note(self, step: StepUnderWay) -> None:
         """Keep the batch of a step that has been judged."""
         if step.reading.is_finite:
             self.ring.add(step.batch)
+
+    def skip(self, step: StepUnderWay) -> None:
+        """Skip the first step after going back: its gradients are of other weights."""
+        if self._skips_next:
+            self._skips_next = False
+            step.handle.skip()
 
     def answer(self, alert: Alert, step: StepUnderWay, loss: float) -> Intervention | None:
         """Hold a trial, and switch on the winner; None if it is none, or if there is nothing to switch on.
@@ -83,7 +92,8 @@ class Contest:
         if not result.winner:
             return self._prescription.answer(alert, step.handle, loss)
         arm = arms[result.winner]
-        made = self._prescription.answer(alert, step.handle, loss, arm.place - 1, arm.place, arm.key)
+        made = arm.engage(self._prescription, alert, step.handle, loss)
+        self._skips_next = arm.goes_back
         if made is not None:
             made.detail["trial"] = f"losses: {result.told}"
         return made
@@ -115,9 +125,17 @@ class Contest:
         yield Arm()
         key = self._prescription.list_for(start.alert, start.step.handle)
         names = [NONE]
+        prescribed = []
         for place, remedy in enumerate(self._prescription.remedies[key]):
             if not isinstance(remedy, self._prescription.left_out):
-                yield Arm(_new_name(type(remedy).__name__, names), key, place)
+                prescribed.append(Arm(_new_name(type(remedy).__name__, names), key, place))
+        yield from prescribed
+        scene = start.step.handle.scene
+        if self._settings.from_snapshot and scene is not None and scene.snapshots and scene.snapshots.latest():
+            for arm in prescribed:
+                remedy = self._prescription.remedies[key][arm.place]
+                if not getattr(remedy, "needs_snapshots", False) and not isinstance(remedy, SkipStep):
+                    yield replace(arm, name=f"{arm.name} from the snapshot", goes_back=True)
         others = self._prescription.others(key)
         if others:
             key, place = random.Random(start.alert.step).choice(others)

@@ -48,4 +48,4 @@ def test_what_one_process_cannot_see_is_repaired_too(folder: Path, name: str) ->
 def test_a_trial_has_one_winner(folder: Path) -> None:
     result = seen(folder, "trial")[0]["trials"][0]
     assert result["winner"] == "Rollback"
-    assert set(result["scores"]) == {"none", "ClipValue", "Rollback"}
+    assert set(result["scores"]) == {"none", "ClipValue", "ClipValue from the snapshot", "Rollback"}

@@ -54,7 +54,8 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 @pytest.mark.parametrize(("good", "factor"), [(Rollback(), 300.0), (ReduceLR(0.02), 50.0)])
 def test_what_cures_wins_over_what_does_not(good: Any, factor: float) -> None:
-    guard = GradientGuard({"exploding": [ClipValue(10.0), good], "nonfinite": [good]}, trial=Trial(steps=15))
+    trial = Trial(steps=15, from_snapshot=False)
+    guard = GradientGuard({"exploding": [ClipValue(10.0), good], "nonfinite": [good]}, trial=trial)
     train(guard, RaisedRate(factor))
     first = guard.trials[0]
     assert first.winner == type(good).__name__, first.scores
@@ -84,7 +85,8 @@ def test_nothing_of_a_trial_stays_where_none_wins(optimizer: Any, plan: list[str
 @pytest.mark.parametrize(("name", "factor"), [("Rollback", 300.0), ({"ReduceLR": 0.02}, 50.0)])
 def test_the_run_goes_on_as_if_the_winner_had_been_prescribed(name: Any, factor: float) -> None:
     runs = []
-    for plan, trial in (([{"ClipValue": 10.0}, name], True), ([name], None)):
+    now = Trial(from_snapshot=False)
+    for plan, trial in (([{"ClipValue": 10.0}, name], now), ([name], None)):
         guard = GradientGuard({"exploding": plan}, trial=trial)
         runs.append((guard, train(guard, RaisedRate(factor))))
     (tried, one), (direct, other) = runs
@@ -94,6 +96,19 @@ def test_the_run_goes_on_as_if_the_winner_had_been_prescribed(name: Any, factor:
     assert same(one, other)
 
 
+def test_a_remedy_that_comes_too_late_may_win_from_the_snapshot() -> None:
+    plan = {"exploding": [ClipValue(10.0), ReduceLR(0.003)], "nonfinite": [Rollback()]}
+    guard = GradientGuard(plan, trial=Trial(steps=15, margin=0.3))  # the rollback by chance is a little better still
+    module = train(guard, RaisedRate(300.0))
+    first = guard.trials[0]
+    assert first.winner == "ReduceLR from the snapshot", first.scores
+    assert first.scores[first.winner] < 0.01 * min(first.scores["ReduceLR"], first.scores["ClipValue"])
+    made = guard.interventions[0]
+    assert (made.remedy, made.detail["to_step"]) == ("ReduceLR", 24)
+    assert guard.outcome == "repaired"
+    assert all(bool(torch.isfinite(value).all()) for value in module.state_dict().values())
+
+
 def test_a_random_remedy_runs_beside_the_prescribed_ones() -> None:
     plan = {"exploding": ["ClipNorm"], "vanishing": ["Rollback"], "nonfinite": ["SkipStep"]}
     guard = GradientGuard(plan, trial={"steps": 3, "most": 2}, rules=[Alarm(20, 40, 60)])
@@ -101,7 +116,7 @@ def test_a_random_remedy_runs_beside_the_prescribed_ones() -> None:
     assert len(guard.trials) == 2, "most"
     for result in guard.trials:
         *prescribed, random = result.scores
-        assert prescribed == ["none", "ClipNorm"]
+        assert prescribed == ["none", "ClipNorm", "ClipNorm from the snapshot"]
         assert random in ("random: Rollback", "random: SkipStep")
     assert [made.remedy for made in guard.interventions] == ["ClipNorm"], "as prescribed, when no trial is left"
 
