@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +25,7 @@ from grad_callbacks.trial.together import fewest
 from grad_callbacks.trial.twin import has_twin
 
 HELD_OUT = 4  # every so many batches one that is not trained on
+CHANCE = 0.25  # of the loss: by so much a few batches differ from others
 
 
 class Contest:
@@ -117,7 +119,9 @@ class Contest:
             if played is not None:
                 arms[arm.name] = arm
                 *losses[arm.name], scores[arm.name] = played
-        winner = winner_of(scores, self._settings.margin)
+        # Only a vanishing gradient harms a run whose loss does not rise.
+        bearable = math.nan if start.alert.kind == "vanishing" else start.loss + CHANCE * abs(start.loss)
+        winner = winner_of(scores, self._settings.margin, bearable)
         return TrialResult(start.alert.step, start.alert.kind, winner, scores, losses, self._index), arms
 
     def _arms(self, start: Start) -> Iterator[Arm]:

@@ -20,7 +20,9 @@ class Trial:
     itself is tried from the newest healthy snapshot too, if there is one. All have the same random numbers and the same
     recent batches, of which every fourth is held out: the mean loss on those decides. What is within ``margin`` of the
     best counts as equally good: none is preferred then, next what the prescription has first, and what goes back only
-    after what does not. Nothing of a trial stays but its result: the winner is applied to the run as if it had been
+    after what does not. A few steps flatter a low learning rate, which quiets the noise (Wu et al. 2018, "Understanding
+    Short-Horizon Bias"); so none wins too if with it, after an exploding or non-finite gradient, the loss is about
+    where it was before. Nothing of a trial stays but its result: the winner is applied to the run as if it had been
     prescribed alone, from the snapshot if that is where it has won.
 
     The learning rate stays as it is during a trial, and of an accumulated gradient the last batch only is replayed. No

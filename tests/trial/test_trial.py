@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from grad_callbacks import Batch, ClipNorm, ClipValue, GradientGuard, ReduceLR, Rollback, Trial
@@ -19,13 +20,29 @@ from tests.helpers import SGD, Regression, batches, fit, mlp, trainer
 from tests.trial.faults import Alarm, RaisedRate
 
 
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the CPU count as a device that runs behind the host."""
+    monkeypatch.setattr("grad_callbacks.engine.arrives_later", lambda device: True)
+
+
 class Random(Regression):
-    """Draws random numbers and keeps running statistics."""
+    """Draws random numbers, keeps running statistics, logs, and has a schedule that refuses a step too many."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
         torch.manual_seed(0)
         layers = [nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 2)]
         super().__init__(nn.Sequential(*layers), make)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor | None:
+        loss = super().training_step(batch, batch_idx)
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.03, total_steps=80)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class Unrepeatable(Regression):
@@ -66,20 +83,39 @@ def test_what_cures_wins_over_what_does_not(good: Any, factor: float) -> None:
     assert first.told in made.detail["trial"]
 
 
-@pytest.mark.parametrize("optimizer", [partial(SGD, lr=0.03, momentum=0.9), partial(torch.optim.AdamW, lr=0.01)])
+@pytest.mark.parametrize("optimizer", [partial(SGD, momentum=0.9), partial(torch.optim.AdamW, fused=True)])
 @pytest.mark.parametrize("plan", [["ReduceLR", "ClipValue"], ["Rollback"]])
-def test_nothing_of_a_trial_stays_where_none_wins(optimizer: Any, plan: list[str]) -> None:
-    tried, plain = (Random(optimizer) for _ in range(2))
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+def test_nothing_of_a_trial_stays_where_none_wins(optimizer: Any, plan: list[str], precision: str) -> None:
+    tried, plain = (Random(partial(optimizer, lr=0.03)) for _ in range(2))
     guard = GradientGuard({"exploding": plan}, rules=[Alarm(50)], trial=True)
     watched = GradientGuard("observe", rules=[Alarm(50)])
     for module, callback in ((tried, guard), (plain, watched)):
         torch.manual_seed(1)
-        fit(module, callback, data=batches(80))
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        plugins = [MixedPrecision("16-mixed", "cpu", scaler)] if precision == "16-mixed" else []
+        fit(module, callback, data=batches(80), plugins=plugins)
     [result] = guard.trials
     assert result.winner == "none"
     assert not guard.interventions
     assert all(len(losses) == 20 for losses in result.losses.values())
     assert same(tried, plain)
+
+
+@pytest.mark.usefixtures("accelerator")
+def test_on_an_accelerator_it_is_held_a_step_later() -> None:
+    tried, plain = (Random(partial(torch.optim.AdamW, lr=0.01, fused=True)) for _ in range(2))
+    guard = GradientGuard({"exploding": ["Rollback", "ReduceLR"]}, rules=[Alarm(50)], trial=True)
+    for module, callback in ((tried, guard), (plain, GradientGuard("observe", rules=[Alarm(50)]))):
+        torch.manual_seed(1)
+        fit(module, callback, data=batches(80))
+    assert [result.winner for result in guard.trials] == ["none"]
+    assert same(tried, plain)
+    guard = GradientGuard({"exploding": [ReduceLR(0.003)], "nonfinite": ["Rollback"]}, trial=Trial(margin=0.3))
+    module = train(guard, RaisedRate(300.0))
+    assert guard.interventions[0].detail["to_step"] == 24, guard.trials
+    assert guard.outcome == "repaired"
+    assert all(bool(torch.isfinite(value).all()) for value in module.state_dict().values())
 
 
 @pytest.mark.parametrize(("name", "factor"), [("Rollback", 300.0), ({"ReduceLR": 0.02}, 50.0)])
@@ -168,6 +204,7 @@ def test_plain_values_say_the_same() -> None:
 )
 def test_what_is_about_as_good_goes_to_the_least_invasive(scores: dict[str, float], winner: str) -> None:
     assert winner_of(scores, 0.05) == winner
+    assert winner_of(scores, 0.05, bearable=1.0) == ("none" if scores["none"] <= 1.0 else winner)
 
 
 def test_the_ring_keeps_to_its_bounds() -> None:
