@@ -19,7 +19,7 @@ from grad_callbacks.remedies.buffers import Buffers
 from grad_callbacks.remedies.optimizer_step import can_skip_on_device
 from grad_callbacks.step import StepUnderWay
 from grad_callbacks.surroundings import Surroundings
-from grad_callbacks.trial import Contest
+from grad_callbacks.trial.contest import Contest
 
 LEARNED = 0.1  # of the loss at the start: more than what a head learns by its bias alone
 EARLY = 200  # readings after which a run that has learned something will not begin again

@@ -13,7 +13,7 @@ from grad_callbacks.interventions import Intervention
 from grad_callbacks.loss import LossTrack
 from grad_callbacks.report import write_report
 from grad_callbacks.summary import summarise
-from grad_callbacks.trial.result import TrialResult
+from grad_callbacks.trial import TrialResult
 
 
 class Record:
