@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.plugins import MixedPrecision
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from grad_callbacks import Batch, ClipNorm, ClipValue, GradientGuard, ReduceLR, Rollback, Trial
@@ -216,3 +220,15 @@ def test_the_ring_keeps_to_its_bounds() -> None:
     assert (len(ring), ring.nbytes) == (4, 80)
     ring.add(Batch(torch.zeros(30), 7, lambda: torch.zeros(())))
     assert len(ring) == 0, "one batch beyond the budget"
+
+
+def test_hydra_and_lightnings_command_line_can_say_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = OmegaConf.create({"_target_": "grad_callbacks.GradientGuard", "trial": {"steps": 7}})
+    assert instantiate(config).trial == Trial(steps=7)
+    monkeypatch.chdir(tmp_path)
+    for spec, expected in (({"steps": 7, "most": 1}, Trial(steps=7, most=1)), (True, Trial()), (None, None)):
+        guard = {"class_path": "grad_callbacks.GradientGuard", "init_args": {"trial": spec}}
+        options = {"logger": False, "accelerator": "cpu", "callbacks": [guard]}
+        cli = LightningCLI(BoringModel, run=False, args={"trainer": options})
+        [made] = [callback for callback in cli.trainer.callbacks if isinstance(callback, GradientGuard)]
+        assert made.trial == expected
