@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from grad_callbacks.trial.settings import FEWEST, Trial
 from grad_callbacks.trial.stage import Start, staged
 from grad_callbacks.trial.together import fewest
 from grad_callbacks.trial.twin import has_twin
+
+log = logging.getLogger("grad_callbacks")
 
 HELD_OUT = 4  # every so many batches one that is not trained on
 CHANCE = 0.25  # of the loss: by so much a few batches differ from others
@@ -85,9 +88,10 @@ class Contest:
         group = self._gauge.replicas
         count = fewest(len(self.ring), group, self._gauge.layers.home)
         start = Start(self._model, self._optimizer, self._gauge.layers, group, self._prescription, step, alert, loss)
-        if count < FEWEST or not self._is_possible or not _is_answered(start):
+        held = self._try(start, count) if count >= FEWEST and self._is_possible else None
+        if held is None:
             return self._prescription.answer(alert, step.handle, loss)
-        result, arms = self._hold(start, count)
+        result, arms = held
         self.results.append(result)
         if result.winner == NONE:
             return None
@@ -106,6 +110,14 @@ class Contest:
         replicates = is_alone() or self._gauge.replicas is not None
         is_compiled = any(hasattr(module, "_orig_mod") for module in self._model.modules())
         return held < self._settings.most and replicates and has_twin(self._optimizer) and not is_compiled
+
+    def _try(self, start: Start, count: int) -> tuple[TrialResult, dict[str, Arm]] | None:
+        """Hold a trial; None if the prescription has no answer to try, or if something goes wrong with it."""
+        try:
+            return self._hold(start, count) if _is_answered(start) else None
+        except Exception as error:  # memory that does not suffice for a second copy, an optimizer that takes none
+            log.warning("no trial could be held, the prescription decides: %s", error)
+            return None
 
     def _hold(self, start: Start, count: int) -> tuple[TrialResult, dict[str, Arm]]:
         batches = self.ring.latest(count)

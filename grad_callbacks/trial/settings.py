@@ -25,9 +25,12 @@ class Trial:
     where it was before. Nothing of a trial stays but its result: the winner is applied to the run as if it had been
     prescribed alone, from the snapshot if that is where it has won.
 
-    The learning rate stays as it is during a trial, and of an accumulated gradient the last batch only is replayed. No
-    trial is held, and the prescription decides, before four batches were seen; without a ``training_step`` that can be
-    replayed (manual optimization); for sharded weights; and for optimizers that step others or need a closure.
+    What is switched on later, because the winner has not helped, follows the prescription.
+
+    The learning rate stays as it is during a trial, and of an accumulated gradient the last batch only is replayed; a
+    trial needs memory for a second copy of weights, buffers and optimizer. None is held, and the prescription decides,
+    before four batches were seen, also after a resume; without a ``training_step`` that can be replayed (manual
+    optimization); for sharded weights and compiled models; and for optimizers that step others or need a closure.
 
     Args:
         steps: Length of a trial.

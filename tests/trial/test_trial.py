@@ -106,6 +106,30 @@ def test_nothing_of_a_trial_stays_where_none_wins(optimizer: Any, plan: list[str
     assert same(tried, plain)
 
 
+def test_weights_too_large_to_be_copied_for_a_diagnosis_are_spared_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grad_callbacks.diagnosis.replay.SMALL", 0)
+    for plan in (["ReduceLR"], ["Rollback"]):
+        guard = GradientGuard({"exploding": plan}, rules=[Alarm(50)], trial=True)
+        tried, plain = train(guard), train(GradientGuard("observe", rules=[Alarm(50)]))
+        assert [result.winner for result in guard.trials] == ["none"]
+        assert same(tried, plain)
+        assert "step 50, none won" in guard.report()
+
+
+def test_a_trial_that_fails_leaves_it_to_the_prescription(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr("grad_callbacks.trial.stage.twin_of", refuse)
+    guard = GradientGuard({"exploding": ["ClipNorm"]}, rules=[Alarm(50)], trial=True)
+    plain = GradientGuard({"exploding": ["ClipNorm"]}, rules=[Alarm(50)])
+    assert same(train(guard), train(plain))
+    assert [made.remedy for made in guard.interventions] == ["ClipNorm"]
+    assert "no trial could be held" in caplog.text
+
+
 @pytest.mark.usefixtures("accelerator")
 def test_on_an_accelerator_it_is_held_a_step_later() -> None:
     tried, plain = (Random(partial(torch.optim.AdamW, lr=0.01, fused=True)) for _ in range(2))
