@@ -19,7 +19,7 @@ from grad_callbacks.remedies.buffers import Buffers
 from grad_callbacks.remedies.optimizer_step import can_skip_on_device
 from grad_callbacks.step import StepUnderWay
 from grad_callbacks.surroundings import Surroundings
-from grad_callbacks.trial import Contest
+from grad_callbacks.trial.contest import Contest
 
 LEARNED = 0.1  # of the loss at the start: more than what a head learns by its bias alone
 EARLY = 200  # readings after which a run that has learned something will not begin again
@@ -81,6 +81,12 @@ class Care:
                 "another engine with a prescription treats this optimizer already, and they would lower its learning "
                 "rate twice: keep one of them, or use a GradientMonitor for the other"
             )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that snapshots, and batches kept for trials, take at the moment."""
+        kept = self.snapshots.nbytes if self.snapshots is not None else 0
+        return kept + (self._contest.ring.nbytes if self._contest is not None else 0)
 
     def must_wait(self, around: Surroundings) -> bool:
         """True if a remedy needs the judgement before the step is taken."""
@@ -149,6 +155,8 @@ class Care:
         if step.on_device and self._prescription.skips_nonfinite:
             # Before any alert: by the time of the judgement the weights would be lost.
             step.acted["nonfinite", SkipStep.__name__] = step.handle.skip_if_nonfinite()
+        if self._contest is not None:
+            self._contest.skip(step)
         step.acted |= self._prescription.act(step.handle)
         step.handle.commit()
         if step.handle.is_skipped:

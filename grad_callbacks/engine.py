@@ -26,7 +26,8 @@ from grad_callbacks.rules import RULES, Rule
 from grad_callbacks.spec import build, load_named_states
 from grad_callbacks.step import StepUnderWay
 from grad_callbacks.surroundings import Surroundings
-from grad_callbacks.trial import Contest, Trial
+from grad_callbacks.trial import Trial
+from grad_callbacks.trial.contest import Contest
 from grad_callbacks.unwrapped import unwrapped
 
 
@@ -137,6 +138,11 @@ class Engine:
         """The kinds of trouble that were still there at the last reading."""
         return self._judges.active
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that snapshots, and batches kept for trials, take at the moment."""
+        return self._care.nbytes if self._care is not None else 0
+
     def before_step(
         self,
         step: int | None = None,
@@ -214,7 +220,7 @@ class Engine:
         step, self._unjudged = self._unjudged, None
         if step is None:
             return None
-        reading = step.incoming.reading
+        reading = step.reading
         if "moved" in step.incoming.measurement.companions:
             self._note_motion()
         if not reading.present.any():
@@ -227,17 +233,8 @@ class Engine:
         if self._care is not None and not step.on_device:
             self._care.act(step)
         norm = step.count_acts(self._care.latest if self._care is not None else {})
-        norm_clipped = min(norm, reading.clip_at) if reading.clip_at else norm
-        outlook = Outlook(
-            reading=reading,
-            alerts=alerts,
-            interventions=interventions,
-            norm_clipped=norm_clipped,
-            coefficient=norm_clipped / reading.norm if reading.norm > 0 else 1.0,
-            lr_scale=step.lr_scale if step.on_device else self.learning_rate.scale,
-            lr_effective=step.incoming.plan.rates[0] if step.on_device else self.learning_rate.effective()[0],
-            trials=tuple(self.record.trials[trials:]),
-        )
+        told = alerts, interventions, tuple(self.record.trials[trials:])
+        outlook = step.outlook(norm, *told, lr_scale=self.learning_rate.scale, rate=self.learning_rate.effective()[0])
         if self._on_outlook is not None:
             self._on_outlook(outlook)
         return outlook

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from grad_callbacks.alerts import Alert
 from grad_callbacks.gradients import Reading
 from grad_callbacks.interventions import Intervention
-from grad_callbacks.trial.result import TrialResult
+from grad_callbacks.trial import TrialResult
 
 
 @dataclass(frozen=True)

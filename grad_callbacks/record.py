@@ -13,7 +13,7 @@ from grad_callbacks.interventions import Intervention
 from grad_callbacks.loss import LossTrack
 from grad_callbacks.report import write_report
 from grad_callbacks.summary import summarise
-from grad_callbacks.trial.result import TrialResult
+from grad_callbacks.trial import TrialResult
 
 
 class Record:
@@ -82,9 +82,8 @@ class Record:
 
     def report(self) -> str:
         """Return verdict, summary, the layers' profile, alerts and interventions as markdown."""
-        return write_report(
-            self.verdict, self.outcome, self.alerts, self.interventions, self.history(), self.still_wrong, self.loss
-        )
+        found = self.alerts, self.interventions, self.history(), self.still_wrong, self.loss
+        return write_report(self.verdict, self.outcome, *found, trials=self.trials)
 
     def summary(self) -> list[tuple[str, str]]:
         """Return the report's first lines: headings and sentences (see :func:`grad_callbacks.summary.summarise`)."""

@@ -12,6 +12,7 @@ from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.loss import LossTrack
 from grad_callbacks.summary import short_names, summarise
+from grad_callbacks.trial import TrialResult
 
 MAX_ENTRIES = 8  # alerts and interventions that are written out; the rest is counted
 MAX_LAYERS = 24  # rows of the profile
@@ -25,8 +26,9 @@ def write_report(
     history: pd.DataFrame,
     still_wrong: Sequence[Kind],
     loss: LossTrack,
+    trials: Sequence[TrialResult] = (),
 ) -> str:
-    """Return the report: a summary in five lines, the profile over depth, then alerts and interventions one by one.
+    """Return the report: a summary in five lines, the profile over depth, then alerts, trials and interventions.
 
     Args:
         verdict: What was wrong with the run.
@@ -36,6 +38,7 @@ def write_report(
         history: One row per step and layer.
         still_wrong: Kinds of trouble that were there at the last reading.
         loss: The training loss before the first alert and now.
+        trials: In the order they were held.
     """
     summary = summarise(outcome, alerts, interventions, history, still_wrong, loss)
     lines = [f"# Gradients: {verdict}, {outcome}", "", *(f"- **{name}**: {told}" for name, told in summary), ""]
@@ -43,6 +46,8 @@ def write_report(
         lines += ["## Profile over depth", "", *_profile(history), ""]
     if alerts:
         lines += ["## Alerts", "", *_limited([_alert(alert) for alert in alerts]), ""]
+    if trials:
+        lines += ["## Trials", "", *_limited([_trial(result) for result in trials]), ""]
     if interventions:
         lines += ["## Interventions", "", *_limited([_intervention(i) for i in interventions]), ""]
     return "\n".join(lines)
@@ -53,6 +58,13 @@ def _alert(alert: Alert) -> str:
     return (
         f"- **step {alert.step}, {alert.kind} ({alert.severity})**: {alert.message.rstrip('.')}.{layers} "
         f"Likely cause: {alert.cause.rstrip('.')}. Advice: {alert.advice.rstrip('.')}."
+    )
+
+
+def _trial(result: TrialResult) -> str:
+    return (
+        f"- **step {result.step}, {result.winner or 'nobody'} won** against {result.alert_kind}: "
+        f"losses at the end {result.told}."
     )
 
 

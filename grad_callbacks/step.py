@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from grad_callbacks.alerts import Kind
+from grad_callbacks.alerts import Alert, Kind
 from grad_callbacks.diagnosis import Batch
 from grad_callbacks.gradients import Incoming, Reading, Transfer
 from grad_callbacks.interventions import Intervention
+from grad_callbacks.outlook import Outlook
 from grad_callbacks.remedies import OptimizerStep
+from grad_callbacks.trial import TrialResult
 
 
 @dataclass
@@ -58,3 +60,35 @@ class StepUnderWay:
             if acted and key in latest:
                 latest[key].detail["steps"] += 1
         return norm
+
+    def outlook(
+        self,
+        norm: float,
+        alerts: list[Alert],
+        interventions: list[Intervention],
+        trials: tuple[TrialResult, ...],
+        lr_scale: float,
+        rate: float,
+    ) -> Outlook:
+        """Tell what happened at the step.
+
+        Args:
+            norm: The global norm after all remedies.
+            alerts: What the rules said.
+            interventions: What was switched on.
+            trials: What was tried out before.
+            lr_scale: The factor on the learning rate now, which is the step's unless it was taken before.
+            rate: The first group's learning rate now, with the factor.
+        """
+        reading = self.reading
+        clipped = min(norm, reading.clip_at) if reading.clip_at else norm
+        return Outlook(
+            reading=reading,
+            alerts=alerts,
+            interventions=interventions,
+            norm_clipped=clipped,
+            coefficient=clipped / reading.norm if reading.norm > 0 else 1.0,
+            lr_scale=self.lr_scale if self.on_device else lr_scale,
+            lr_effective=self.incoming.plan.rates[0] if self.on_device else rate,
+            trials=trials,
+        )

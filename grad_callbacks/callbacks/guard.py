@@ -90,6 +90,11 @@ class GradientGuard(GradientMonitor):
         """What came of trying out remedies, in order."""
         return self.record.trials
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that snapshots, and batches kept for trials, take at the moment; nothing after the training."""
+        return sum(engine.nbytes for engine in self._engines.values())
+
     def _prescription(self) -> Prescription:
         return self.prescription
 

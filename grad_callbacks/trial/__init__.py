@@ -1,9 +1,12 @@
-"""Trial by experiment: when an alert comes, try the remedies out for some steps and keep the one that does best."""
+"""Trial by experiment: when an alert comes, try the remedies out for some steps and keep the one that does best.
+
+The readers' order: ``settings`` (how), ``result`` (what came of it), ``contest`` (the door), ``arm`` (what is tried),
+``stage`` and ``twin`` (how nothing of it stays), ``ring`` (the batches), ``together`` (replicas).
+"""
 
 from __future__ import annotations
 
-from grad_callbacks.trial.contest import Contest
 from grad_callbacks.trial.result import TrialResult
 from grad_callbacks.trial.settings import Trial
 
-__all__ = ["Contest", "Trial", "TrialResult"]
+__all__ = ["Trial", "TrialResult"]

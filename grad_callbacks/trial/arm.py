@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from grad_callbacks.alerts import Alert
 from grad_callbacks.diagnosis import Batch
 from grad_callbacks.gradients import About, Incoming, Motion, StepPlan
+from grad_callbacks.interventions import Intervention
+from grad_callbacks.prescription import Prescription
 from grad_callbacks.remedies import OptimizerStep
 from grad_callbacks.trial.result import NONE
 from grad_callbacks.trial.stage import Stage, Start, staged
@@ -26,11 +30,33 @@ class Arm:
         name: The remedy's name.
         key: The list of the prescription that it is in.
         place: Its place there; -1 for no remedy.
+        goes_back: It begins at the newest healthy snapshot.
     """
 
     name: str = NONE
     key: str = ""
     place: int = -1
+    goes_back: bool = False
+
+    def engage(self, prescription: Prescription, alert: Alert, step: OptimizerStep, loss: float) -> Intervention | None:
+        """Apply it to a step, of a trial or of the run; None if it is no remedy or has nothing to give."""
+        if self.place < 0:
+            return None
+        entry = go_back(step) if self.goes_back else None
+        made = prescription.answer(alert, step, loss, self.place - 1, self.place, self.key)
+        if made is not None and entry is not None:
+            made.detail["to_step"] = entry["step"]
+        return made
+
+
+def go_back(step: OptimizerStep) -> Mapping[str, Any] | None:
+    """Put the newest healthy snapshot back, and return it; None if there is none."""
+    scene = step.scene
+    entry = scene.snapshots.latest() if scene is not None and scene.snapshots is not None else None
+    if scene is not None and scene.snapshots is not None and entry is not None:
+        scene.snapshots.restore(entry)
+        scene.began_anew = entry
+    return entry
 
 
 def play(arm: Arm, start: Start, batches: Sequence[Batch], held_out: Sequence[Batch], steps: int) -> list[float] | None:
@@ -48,10 +74,11 @@ def play(arm: Arm, start: Start, batches: Sequence[Batch], held_out: Sequence[Ba
         that has nothing to give.
     """
     with staged(start) as stage:
-        if arm.place >= 0:
-            until = {"after": arm.place - 1, "until": arm.place, "key": arm.key}
-            if stage.prescription.answer(start.alert, stage.handle, start.loss, **until) is None:  # type: ignore[arg-type]
-                return None
+        made = arm.engage(stage.prescription, start.alert, stage.handle, start.loss)
+        if made is None and arm.place >= 0:
+            return None
+        if arm.goes_back:
+            stage.handle.skip()
         _take(stage, stage.handle, start.step.reading.clip_at)
         losses: list[float] = []
         motion = Motion(start.layers)

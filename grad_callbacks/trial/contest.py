@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,6 +15,7 @@ from grad_callbacks.alerts import Alert
 from grad_callbacks.gradients import Gauge, is_alone
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.prescription import Prescription
+from grad_callbacks.remedies import SkipStep
 from grad_callbacks.step import StepUnderWay
 from grad_callbacks.trial.arm import Arm, play
 from grad_callbacks.trial.result import NONE, TrialResult, winner_of
@@ -21,7 +25,10 @@ from grad_callbacks.trial.stage import Start, staged
 from grad_callbacks.trial.together import fewest
 from grad_callbacks.trial.twin import has_twin
 
+log = logging.getLogger("grad_callbacks")
+
 HELD_OUT = 4  # every so many batches one that is not trained on
+CHANCE = 0.25  # of the loss: by so much a few batches differ from others
 
 
 class Contest:
@@ -57,11 +64,18 @@ class Contest:
         self._settings = settings
         self.results = results
         self._index = index
+        self._skips_next = False
 
     def note(self, step: StepUnderWay) -> None:
         """Keep the batch of a step that has been judged."""
         if step.reading.is_finite:
             self.ring.add(step.batch)
+
+    def skip(self, step: StepUnderWay) -> None:
+        """Skip the first step after going back: its gradients are of other weights."""
+        if self._skips_next:
+            self._skips_next = False
+            step.handle.skip()
 
     def answer(self, alert: Alert, step: StepUnderWay, loss: float) -> Intervention | None:
         """Hold a trial, and switch on the winner; None if it is none, or if there is nothing to switch on.
@@ -74,16 +88,18 @@ class Contest:
         group = self._gauge.replicas
         count = fewest(len(self.ring), group, self._gauge.layers.home)
         start = Start(self._model, self._optimizer, self._gauge.layers, group, self._prescription, step, alert, loss)
-        if count < FEWEST or not self._is_possible or not _is_answered(start):
+        held = self._try(start, count) if count >= FEWEST and self._is_possible else None
+        if held is None:
             return self._prescription.answer(alert, step.handle, loss)
-        result, arms = self._hold(start, count)
+        result, arms = held
         self.results.append(result)
         if result.winner == NONE:
             return None
         if not result.winner:
             return self._prescription.answer(alert, step.handle, loss)
         arm = arms[result.winner]
-        made = self._prescription.answer(alert, step.handle, loss, arm.place - 1, arm.place, arm.key)
+        made = arm.engage(self._prescription, alert, step.handle, loss)
+        self._skips_next = arm.goes_back
         if made is not None:
             made.detail["trial"] = f"losses: {result.told}"
         return made
@@ -94,6 +110,14 @@ class Contest:
         replicates = is_alone() or self._gauge.replicas is not None
         is_compiled = any(hasattr(module, "_orig_mod") for module in self._model.modules())
         return held < self._settings.most and replicates and has_twin(self._optimizer) and not is_compiled
+
+    def _try(self, start: Start, count: int) -> tuple[TrialResult, dict[str, Arm]] | None:
+        """Hold a trial; None if the prescription has no answer to try, or if something goes wrong with it."""
+        try:
+            return self._hold(start, count) if _is_answered(start) else None
+        except Exception as error:  # memory that does not suffice for a second copy, an optimizer that takes none
+            log.warning("no trial could be held, the prescription decides: %s", error)
+            return None
 
     def _hold(self, start: Start, count: int) -> tuple[TrialResult, dict[str, Arm]]:
         batches = self.ring.latest(count)
@@ -107,7 +131,9 @@ class Contest:
             if played is not None:
                 arms[arm.name] = arm
                 *losses[arm.name], scores[arm.name] = played
-        winner = winner_of(scores, self._settings.margin)
+        # Only a vanishing gradient harms a run whose loss does not rise.
+        bearable = math.nan if start.alert.kind == "vanishing" else start.loss + CHANCE * abs(start.loss)
+        winner = winner_of(scores, self._settings.margin, bearable)
         return TrialResult(start.alert.step, start.alert.kind, winner, scores, losses, self._index), arms
 
     def _arms(self, start: Start) -> Iterator[Arm]:
@@ -115,9 +141,17 @@ class Contest:
         yield Arm()
         key = self._prescription.list_for(start.alert, start.step.handle)
         names = [NONE]
+        prescribed = []
         for place, remedy in enumerate(self._prescription.remedies[key]):
             if not isinstance(remedy, self._prescription.left_out):
-                yield Arm(_new_name(type(remedy).__name__, names), key, place)
+                prescribed.append(Arm(_new_name(type(remedy).__name__, names), key, place))
+        yield from prescribed
+        scene = start.step.handle.scene
+        if self._settings.from_snapshot and scene is not None and scene.snapshots and scene.snapshots.latest():
+            for arm in prescribed:
+                remedy = self._prescription.remedies[key][arm.place]
+                if not getattr(remedy, "needs_snapshots", False) and not isinstance(remedy, SkipStep):
+                    yield replace(arm, name=f"{arm.name} from the snapshot", goes_back=True)
         others = self._prescription.others(key)
         if others:
             key, place = random.Random(start.alert.step).choice(others)

@@ -51,10 +51,18 @@ class TrialResult:
         return cls(**data)
 
 
-def winner_of(scores: Mapping[str, float], margin: float) -> str:
-    """Return the first name whose score is within ``margin`` of the best; an empty one if no score is finite."""
+def winner_of(scores: Mapping[str, float], margin: float, bearable: float = math.nan) -> str:
+    """Return the first name whose score is within ``margin`` of the best; an empty one if no score is finite.
+
+    Args:
+        scores: The least invasive first.
+        margin: Share of the best score.
+        bearable: A score of no remedy that needs none, however well others do.
+    """
     finite = {name: score for name, score in scores.items() if math.isfinite(score)}
     if not finite:
         return ""
+    if finite.get(NONE, math.inf) <= bearable:
+        return NONE
     best = min(finite.values())
     return next(name for name, score in finite.items() if score <= best + margin * abs(best))

@@ -16,15 +16,21 @@ class Trial:
     """How remedies are tried out when an alert comes.
 
     Each remedy that the prescription has for the alert is tried for ``steps`` steps, beside none at all and a random
-    one of its other remedies. All begin with the step that raised the alert, with the same weights, optimizer and
-    random numbers, and go on with the same recent batches; what goes back to a healthy snapshot begins there. Every
-    fourth of these batches is held out, and the mean loss on them decides. What is within ``margin`` of the best counts
-    as equally good: none is preferred then, and next what the prescription has first. Nothing of a trial stays but its
-    result: the winner is applied to the run as if it had been prescribed alone.
+    one of its other remedies. These begin with the step that raised the alert. Each remedy that does not go back by
+    itself is tried from the newest healthy snapshot too, if there is one. All have the same random numbers and the same
+    recent batches, of which every fourth is held out: the mean loss on those decides. What is within ``margin`` of the
+    best counts as equally good: none is preferred then, next what the prescription has first, and what goes back only
+    after what does not. A few steps flatter a low learning rate, which quiets the noise (Wu et al. 2018, "Understanding
+    Short-Horizon Bias"); so none wins too if with it, after an exploding or non-finite gradient, the loss is about
+    where it was before. Nothing of a trial stays but its result: the winner is applied to the run as if it had been
+    prescribed alone, from the snapshot if that is where it has won.
 
-    The learning rate stays as it is during a trial, and of an accumulated gradient the last batch only is replayed. No
-    trial is held, and the prescription decides, before four batches were seen; without a ``training_step`` that can be
-    replayed (manual optimization); for sharded weights; and for optimizers that step others or need a closure.
+    What is switched on later, because the winner has not helped, follows the prescription.
+
+    The learning rate stays as it is during a trial, and of an accumulated gradient the last batch only is replayed; a
+    trial needs memory for a second copy of weights, buffers and optimizer. None is held, and the prescription decides,
+    before four batches were seen, also after a resume; without a ``training_step`` that can be replayed (manual
+    optimization); for sharded weights and compiled models; and for optimizers that step others or need a closure.
 
     Args:
         steps: Length of a trial.
@@ -32,6 +38,8 @@ class Trial:
         batches: Recent batches that are kept to be replayed, by reference.
         budget: Bytes of batches that are kept at most.
         margin: Share of the best loss that counts as nothing.
+        from_snapshot: Try remedies from the newest healthy snapshot too, where the prescription has one that takes
+            snapshots.
 
     Raises:
         ValueError: If an argument is wrong; the message names it.
@@ -45,6 +53,7 @@ class Trial:
     batches: int = 16
     budget: int = 2**28
     margin: float = 0.05
+    from_snapshot: bool = True
 
     def __post_init__(self) -> None:
         at_least("steps", self.steps, 1)

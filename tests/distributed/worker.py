@@ -324,7 +324,8 @@ def _process(rank: int, case: str, folder: Path, world: int, port: int) -> None:
             dist.destroy_process_group()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -344,7 +345,7 @@ def main() -> None:
 
 def _run(case: str, folder: Path) -> None:
     world = CASES[case][3]
-    arguments = (case, folder, world, _free_port())
+    arguments = (case, folder, world, free_port())
     processes = start_processes(_process, arguments, nprocs=world, join=False, start_method="fork")
     deadline = time.monotonic() + TIMEOUT
     while not processes.join(timeout=1.0):

@@ -21,6 +21,7 @@ from grad_callbacks.gradients.motion import EARLY_READINGS, INTERVAL
 TITLES = [
     "Measuring and clipping in one pass",
     "A training step with the callbacks",
+    "A healthy run under the guard",
     "Cost by size",
     "Recording in MLflow",
     "Logging to MLflow",

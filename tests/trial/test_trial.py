@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.plugins import MixedPrecision
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from grad_callbacks import Batch, ClipNorm, ClipValue, GradientGuard, ReduceLR, Rollback, Trial
@@ -19,13 +24,29 @@ from tests.helpers import SGD, Regression, batches, fit, mlp, trainer
 from tests.trial.faults import Alarm, RaisedRate
 
 
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the CPU count as a device that runs behind the host."""
+    monkeypatch.setattr("grad_callbacks.engine.arrives_later", lambda device: True)
+
+
 class Random(Regression):
-    """Draws random numbers and keeps running statistics."""
+    """Draws random numbers, keeps running statistics, logs, and has a schedule that refuses a step too many."""
 
     def __init__(self, make: Callable[..., Any]) -> None:
         torch.manual_seed(0)
         layers = [nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 2)]
         super().__init__(nn.Sequential(*layers), make)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor | None:
+        loss = super().training_step(batch, batch_idx)
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.03, total_steps=80)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class Unrepeatable(Regression):
@@ -54,7 +75,8 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 @pytest.mark.parametrize(("good", "factor"), [(Rollback(), 300.0), (ReduceLR(0.02), 50.0)])
 def test_what_cures_wins_over_what_does_not(good: Any, factor: float) -> None:
-    guard = GradientGuard({"exploding": [ClipValue(10.0), good], "nonfinite": [good]}, trial=Trial(steps=15))
+    trial = Trial(steps=15, from_snapshot=False)
+    guard = GradientGuard({"exploding": [ClipValue(10.0), good], "nonfinite": [good]}, trial=trial)
     train(guard, RaisedRate(factor))
     first = guard.trials[0]
     assert first.winner == type(good).__name__, first.scores
@@ -65,15 +87,18 @@ def test_what_cures_wins_over_what_does_not(good: Any, factor: float) -> None:
     assert first.told in made.detail["trial"]
 
 
-@pytest.mark.parametrize("optimizer", [partial(SGD, lr=0.03, momentum=0.9), partial(torch.optim.AdamW, lr=0.01)])
+@pytest.mark.parametrize("optimizer", [partial(SGD, momentum=0.9), partial(torch.optim.AdamW, fused=True)])
 @pytest.mark.parametrize("plan", [["ReduceLR", "ClipValue"], ["Rollback"]])
-def test_nothing_of_a_trial_stays_where_none_wins(optimizer: Any, plan: list[str]) -> None:
-    tried, plain = (Random(optimizer) for _ in range(2))
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+def test_nothing_of_a_trial_stays_where_none_wins(optimizer: Any, plan: list[str], precision: str) -> None:
+    tried, plain = (Random(partial(optimizer, lr=0.03)) for _ in range(2))
     guard = GradientGuard({"exploding": plan}, rules=[Alarm(50)], trial=True)
     watched = GradientGuard("observe", rules=[Alarm(50)])
     for module, callback in ((tried, guard), (plain, watched)):
         torch.manual_seed(1)
-        fit(module, callback, data=batches(80))
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        plugins = [MixedPrecision("16-mixed", "cpu", scaler)] if precision == "16-mixed" else []
+        fit(module, callback, data=batches(80), plugins=plugins)
     [result] = guard.trials
     assert result.winner == "none"
     assert not guard.interventions
@@ -81,10 +106,51 @@ def test_nothing_of_a_trial_stays_where_none_wins(optimizer: Any, plan: list[str
     assert same(tried, plain)
 
 
+def test_weights_too_large_to_be_copied_for_a_diagnosis_are_spared_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grad_callbacks.diagnosis.replay.SMALL", 0)
+    for plan in (["ReduceLR"], ["Rollback"]):
+        guard = GradientGuard({"exploding": plan}, rules=[Alarm(50)], trial=True)
+        tried, plain = train(guard), train(GradientGuard("observe", rules=[Alarm(50)]))
+        assert [result.winner for result in guard.trials] == ["none"]
+        assert same(tried, plain)
+        assert "step 50, none won" in guard.report()
+
+
+def test_a_trial_that_fails_leaves_it_to_the_prescription(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr("grad_callbacks.trial.stage.twin_of", refuse)
+    guard = GradientGuard({"exploding": ["ClipNorm"]}, rules=[Alarm(50)], trial=True)
+    plain = GradientGuard({"exploding": ["ClipNorm"]}, rules=[Alarm(50)])
+    assert same(train(guard), train(plain))
+    assert [made.remedy for made in guard.interventions] == ["ClipNorm"]
+    assert "no trial could be held" in caplog.text
+
+
+@pytest.mark.usefixtures("accelerator")
+def test_on_an_accelerator_it_is_held_a_step_later() -> None:
+    tried, plain = (Random(partial(torch.optim.AdamW, lr=0.01, fused=True)) for _ in range(2))
+    guard = GradientGuard({"exploding": ["Rollback", "ReduceLR"]}, rules=[Alarm(50)], trial=True)
+    for module, callback in ((tried, guard), (plain, GradientGuard("observe", rules=[Alarm(50)]))):
+        torch.manual_seed(1)
+        fit(module, callback, data=batches(80))
+    assert [result.winner for result in guard.trials] == ["none"]
+    assert same(tried, plain)
+    guard = GradientGuard({"exploding": [ReduceLR(0.003)], "nonfinite": ["Rollback"]}, trial=Trial(margin=0.3))
+    module = train(guard, RaisedRate(300.0))
+    assert guard.interventions[0].detail["to_step"] == 24, guard.trials
+    assert guard.outcome == "repaired"
+    assert all(bool(torch.isfinite(value).all()) for value in module.state_dict().values())
+
+
 @pytest.mark.parametrize(("name", "factor"), [("Rollback", 300.0), ({"ReduceLR": 0.02}, 50.0)])
 def test_the_run_goes_on_as_if_the_winner_had_been_prescribed(name: Any, factor: float) -> None:
     runs = []
-    for plan, trial in (([{"ClipValue": 10.0}, name], True), ([name], None)):
+    now = Trial(from_snapshot=False)
+    for plan, trial in (([{"ClipValue": 10.0}, name], now), ([name], None)):
         guard = GradientGuard({"exploding": plan}, trial=trial)
         runs.append((guard, train(guard, RaisedRate(factor))))
     (tried, one), (direct, other) = runs
@@ -94,6 +160,19 @@ def test_the_run_goes_on_as_if_the_winner_had_been_prescribed(name: Any, factor:
     assert same(one, other)
 
 
+def test_a_remedy_that_comes_too_late_may_win_from_the_snapshot() -> None:
+    plan = {"exploding": [ClipValue(10.0), ReduceLR(0.003)], "nonfinite": [Rollback()]}
+    guard = GradientGuard(plan, trial=Trial(steps=15, margin=0.3))  # the rollback by chance is a little better still
+    module = train(guard, RaisedRate(300.0))
+    first = guard.trials[0]
+    assert first.winner == "ReduceLR from the snapshot", first.scores
+    assert first.scores[first.winner] < 0.01 * min(first.scores["ReduceLR"], first.scores["ClipValue"])
+    made = guard.interventions[0]
+    assert (made.remedy, made.detail["to_step"]) == ("ReduceLR", 24)
+    assert guard.outcome == "repaired"
+    assert all(bool(torch.isfinite(value).all()) for value in module.state_dict().values())
+
+
 def test_a_random_remedy_runs_beside_the_prescribed_ones() -> None:
     plan = {"exploding": ["ClipNorm"], "vanishing": ["Rollback"], "nonfinite": ["SkipStep"]}
     guard = GradientGuard(plan, trial={"steps": 3, "most": 2}, rules=[Alarm(20, 40, 60)])
@@ -101,7 +180,7 @@ def test_a_random_remedy_runs_beside_the_prescribed_ones() -> None:
     assert len(guard.trials) == 2, "most"
     for result in guard.trials:
         *prescribed, random = result.scores
-        assert prescribed == ["none", "ClipNorm"]
+        assert prescribed == ["none", "ClipNorm", "ClipNorm from the snapshot"]
         assert random in ("random: Rollback", "random: SkipStep")
     assert [made.remedy for made in guard.interventions] == ["ClipNorm"], "as prescribed, when no trial is left"
 
@@ -153,6 +232,7 @@ def test_plain_values_say_the_same() -> None:
 )
 def test_what_is_about_as_good_goes_to_the_least_invasive(scores: dict[str, float], winner: str) -> None:
     assert winner_of(scores, 0.05) == winner
+    assert winner_of(scores, 0.05, bearable=1.0) == ("none" if scores["none"] <= 1.0 else winner)
 
 
 def test_the_ring_keeps_to_its_bounds() -> None:
@@ -164,3 +244,15 @@ def test_the_ring_keeps_to_its_bounds() -> None:
     assert (len(ring), ring.nbytes) == (4, 80)
     ring.add(Batch(torch.zeros(30), 7, lambda: torch.zeros(())))
     assert len(ring) == 0, "one batch beyond the budget"
+
+
+def test_hydra_and_lightnings_command_line_can_say_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = OmegaConf.create({"_target_": "grad_callbacks.GradientGuard", "trial": {"steps": 7}})
+    assert instantiate(config).trial == Trial(steps=7)
+    monkeypatch.chdir(tmp_path)
+    for spec, expected in (({"steps": 7, "most": 1}, Trial(steps=7, most=1)), (True, Trial()), (None, None)):
+        guard = {"class_path": "grad_callbacks.GradientGuard", "init_args": {"trial": spec}}
+        options = {"logger": False, "accelerator": "cpu", "callbacks": [guard]}
+        cli = LightningCLI(BoringModel, run=False, args={"trainer": options})
+        [made] = [callback for callback in cli.trainer.callbacks if isinstance(callback, GradientGuard)]
+        assert made.trial == expected

@@ -1,0 +1,40 @@
+"""A run that was killed with SIGKILL and resumed does what it would have done without."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.callbacks.killed import KILLED_AT
+from tests.repairs import REPAIRS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the runs did."""
+    path = tmp_path_factory.mktemp("killed")
+    command = [sys.executable, "-W", "ignore", "-m", "tests.callbacks.killed", str(path)]
+    done = subprocess.run(command, check=False, timeout=300, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return path
+
+
+def seen(folder: Path, name: str) -> dict[str, Any]:
+    """What one run did."""
+    return torch.load(folder / f"{name}.pt", weights_only=True)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kill", KILLED_AT)
+@pytest.mark.parametrize("name", REPAIRS)
+def test_killed_and_resumed_it_does_the_same(folder: Path, name: str, kill: int) -> None:
+    whole, resumed = seen(folder, name), seen(folder, f"{name}-{kill}")
+    assert REPAIRS[name].remedy in [made["remedy"] for made in whole["interventions"]]
+    assert resumed["interventions"] == whole["interventions"]
+    assert resumed["alerts"] == whole["alerts"]
+    for key, value in whole["weights"].items():
+        assert torch.equal(resumed["weights"][key], value), key
