@@ -12,6 +12,7 @@ from typing import Any
 
 from grad_callbacks.alerts import Alert
 from grad_callbacks.checks import positive
+from grad_callbacks.discretion import SILENCE, discretion
 
 log = logging.getLogger("grad_callbacks")
 
@@ -29,8 +30,8 @@ class Notify:
 
     Needs Apprise: ``pip install grad-callbacks[notify]``. Its addresses look like ``slack://tokenA/tokenB/tokenC``,
     ``mailtos://user:password@example.org``, ``workflows://host/...`` for Teams, ``json://host/path`` for a webhook of
-    your own. They are secrets: ``env:NAME`` in their place reads them from that environment variable, and keeps them
-    out of configs, checkpoints and trackers.
+    your own. They are secrets, of which neither logs nor trackers are told. ``env:NAME`` in their place reads them from
+    that environment variable, and keeps them out of configs and checkpoints as well.
 
     Args:
         addresses: One or several of Apprise's addresses, or ``env:NAME`` for those in a variable, separated by commas.
@@ -154,7 +155,9 @@ def message(alerts: Sequence[Alert], count: int, name: str = "") -> tuple[str, s
 
 def _send(channels: Any, title: str, text: str) -> None:
     try:
-        if not channels.notify(title=title, body=text):
+        with discretion():
+            got_through = channels.notify(title=title, body=text)
+        if not got_through:
             log.warning("the alert %r did not get through to every address", title)
     except Exception as error:  # whatever a channel raises
         log.warning("the alert %r could not be sent: %s", title, type(error).__name__)
@@ -172,7 +175,9 @@ def _channels(addresses: Sequence[str]) -> Any:
             told = os.environ.get(told.removeprefix(_VARIABLE), "")
             if not told:
                 raise ValueError(f"addresses[{place}]: the variable {address.removeprefix(_VARIABLE)} is not set")
-        if not channels.add(told):  # not told as it is: it may be a secret
+        with discretion(SILENCE):
+            is_known = channels.add(told)
+        if not is_known:  # not told as it is: it may be a secret
             kind = str(address).split("://", 1)[0] if "://" in str(address) else "no scheme"
             raise ValueError(f"addresses[{place}] ({kind}) is no address that Apprise knows")
     if not addresses:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
 
 from experiments.scoreboard.choosing import Choice
 from experiments.scoreboard.detectors import Detector
+from experiments.scoreboard.runs import Scored, log_scoreboard
 from experiments.scoreboard.scoring import Score
-from grad_callbacks.tracking import default_artifacts, true_status
 
 EXPERIMENT = "scoreboard-detect"
 
@@ -32,40 +30,17 @@ def log_scores(
     ``scores.png``      of all: the picture
     ==================  ==========================================================================
     """
-    found = client.get_experiment_by_name(EXPERIMENT)
-    experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT, default_artifacts())
-    about = [
-        Param("split", choice.split),
-        Param("scenarios", str(len(choice.scenarios))),
-        Param("seeds", " ".join(map(str, choice.seeds))),
-    ]
-    parent = client.create_run(experiment, run_name=choice.title).info.run_id
-    with true_status(client, parent):
-        client.log_batch(parent, params=about)
-        for detector, score in zip(detectors, scores, strict=True):
-            _log_detector(client, experiment, parent, about, detector, score)
-        table = pd.DataFrame([{"detector": score.detector, **score.metrics()} for score in scores])
-        client.log_table(parent, table, "scores.json")
-        client.log_figure(parent, picture, "scores.png")
-    return str(parent)
-
-
-def _log_detector(
-    client: MlflowClient, experiment: str, parent: str, about: Sequence[Param], detector: Detector, score: Score
-) -> None:
-    tags = {"mlflow.parentRunId": parent, "detector": detector.name}
-    run_id = client.create_run(experiment, run_name=detector.name, tags=tags).info.run_id
-    with true_status(client, run_id):
-        now = int(time.time() * 1000)
-        known = {name: value for name, value in score.metrics().items() if not math.isnan(value)}
-        thresholds = [Param(name, str(value)) for name, value in detector.thresholds.items() if name != "name"]
-        client.log_batch(
-            run_id,
-            metrics=[Metric(name, value, now, 0) for name, value in known.items()],
-            params=[*about, *thresholds],
-            tags=[RunTag("mlflow.note.content", (type(detector).__doc__ or "").strip())],
+    scored = [
+        Scored(
+            detector.name,
+            (type(detector).__doc__ or "").strip(),
+            score.metrics(),
+            verdict_table(score),
+            {name: str(value) for name, value in detector.thresholds.items() if name != "name"},
         )
-        client.log_table(run_id, verdict_table(score), "verdicts.json")
+        for detector, score in zip(detectors, scores, strict=True)
+    ]
+    return log_scoreboard(client, EXPERIMENT, "detector", "verdicts.json", choice, scored, picture)
 
 
 def verdict_table(score: Score) -> pd.DataFrame:

@@ -8,6 +8,8 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote_plus
 
+from grad_callbacks.tracking.services import SERVICES
+
 MASK = "***"
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -30,22 +32,22 @@ _OF_TEXT = frozenset(
     )
 )
 _TEXT_TOKEN = re.compile(r"[\[<{|].{0,40}[\]>}|]")  # [CLS], <pad>, <|endoftext|>
-_ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,30})://([^\s\"'<>]*)")
+_ADDRESS = re.compile(r"\b([A-Za-z0-9][A-Za-z0-9+.-]{0,30})://([^\s\"'<>]*)")
 _PAIR = re.compile(r"(?<![\w%.+-])([\w%.+-]{1,100})=(\"[^\"]*\"|'[^']*'|[^\s&;,#\"'\])}]+)")
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}")
 _KNOWN = re.compile(  # what gives itself away: keys of OpenAI, GitHub, Hugging Face, AWS, Slack, GitLab, and JWT
     r"\b(?:sk-[\w-]{20,}|gh[pousr]_\w{30,}|github_pat_\w{30,}|hf_[A-Za-z0-9]{30,}|A[KS]IA[A-Z0-9]{16}"
     r"|xox[abeprs]-[\w-]{10,}|glpat-[\w-]{20,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
 )
-_QUERY = frozenset({"sig", "signature", "key", "code"})
-# Addresses of notification services: their whole path is a secret.
-_SERVICES = re.compile(
-    r"(?:slack|discord|msteams|workflows?|tgram|telegram|pover|pbul|matrixs?|mmosts?|rockets?|gchat|wxteams|webex|zulip"
-    r"|pagerduty|pagertree|opsgenie|victorops|twilio|ntfys?|gotifys?|signals?|whatsapp|sns|ses|sendgrid|mailgun|guilded"
-    r"|ifttt|spush|join|line|mastodons?|reddit|ryver|simplepush|vonage|clickatell|flock|lark|feishu|dingtalk|bark|apprises?)",
+_QUERY = frozenset({"sig", "signature", "key", "code", "pass"})
+# In an address of the web, what stands behind these is a secret.
+_HOOK = re.compile(
+    r"^(hooks?\.[^/]*|[^/?#]*/(?:[^/?#]+/)*?(?:(?:incoming)?(?:web)?hooks?(?:b2)?|with/key)|api\.telegram\.org)/.+",
     re.IGNORECASE,
 )
-_HOOK = re.compile(r"^(hooks?\.[^/]*|[^/]*/(?:[^?#]*/)?(?:incoming)?webhooks?(?:b2)?)/.+", re.IGNORECASE)
+_CHANNEL = re.compile(r"(?:^|\.)Notify$")  # grad_callbacks.notify.Notify, in a config
+_OF_CHANNEL = re.compile(r"\bon_alert\b.*\baddress(?:es)?$")  # its arguments, in a flattened one
+_VARIABLE = re.compile(r"env:\w+")  # names an environment variable
 
 
 def mask(value: Any, key: str = "") -> Any:
@@ -65,12 +67,14 @@ def mask(value: Any, key: str = "") -> Any:
     Returns:
         New mappings, lists and tuples; masking twice changes nothing more.
     """
-    level = max((_level(part) for part in key.split(".")), default=0)
-    return _masked(value, level)
+    return _masked(value, _named(key))
 
 
 def mask_address(text: str) -> str:
-    """Mask user and password, secrets in the query, and the paths of webhooks in every address within ``text``."""
+    """Mask in every address within ``text`` user and password, secrets in the query, and the paths of webhooks.
+
+    Of an address of a notification service nothing stays but the scheme.
+    """
     return _ADDRESS.sub(_without_secrets, text)
 
 
@@ -81,6 +85,7 @@ def is_secret(key: str, value: object = "value") -> bool:
 
 def _masked(value: Any, level: int) -> Any:
     if isinstance(value, Mapping):
+        value = _without_channel(value)
         return {name: _masked(entry, max(level, _named(name))) for name, entry in value.items()}
     if isinstance(value, list):
         return [_masked(entry, level) for entry in value]
@@ -92,7 +97,22 @@ def _masked(value: Any, level: int) -> Any:
     return MASK if level > is_number and value is not None and not isinstance(value, bool) else value
 
 
+def _without_channel(config: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """A config of Hydra or LightningCLI without the addresses of a ``Notify``, which need not look like secrets."""
+    if not _CHANNEL.search(str(config.get("_target_", config.get("class_path", "")))):
+        return config
+    if isinstance(arguments := config.get("init_args"), Mapping):
+        return {**config, "init_args": _hidden(arguments)}
+    return _hidden(config)
+
+
+def _hidden(arguments: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    return {name: _masked(value, 2 if name == "addresses" else 0) for name, value in arguments.items()}
+
+
 def _masked_text(text: str, level: int) -> str:
+    if _VARIABLE.fullmatch(text) or text == MASK:
+        return text
     if level == 1 and _TEXT_TOKEN.fullmatch(text):
         return text
     if level and text.strip() and text.lower() not in {"true", "false", "none", "null", "???"}:
@@ -102,6 +122,8 @@ def _masked_text(text: str, level: int) -> str:
 
 
 def _named(name: object) -> int:
+    if _OF_CHANNEL.search(str(name)):
+        return 2
     return max(_level(part) for part in str(name).split("."))
 
 
@@ -133,7 +155,7 @@ def _without_value(pair: re.Match[str]) -> str:
 
 def _without_secrets(address: re.Match[str]) -> str:
     scheme, rest = address.groups()
-    if _SERVICES.fullmatch(scheme):
+    if scheme.lower() in SERVICES:
         return f"{scheme}://{MASK}"
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     # A password may hold a slash: then the authority seems to end in what is no port.
@@ -143,7 +165,8 @@ def _without_secrets(address: re.Match[str]) -> str:
     if "@" in head:
         rest = f"{MASK}@{rest[head.rindex('@') + 1 :]}"
     place, mark, query = rest.partition("?")
-    place = _HOOK.sub(rf"\1/{MASK}", place)
+    if scheme.lower().startswith("http"):
+        place = _HOOK.sub(rf"\1/{MASK}", place)
     return f"{scheme}://{place}{mark}{_PAIR.sub(_without_query_value, query)}"
 
 

@@ -80,14 +80,21 @@ def run_page(
 
 
 def template(name: str) -> str:
-    """Read one of the package's pages."""
-    return files("grad_callbacks.tracking").joinpath(name).read_text(encoding="utf-8")
+    """Read one of the package's pages, with what all pages have in common put into it."""
+    page = _read(name)
+    for place, shared in (("/*STYLE*/", "shared.css"), ("/*SCRIPT*/", "shared.js")):
+        page = page.replace(place, _read(shared).strip(), 1)
+    return page
 
 
 def filled(page: str, data: Mapping[str, Any]) -> str:
     """Put the data into a page, so that no text in it can end the script."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     return page.replace(_PLACE, text.replace("<", "\\u003c"), 1)
+
+
+def _read(name: str) -> str:
+    return files("grad_callbacks.tracking").joinpath(name).read_text(encoding="utf-8")
 
 
 def _grid(history: pd.DataFrame, value: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -32,6 +32,9 @@ MAX_LABELS = 40
 MAX_NAME = 34  # characters of a layer's name
 ALERT, INTERVENTION = "#e4572e", "#2e6fb7"
 NONFINITE, ZERO, NOTHING = "#d81b60", "#20232a", "#dcdcdc"
+SHARES = LinearSegmentedColormap.from_list(  # magma, but from white, as on the page
+    "shares", ["#fafafa", "#fcc58c", "#f1605d", "#9e2f7f", "#440f76", "#000004"]
+)
 COLOURS = {"healthy": "#4c9f70", "repaired": "#3f7fb5", "unrepaired": "#d1603d", "": "#9a9a9a"}
 
 
@@ -142,7 +145,7 @@ def histogram_picture(histogram: Histogram) -> Figure:
     axes = figure.add_subplot()
     edge = 1 / PER_DECADE
     extent = (LOWEST - edge, HIGHEST + edge, rows - 0.5, -0.5)
-    axes.imshow(histogram.shares, aspect="auto", cmap="magma_r", vmin=0, vmax=0.25, extent=extent)
+    axes.imshow(histogram.shares, aspect="auto", cmap=SHARES, vmin=0, vmax=0.2, extent=extent)
     axes.set_title(f"Size of the gradient's entries at step {histogram.step}", loc="left", fontsize=10)
     axes.set_xlabel(
         "log10 of an entry's size (left edge: smaller or zero; right edge: larger or not finite)", fontsize=8

@@ -55,6 +55,12 @@ def test_each_benchmark_writes_a_table(written: Path) -> None:
             assert line[6] in ("yes", "no", "–")
 
 
+def test_one_benchmark_alone_is_printed_and_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--quick", "--only", "clipping", "--output", str(tmp_path / "benchmarks.md")]) == 0
+    assert re.findall("^## (.*)$", capsys.readouterr().out, re.MULTILINE) == TITLES[:1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_machine_is_named_and_no_path_is(written: Path) -> None:
     text = written.read_text()
     assert re.search(r"\d+ cores, .*torch \d.*threads=1\.", text)

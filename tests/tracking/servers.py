@@ -72,6 +72,7 @@ import json, os, signal, sys
 import torch
 torch.set_num_threads(1)
 import grad_callbacks.tracking, tests.tracking.training, mlflow.store.tracking.sqlalchemy_store
+import git, mlflow.tracking.context.registry
 for line in sys.stdin:
     task = json.loads(line)
     sys.stdout.flush()

@@ -11,11 +11,14 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from grad_callbacks import Alert, GradientGuard, GradientMonitor
+from grad_callbacks.tracking import JournaledMLFlowLogger
 from tests.helpers import Poisoned, fit, mlp
 
 pytest.importorskip("apprise")
@@ -143,14 +146,39 @@ def test_a_bad_channel_never_disturbs_training(kind: str, caplog: pytest.LogCapt
     failing.server.server_close()
 
 
-def test_a_failure_is_told_without_the_address(caplog: pytest.LogCaptureFixture) -> None:
-    notify = Notify(f"{NOTHING_THERE}/SECRETTOKEN")
-    with caplog.at_level(logging.WARNING, "grad_callbacks"):
+@pytest.mark.parametrize("status", [200, 500])
+def test_no_library_logs_an_address_though_everything_is_logged(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    receiver = Receiver(status=status)
+    with caplog.at_level(1):
+        notify = Notify([f"{receiver.address}/SECRETTOKEN", f"{NOTHING_THERE}/SECRETTOKEN"])
         notify(alert())
         notify.close()
+        for wrong in ("slack://SECRETTOKEN", "nosuch://SECRETTOKEN"):
+            with pytest.raises(ValueError, match="is no address"):
+                Notify(wrong)
+    assert len(receiver.received) == 1
+    receiver.server.server_close()
     mine = [record.getMessage() for record in caplog.records if record.name == "grad_callbacks"]
     assert mine == ["the alert 'exploding gradients at step 5 (critical)' did not get through to every address"]
+    assert any("Connection error" in record.getMessage() for record in caplog.records), "the reason is told"
     assert "SECRETTOKEN" not in caplog.text
+    assert "S...N" not in caplog.text
+
+
+def test_a_run_holds_no_part_of_an_address(receiver: Receiver, client: MlflowClient, tmp_path: Path) -> None:
+    secret = f"{receiver.address}/SECRETTOKEN"
+    plain = secret.replace("json:", "http:")  # looks like any address
+    logger = JournaledMLFlowLogger("plugin", tags={"to": secret}, keep_journal=True)
+    logger.log_hyperparams({"on_alert": {"_target_": "grad_callbacks.notify.Notify", "addresses": [plain]}})
+    logger.log_hyperparams({"callbacks.on_alert.addresses": plain, "note": f"told {secret}"})
+    model = Poisoned(mlp(4, 8, 8, 2), factors={20: 1e3})
+    trainer = fit(model, GradientGuard(on_alert=Notify(secret)), logger=logger)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    logger.close()
+    receiver.wait(1)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert any(file.name == "run.html" for file in files)
+    assert [file.name for file in files if b"SECRETTOKEN" in file.read_bytes()] == []
 
 
 def test_the_end_does_not_wait_for_a_channel_that_hangs() -> None:

@@ -115,6 +115,7 @@ def test_a_frozen_server(nursery: Nursery, server: Server, client: MlflowClient,
     server.freeze()
     try:
         after = Training(nursery, tmp_path / "b", "frozen at the start", server.uri)
+        after.go_on()
         before.end()
         after.end()
     finally:
@@ -132,6 +133,8 @@ def test_two_trainings_in_one_store_and_one_folder_of_journals(
     for name in ("one", "other"):
         code = f"import os; os.environ['GRAD_CALLBACKS_JOURNAL'] = {str(tmp_path / 'journal')!r}"
         both.append(Training(nursery, tmp_path / name, name, server.uri, before=code))
+    for training in both:
+        training.go_on()
     for training in both:
         training.end()
         training.check(client)

@@ -183,3 +183,51 @@ def test_any_text_can_be_masked(text: str) -> None:
 def test_a_long_text_takes_no_time() -> None:
     for text in ("a" * 200_000, "a." * 100_000, "a=" * 100_000, "http://" * 30_000, "a:b@" * 50_000):
         mask(text)
+
+
+NOTIFY = "grad_callbacks.notify.Notify"
+PLAIN = "https://example.org/SECRET"
+
+
+@pytest.mark.parametrize(
+    ("config", "masked"),
+    [
+        ({"_target_": NOTIFY, "addresses": [PLAIN]}, {"_target_": NOTIFY, "addresses": [MASK]}),
+        (
+            {"class_path": NOTIFY, "init_args": {"addresses": PLAIN, "at_most_every": 5}},
+            {"class_path": NOTIFY, "init_args": {"addresses": MASK, "at_most_every": 5}},
+        ),
+        ({"a.on_alert.addresses": f"['{PLAIN}']"}, {"a.on_alert.addresses": MASK}),
+        ({"_target_": NOTIFY, "addresses": ["env:TO"]}, {"_target_": NOTIFY, "addresses": ["env:TO"]}),
+        ({"addresses": [PLAIN], "on_alert": None}, {"addresses": [PLAIN], "on_alert": None}),
+    ],
+)
+def test_the_addresses_of_a_channel_are_secrets(config: dict[str, Any], masked: dict[str, Any]) -> None:
+    assert mask({"guard": [config]}) == {"guard": [masked]}
+    assert mask(masked) == masked
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://hooks.slack.com/services/T1/B2/SECRET",
+        "https://discord.com/api/webhooks/1/SECRET",
+        "https://x.webhook.office.com/webhookb2/SECRET@1/IncomingWebhook/2/3",
+        "https://prod-1.westus.logic.azure.com:443/workflows/1/triggers/manual/paths/invoke?sp=x&sig=SECRET",
+        "https://api.telegram.org/botSECRET/sendMessage",
+        "https://maker.ifttt.com/trigger/e/with/key/SECRET",
+        "https://mattermost.example.com/hooks/SECRET",
+        "https://open.feishu.cn/open-apis/bot/v2/hook/SECRET",
+        "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=SECRET",
+        "mailtos://example.org?user=me&pass=SECRET",
+    ],
+)
+def test_webhooks_of_known_services_are_hidden(address: str) -> None:
+    assert "SECRET" not in mask(address)
+
+
+def test_every_service_of_apprise_is_known() -> None:
+    apprise = pytest.importorskip("apprise")
+    for service in apprise.Apprise().details()["schemas"]:
+        for scheme in [*(service["protocols"] or []), *(service["secure_protocols"] or [])]:
+            assert scheme.startswith("mailto") or "SECRET" not in mask_address(f"{scheme}://host/SECRET"), scheme
