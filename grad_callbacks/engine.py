@@ -185,6 +185,15 @@ class Engine:
         """The kinds of trouble that were still there at the last reading."""
         return [rule.kind for rule in self.rules if rule.active]
 
+    def before_backward(self, loss: Tensor) -> None:
+        """Learn the order of the layers from the loss, and prepare its backward pass.
+
+        Only a remedy that works in the backward pass itself needs this call (``MaskUndefined``).
+        """
+        self.gauge.look_at(loss)
+        if self.prescription is not None:
+            self.prescription.before_backward(loss)
+
     def before_step(
         self,
         step: int | None = None,
