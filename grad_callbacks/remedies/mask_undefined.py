@@ -17,7 +17,20 @@ MOST = 8  # kinds of operations that are masked in a run: where there are more, 
 
 # What adds up over weights or activations is not finite only because what went into it was not. To mask it would take
 # away a weight's whole gradient.
-_SUMS: tuple[str, ...] = ("mm", "mv", "conv", "linear", "attention", "batchnorm", "layernorm", "groupnorm", "rnn", "lstm", "gru", "embed")
+_SUMS: tuple[str, ...] = (
+    "mm",
+    "mv",
+    "conv",
+    "linear",
+    "attention",
+    "batchnorm",
+    "layernorm",
+    "groupnorm",
+    "rnn",
+    "lstm",
+    "gru",
+    "embed",
+)
 _SUMS += ("compiled",)  # many operations in one
 
 
