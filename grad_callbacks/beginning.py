@@ -44,7 +44,7 @@ class Beginning:
             now: The present level of the loss.
         """
         known = [value for loss in self._first if math.isfinite(value := float(loss))]
-        return not known or min(known) - now > LEARNED * max(map(abs, known))
+        return not known or min(known) - now > LEARNED * abs(min(known))
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""

@@ -10,6 +10,9 @@ from torch import Tensor
 from grad_callbacks.checks import positive
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 
+LASTING = 0.5  # of the run's usual norm
+SINGLE = 2.0  # the same after a single spike
+
 
 class ClipNorm:
     """Rescales all gradients together so that their global norm is at most ``max_norm``.
@@ -21,7 +24,7 @@ class ClipNorm:
     Args:
         max_norm: The threshold, in the gradients' own scale. By default half of the run's usual norm as the
             alert reports it, the lower end of what Pascanu et al. (sec. 3.2) advise: half to ten times the
-            average norm.
+            average norm; after a warning twice the usual norm, since a single spike says nothing against other steps.
 
     Raises:
         ValueError: If ``max_norm`` is not above 0.
@@ -35,7 +38,9 @@ class ClipNorm:
         """Fix the threshold; clip from this step on. Can be switched on once; cannot mend a non-finite gradient."""
         if self._threshold is not None or not step.reading.is_finite:
             return None
-        self._threshold = self.max_norm or 0.5 * evidence.get("reference", step.reading.norm)
+        alert = step.scene.alert if step.scene is not None else None
+        times = SINGLE if alert is not None and alert.severity == "warning" else LASTING
+        self._threshold = self.max_norm or times * evidence.get("reference", step.reading.norm)
         return {"max_norm": self._threshold, "norm": step.reading.norm}
 
     def act(self, step: OptimizerStep) -> bool | Tensor:

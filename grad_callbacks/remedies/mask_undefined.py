@@ -149,7 +149,8 @@ def _agreed(found: list[str] | None) -> list[str] | None:
 
 def _nodes(loss: Tensor) -> Iterator[Any]:
     """Walk over the graph of a loss, each node once."""
-    waiting, seen = [loss.grad_fn], {None}
+    waiting: list[Any] = [loss.grad_fn]
+    seen: set[Any] = {None}
     while waiting:
         node = waiting.pop()
         if node not in seen:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from grad_callbacks import ClipNorm, ClipValue, ReduceLR, Remedy, SkipStep
+from grad_callbacks import Alert, ClipNorm, ClipValue, ReduceLR, Remedy, Scene, SkipStep
 from grad_callbacks.remedies import REMEDIES
 from tests.helpers import mlp, pending
 
@@ -171,3 +171,10 @@ def test_every_remedy_follows_the_protocol_and_resumes(name: str) -> None:
     assert [bool(did) for did in acted] == [True, True]
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert (a.grad is None and b.grad is None) or torch.equal(a.grad, b.grad)
+
+
+def test_a_single_spike_is_clipped_and_usual_steps_are_not() -> None:
+    model = with_gradients(10.0)
+    step, remedy = pending(model), ClipNorm()
+    step.scene = Scene(model, alert=Alert("exploding", "warning", 0, (), "", {}, "bad batch", ""))
+    assert remedy.engage(step, {"reference": 3.0}) == {"max_norm": 6.0, "norm": step.reading.norm}
