@@ -40,7 +40,7 @@ Plan = Mapping[str, Sequence[Any]]
 # wrong from the first step on is initialised again. No remedy that acts on gradients brings back a vanishing one.
 _ANEW = ["Reinitialize", "ClipNorm", "Rollback", {"ReduceLR": 0.3}]
 FULL: Plan = {
-    "nonfinite": ["SkipStep", "Rollback"],
+    "nonfinite": ["SkipStep", "MaskUndefined", "Rollback"],
     "nonfinite: undefined operation": ["MaskUndefined", "SkipStep"],  # no other weights make it defined
     "nonfinite: weights too large": ["Reinitialize", "SkipStep", "Rollback"],
     "nonfinite: unscaled residual branches": ["Reinitialize", "SkipStep", "Rollback"],

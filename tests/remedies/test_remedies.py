@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from grad_callbacks import Alert, ClipNorm, ClipValue, ReduceLR, Remedy, Scene, SkipStep
+from grad_callbacks.alerts import Severity
 from grad_callbacks.remedies import REMEDIES
 from tests.helpers import mlp, pending
 
@@ -173,8 +174,20 @@ def test_every_remedy_follows_the_protocol_and_resumes(name: str) -> None:
         assert (a.grad is None and b.grad is None) or torch.equal(a.grad, b.grad)
 
 
-def test_a_single_spike_is_clipped_and_usual_steps_are_not() -> None:
+@pytest.mark.parametrize(
+    ("severity", "cause", "told", "max_norm"),
+    [
+        ("warning", "bad batch", {"batch_scale_ratio": 30.0}, 6.0),
+        ("warning", "bad batch", {}, 1.5),
+        ("warning", "learning rate too high", {"batch_scale_ratio": 1.0}, 1.5),
+        ("critical", "bad batch", {"batch_scale_ratio": 30.0}, 1.5),
+    ],
+)
+def test_a_bad_batch_is_clipped_and_usual_ones_are_not(
+    severity: Severity, cause: str, told: dict[str, float], max_norm: float
+) -> None:
     model = with_gradients(10.0)
     step, remedy = pending(model), ClipNorm()
-    step.scene = Scene(model, alert=Alert("exploding", "warning", 0, (), "", {}, "bad batch", ""))
-    assert remedy.engage(step, {"reference": 3.0}) == {"max_norm": 6.0, "norm": step.reading.norm}
+    step.scene = Scene(model, alert=Alert("exploding", severity, 0, (), "", told, cause, ""))
+    detail = remedy.engage(step, {"reference": 3.0, **told})
+    assert detail == {"max_norm": max_norm, "norm": step.reading.norm}
