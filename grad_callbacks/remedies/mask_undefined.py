@@ -148,12 +148,12 @@ def _agreed(found: list[str] | None) -> list[str] | None:
 
 
 def _nodes(loss: Tensor) -> Iterator[Any]:
-    """Walk over the graph of a loss, each node once."""
+    """Walk over the operations in the graph of a loss, each once; its leaves outlive the graph, and so would hooks."""
     waiting: list[Any] = [loss.grad_fn]
     seen: set[Any] = {None}
     while waiting:
         node = waiting.pop()
-        if node not in seen:
+        if node not in seen and node.next_functions:
             seen.add(node)
             yield node
             waiting += [following for following, _ in node.next_functions]

@@ -146,6 +146,6 @@ class Rollback:
 
 
 def _share_that_helps(evidence: Mapping[str, float]) -> float:
-    """Share of the rate at which the diagnosis saw the batch's loss fall; 1 if the last step threw the weights away."""
-    is_near = evidence.get("loss_ratio_of_last_step", math.inf) < NEAR
+    """Share of the rate at which the diagnosis saw the batch's loss fall; 1 if a step has thrown the weights away."""
+    is_near = "first_reading" in evidence or evidence.get("loss_ratio_of_last_step", math.inf) < NEAR
     return evidence.get("rate_that_helps", 1.0) if is_near else 1.0

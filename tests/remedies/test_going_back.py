@@ -111,14 +111,24 @@ def test_a_late_warm_up_begins_again_and_rises_to_the_users_rate() -> None:
     assert rates[31:] == [0.1] * 9
 
 
-@pytest.mark.parametrize(("last", "scale"), [(1.5, 0.03), (50.0, 0.1)])
-def test_the_rate_that_helped_on_trial_is_taken_unless_the_weights_were_thrown_away(last: float, scale: float) -> None:
+@pytest.mark.parametrize(
+    ("seen", "scale"),
+    [
+        ({"loss_ratio_of_last_step": 1.5}, 0.03),
+        ({"first_reading": 1.0}, 0.03),
+        ({"loss_ratio_of_last_step": 50.0}, 0.1),
+        ({}, 0.1),
+    ],
+)
+def test_the_rate_that_helped_on_trial_is_taken_unless_the_weights_were_thrown_away(
+    seen: dict[str, float], scale: float
+) -> None:
     class Seen:
         kind = "exploding"
         active = False
 
         def judge(self, reading: Reading) -> Alert | None:
-            told = {"rate_that_helps": 0.03, "loss_ratio_of_last_step": last}
+            told = {"rate_that_helps": 0.03, **seen}
             found = Alert("exploding", "critical", 4, (), "", told, "learning rate too high", "")
             return found if reading.step == 4 else None
 
