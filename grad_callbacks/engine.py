@@ -143,6 +143,15 @@ class Engine:
         """Bytes that snapshots, and batches kept for trials, take at the moment."""
         return self._care.nbytes if self._care is not None else 0
 
+    def before_backward(self, loss: Tensor) -> None:
+        """Learn the order of the layers from the loss, and prepare its backward pass.
+
+        Only a remedy that works in the backward pass itself needs this call (``MaskUndefined``).
+        """
+        self.gauge.look_at(loss)
+        if self.prescription is not None:
+            self.prescription.before_backward(loss)
+
     def before_step(
         self,
         step: int | None = None,

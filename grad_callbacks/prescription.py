@@ -40,7 +40,8 @@ Plan = Mapping[str, Sequence[Any]]
 # wrong from the first step on is initialised again. No remedy that acts on gradients brings back a vanishing one.
 _ANEW = ["Reinitialize", "ClipNorm", "Rollback", {"ReduceLR": 0.3}]
 FULL: Plan = {
-    "nonfinite": ["SkipStep", "Rollback"],
+    "nonfinite": ["SkipStep", "MaskUndefined", "Rollback"],
+    "nonfinite: undefined operation": ["MaskUndefined", "SkipStep"],  # no other weights make it defined
     "nonfinite: weights too large": ["Reinitialize", "SkipStep", "Rollback"],
     "nonfinite: unscaled residual branches": ["Reinitialize", "SkipStep", "Rollback"],
     "nonfinite: 16-bit overflow": ["Reinitialize", "SkipStep", "Rollback"],
@@ -281,6 +282,13 @@ class Prescription:
         release = getattr(remedy, "release", None)
         if release is not None and release(step):
             treatment.made.detail["withdrawn_at"] = step.reading.step
+
+    def before_backward(self, loss: Tensor) -> None:
+        """Let the remedies that work in the backward pass prepare for that of ``loss``."""
+        for _, remedy in self._each():
+            prepare = getattr(remedy, "before_backward", None)
+            if prepare is not None and not isinstance(remedy, self.left_out):
+                prepare(loss)
 
     def act(self, step: OptimizerStep) -> dict[tuple[Kind, str], bool | Tensor]:
         """Let every remedy that is on act on ``step``.

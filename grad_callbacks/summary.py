@@ -103,7 +103,9 @@ def _how(intervention: Intervention) -> str:
 def _helped(
     outcome: Outcome, interventions: Sequence[Intervention], still_wrong: Sequence[Kind], loss: LossTrack
 ) -> str:
-    if outcome == "repaired":
+    if outcome == "repaired" and still_wrong:
+        verdict = "Yes. Gradients are still large, and clipping keeps that from the weights"
+    elif outcome == "repaired":
         verdict = "Yes. Gradients are calm at the end"
     elif still_wrong:
         verdict = f"{'No. ' if interventions else ''}Gradients are still {' and '.join(still_wrong)} at the end"

@@ -197,13 +197,13 @@ class GradientMonitor(Callback):
             self._batch = self._replaying.batch(batch, batch_idx)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Note the loss, and learn the order of the layers from the first ones."""
+        """Note the loss, learn the order of the layers from the first ones, and prepare the backward pass."""
         if self._has_stepped:
             self._has_stepped = False
             self._losses.clear()
         self._losses.append(loss.detach())
         for engine in self._engines.values():
-            engine.gauge.look_at(loss)
+            engine.before_backward(loss)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer

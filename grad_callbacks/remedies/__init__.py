@@ -8,6 +8,7 @@ from grad_callbacks.remedies.base import Remedy
 from grad_callbacks.remedies.clip_norm import ClipNorm
 from grad_callbacks.remedies.clip_value import ClipValue
 from grad_callbacks.remedies.floor_norm import FloorNorm
+from grad_callbacks.remedies.mask_undefined import MaskUndefined
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.reduce_lr import ReduceLR
 from grad_callbacks.remedies.reinitialize import Reinitialize
@@ -26,6 +27,7 @@ REMEDIES: dict[str, type[Remedy]] = {
     "ReduceLR": ReduceLR,
     "Warmup": Warmup,
     "SkipStep": SkipStep,
+    "MaskUndefined": MaskUndefined,
     "Rollback": Rollback,
     "Reinitialize": Reinitialize,
 }
@@ -40,6 +42,7 @@ __all__ = [
     "ClipNorm",
     "ClipValue",
     "FloorNorm",
+    "MaskUndefined",
     "OptimizerStep",
     "ReduceLR",
     "Reinitialize",

@@ -10,6 +10,9 @@ from torch import Tensor
 from grad_callbacks.checks import positive
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 
+LASTING = 0.5  # of the run's usual norm
+SINGLE = 2.0  # the same after a single bad batch
+
 
 class ClipNorm:
     """Rescales all gradients together so that their global norm is at most ``max_norm``.
@@ -21,7 +24,8 @@ class ClipNorm:
     Args:
         max_norm: The threshold, in the gradients' own scale. By default half of the run's usual norm as the
             alert reports it, the lower end of what Pascanu et al. (sec. 3.2) advise: half to ten times the
-            average norm.
+            average norm. If a batch was to blame that stands out from its neighbours it is twice the usual norm: other
+            batches have done nothing wrong.
 
     Raises:
         ValueError: If ``max_norm`` is not above 0.
@@ -35,7 +39,8 @@ class ClipNorm:
         """Fix the threshold; clip from this step on. Can be switched on once; cannot mend a non-finite gradient."""
         if self._threshold is not None or not step.reading.is_finite:
             return None
-        self._threshold = self.max_norm or 0.5 * evidence.get("reference", step.reading.norm)
+        times = SINGLE if _is_one_batch(step, evidence) else LASTING
+        self._threshold = self.max_norm or times * evidence.get("reference", step.reading.norm)
         return {"max_norm": self._threshold, "norm": step.reading.norm}
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
@@ -54,3 +59,10 @@ class ClipNorm:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._threshold = state["threshold"]
+
+
+def _is_one_batch(step: OptimizerStep, evidence: Mapping[str, float]) -> bool:
+    """True if the diagnosis has looked at the batch, and blames it for a single spike."""
+    alert = step.scene.alert if step.scene is not None else None
+    is_told = any(name.startswith("batch_") for name in evidence)
+    return alert is not None and (alert.severity, alert.cause) == ("warning", "bad batch") and is_told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from grad_callbacks.remedies.scene import Scene
 SOON = 60  # readings within which a second rollback goes further back and lowers the rate in any case
 RAISED = 3.0  # times the rate that was well: it was raised
 RECENT = 10  # steps whose rates are remembered
+NEAR = 2.0  # times the loss of a batch before the last step: the curvature is still like that of the snapshot
 STRIDE = 0.03  # of the weights' norm, a first step that suits most networks
 
 _NOT_THE_RATE = ("bad batch", "undefined operation", "16-bit overflow")
@@ -95,8 +97,10 @@ class Rollback:
             limit *= STRIDE / evidence["displacement"]
         elif evidence.get("moved", 0.0) > STRIDE / self.factor:  # what an adaptive optimizer's first steps have done
             limit *= STRIDE / evidence["moved"]
+        elif self._ceiling is None:
+            limit *= min(self.factor, _share_that_helps(evidence))
         else:
-            limit *= self.factor if self._ceiling is None else self.factor**0.5  # by smaller steps from there
+            limit *= self.factor**0.5  # by smaller steps from there
         self._ceiling = max(limit, self.floor * now)
         self._keep_below(step)
 
@@ -139,3 +143,9 @@ class Rollback:
         self._ceiling, self._rates = state["ceiling"], list(state["rates"])
         self._done, self._last, self._skip_next = state["done"], list(state["last"]), state["skip_next"]
         self._finite = state["finite"]
+
+
+def _share_that_helps(evidence: Mapping[str, float]) -> float:
+    """Share of the rate at which the diagnosis saw the batch's loss fall; 1 if a step has thrown the weights away."""
+    is_near = "first_reading" in evidence or evidence.get("loss_ratio_of_last_step", math.inf) < NEAR
+    return evidence.get("rate_that_helps", 1.0) if is_near else 1.0

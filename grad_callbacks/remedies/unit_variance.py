@@ -28,7 +28,7 @@ CENTRED = ("Sigmoid", "Hardsigmoid", "Softplus")  # activations whose outputs ar
 LARGEST = 2048  # shorter side of a matrix beyond which it is not made orthogonal: that takes its cube of operations
 SMALL_INPUTS = 0.3  # of Xavier's: a plain recurrence forgets by its tanh, which is linear for small states
 OUTPUT = 1.0  # size of the last layer's output
-GENTLE = 0.3  # the same behind centred activations, whose weights are large
+GENTLE = 0.05  # the same behind activations that are all positive: their mean makes the head's curvature large
 
 _RNN = (nn.RNNBase, nn.RNNCellBase)
 _CONV = nn.modules.conv._ConvNd

@@ -117,7 +117,9 @@ def test_outcomes_are_kept_whole(tmp_path: Path) -> None:
 
 def test_every_guard_is_a_treatment_and_a_guard_without_its_alert_changes_nothing() -> None:
     treatments = all_treatments(ROOT / "conf")
-    assert {"full", "clip_norm", "skip_step", RANDOM, "zclip", "autoclip", "lightning_clip_1"} <= set(treatments)
+    assert {"full", "clip_norm", "skip_step", RANDOM, "zclip", "autoclip", "lightning_clip_1", "without_fault"} <= set(
+        treatments
+    )
     assert not {"none", "monitor"} & set(treatments)
     may_act = {name for name, treatment in treatments.items() if treatment.may_act(["vanishing"])}
     assert {"full", "clip_value", "floor_norm", RANDOM, "zclip", "clip_norm_from_start"} <= may_act

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from grad_callbacks import Engine
+from grad_callbacks import Alert, Engine, Reading
 from grad_callbacks.remedies.learning_rate import LearningRate
 from grad_callbacks.remedies.rate_cut import RateCut
 from tests.helpers import SGD, mlp
@@ -80,8 +80,6 @@ def test_a_late_warm_up_begins_again_and_rises_to_the_users_rate() -> None:
             self.count = 0
 
         def judge(self, reading: object) -> object:
-            from grad_callbacks import Alert
-
             self.count += 1
             return Alert("vanishing", "critical", 20, (), "", {}, "missing warm-up", "") if self.count == 21 else None
 
@@ -111,3 +109,44 @@ def test_a_late_warm_up_begins_again_and_rises_to_the_users_rate() -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights, first, strict=True)), "from the first weights, no step taken"
     assert rates[21:31] == pytest.approx([0.1 * k / 10 for k in range(1, 11)])
     assert rates[31:] == [0.1] * 9
+
+
+@pytest.mark.parametrize(
+    ("seen", "scale"),
+    [
+        ({"loss_ratio_of_last_step": 1.5}, 0.03),
+        ({"first_reading": 1.0}, 0.03),
+        ({"loss_ratio_of_last_step": 50.0}, 0.1),
+        ({}, 0.1),
+    ],
+)
+def test_the_rate_that_helped_on_trial_is_taken_unless_the_weights_were_thrown_away(
+    seen: dict[str, float], scale: float
+) -> None:
+    class Seen:
+        kind = "exploding"
+        active = False
+
+        def judge(self, reading: Reading) -> Alert | None:
+            told = {"rate_that_helps": 0.03, **seen}
+            found = Alert("exploding", "critical", 4, (), "", told, "learning rate too high", "")
+            return found if reading.step == 4 else None
+
+        def state_dict(self) -> dict[str, int]:
+            return {}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            pass
+
+    model = mlp(4, 8, 2)
+    plan = {"exploding": ["Rollback"]}
+    engine = Engine(model, SGD(model.parameters(), lr=0.1), rules=[Seen()], prescription=plan, diagnose=False)
+    for step in range(8):
+        inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        engine.optimizer.zero_grad()
+        nn.functional.mse_loss(model(inputs), inputs[:, :2]).backward()
+        engine.before_step()
+        engine.optimizer.step()
+    engine.close()
+    [made] = engine.record.interventions
+    assert made.detail["lr_scale"] == pytest.approx(scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,3 +82,12 @@ def test_without_a_batch_the_weights_are_orthogonal() -> None:
     assert initialise(model, "lsuv", None) == {"scheme": "lsuv", "measured": False}
     weight = model[0].weight
     torch.testing.assert_close(weight @ weight.T, torch.eye(8), rtol=0, atol=1e-5)
+
+
+def test_a_head_behind_sigmoids_starts_small_since_their_mean_makes_it_steep() -> None:
+    torch.manual_seed(0)
+    model = mlp(8, 16, 16, 16, 4, activation=nn.Sigmoid)
+    inputs = torch.randn(64, 8)
+    assert initialise(model, "lsuv", lambda: model(inputs).square().mean()) is not None
+    outputs = model(inputs).detach()
+    assert float((outputs - outputs.mean(0)).square().mean().sqrt()) == pytest.approx(0.05, rel=1e-3)

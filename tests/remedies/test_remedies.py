@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from grad_callbacks import ClipNorm, ClipValue, ReduceLR, Remedy, SkipStep
+from grad_callbacks import Alert, ClipNorm, ClipValue, ReduceLR, Remedy, Scene, SkipStep
+from grad_callbacks.alerts import Severity
 from grad_callbacks.remedies import REMEDIES
 from tests.helpers import mlp, pending
+
+NEED_A_SCENE = ("Rollback", "Reinitialize", "Warmup", "MaskUndefined")
 
 
 def with_gradients(scale: float = 1.0, seed: int = 0) -> nn.Sequential:
@@ -155,7 +158,7 @@ def test_a_wrong_argument_is_named_with_its_value(remedy: type, argument: str, v
         remedy(**{argument: value})
 
 
-@pytest.mark.parametrize("name", [name for name in REMEDIES if name not in ("Rollback", "Reinitialize", "Warmup")])
+@pytest.mark.parametrize("name", [name for name in REMEDIES if name not in NEED_A_SCENE])
 def test_every_remedy_follows_the_protocol_and_resumes(name: str) -> None:
     first, second = REMEDIES[name](), REMEDIES[name]()
     assert isinstance(first, Remedy)
@@ -169,3 +172,22 @@ def test_every_remedy_follows_the_protocol_and_resumes(name: str) -> None:
     assert [bool(did) for did in acted] == [True, True]
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert (a.grad is None and b.grad is None) or torch.equal(a.grad, b.grad)
+
+
+@pytest.mark.parametrize(
+    ("severity", "cause", "told", "max_norm"),
+    [
+        ("warning", "bad batch", {"batch_scale_ratio": 30.0}, 6.0),
+        ("warning", "bad batch", {}, 1.5),
+        ("warning", "learning rate too high", {"batch_scale_ratio": 1.0}, 1.5),
+        ("critical", "bad batch", {"batch_scale_ratio": 30.0}, 1.5),
+    ],
+)
+def test_a_bad_batch_is_clipped_and_usual_ones_are_not(
+    severity: Severity, cause: str, told: dict[str, float], max_norm: float
+) -> None:
+    model = with_gradients(10.0)
+    step, remedy = pending(model), ClipNorm()
+    step.scene = Scene(model, alert=Alert("exploding", severity, 0, (), "", told, cause, ""))
+    detail = remedy.engage(step, {"reference": 3.0, **told})
+    assert detail == {"max_norm": max_norm, "norm": step.reading.norm}

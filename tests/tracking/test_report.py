@@ -60,6 +60,11 @@ def test_a_repaired_run_in_five_lines() -> None:
     }
 
 
+def test_a_run_that_goes_on_under_clipping_says_so() -> None:
+    lines = dict(summarise("repaired", [LASTING], [CLIP], history(), ["exploding"], loss(2.0, 0.5)))
+    assert lines["Helped"].startswith("Yes. Gradients are still large, and clipping keeps that from the weights.")
+
+
 def test_what_did_not_help_says_so() -> None:
     still = dict(summarise("unrepaired", [LASTING], [CLIP], history(), ["exploding"], loss(2.0, 9.0)))
     assert still["Helped"].startswith("No. Gradients are still exploding at the end.")

@@ -1,0 +1,181 @@
+"""Go on learning where an operation has no derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grad_callbacks.diagnosis import undisturbed
+from grad_callbacks.gradients.sharding import is_alone
+from grad_callbacks.remedies.optimizer_step import OptimizerStep
+
+MOST = 8  # kinds of operations that are masked in a run: where there are more, it is not the operations
+
+# What adds up over weights or activations is not finite only because what went into it was not. To mask it would take
+# away a weight's whole gradient.
+_SUMS: tuple[str, ...] = (
+    "mm",
+    "mv",
+    "conv",
+    "linear",
+    "attention",
+    "batchnorm",
+    "layernorm",
+    "groupnorm",
+    "rnn",
+    "lstm",
+    "gru",
+    "embed",
+)
+_SUMS += ("compiled",)  # many operations in one
+
+
+class MaskUndefined:
+    """Takes the derivative of an operation for zero where it is not finite, so that the rest of the loss is learned.
+
+    A term of the loss that divides by zero, or takes the root or the log of zero, makes the whole gradient NaN in every
+    batch, and skipping would mean to learn nothing any more. The operations to blame are found by running the batch
+    again; from the next step on what is not finite in their derivatives is zero. All finite numbers stay the same to
+    the bit, and the loss stays what it is, NaN perhaps. The alert's step is skipped, and so is any step that is not
+    finite in spite of the mask.
+
+    It is not switched on if numbers are not finite where weights and activations meet: then the trouble came with the
+    forward pass, and there is nothing left to learn from.
+    Reference: Bolte & Pauwels 2020, "A mathematical model for automatic differentiation in machine learning": what is
+    taken for a derivative where there is none is a convention, such as zero for a ReLU at 0.
+
+    Attributes:
+        operations: Names of autograd's nodes that are masked, such as ``"SqrtBackward0"``.
+    """
+
+    def __init__(self) -> None:
+        self.operations: list[str] = []
+        self._skip_this = False
+        self._masked: list[Tensor] = []  # of the backward passes since the last step
+
+    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+        """Find the operations and mask them from the next step on; None if that would not make the gradient finite."""
+        scene = step.scene
+        if scene is None or step.reading.is_finite or step.layers.sharding is not None:
+            return None
+        found = _agreed(undefined_operations(scene.model, scene.batch.replay))
+        new = [name for name in found or () if name not in self.operations]
+        if not new or len(self.operations) + len(new) > MOST:
+            return None
+        self.operations += new
+        self._skip_this = not step.is_taken
+        return {"operations": ", ".join(self.operations), "nonfinite_parameters": step.reading.nonfinite}
+
+    def before_backward(self, loss: Tensor) -> None:
+        """Put the masks into the graph of a loss."""
+        if self.operations:
+            for node in _nodes(loss):
+                if node.name() in self.operations:
+                    node.register_hook(partial(_mask, self._masked))
+
+    def act(self, step: OptimizerStep) -> bool | Tensor:
+        """Skip the alert's step, and what is not finite in spite of the masks; tell whether anything was done."""
+        masked, self._masked = self._masked, []
+        if self._skip_this:
+            self._skip_this = False
+            step.skip()
+            return True
+        if not self.operations:
+            return False
+        acted = step.skip_if_nonfinite()
+        for flag in masked:
+            acted = acted | flag.to(acted.device, non_blocking=True)
+        return acted
+
+    def release(self, step: OptimizerStep) -> bool:
+        """Mask nothing any more; an alert switches it on again."""
+        was_on, self.operations = bool(self.operations), []
+        return was_on
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is masked."""
+        return {"operations": list(self.operations), "skip_this": self._skip_this}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.operations, self._skip_this = list(state["operations"]), state["skip_this"]
+
+
+def undefined_operations(model: nn.Module, replay: Callable[[], Tensor] | None) -> list[str] | None:
+    """Run a batch again and name the operations whose derivative is not finite, though what came to them was.
+
+    Leaves no trace.
+
+    Args:
+        model: The model.
+        replay: Computes the loss of the batch.
+
+    Returns:
+        The names of autograd's nodes, an empty list if all is finite; None if masking them would not do.
+    """
+    if replay is None:
+        return None
+    names: dict[str, None] = {}
+    try:
+        with undisturbed(model):
+            loss = replay()
+            for node in _nodes(loss):
+                node.register_hook(partial(_look, names, node.name()))
+            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    except Exception:  # the user's code
+        return None
+    known = [gradient for gradient in gradients if gradient is not None]
+    is_learning = any(bool(gradient.any()) for gradient in known)
+    if not is_learning or any(part in name.lower() for name in names for part in _SUMS):
+        return None
+    return list(names)
+
+
+def _agreed(found: list[str] | None) -> list[str] | None:
+    """What all processes have found together: each has seen a batch of its own. None if one of them gives up."""
+    if is_alone():
+        return found
+    each: list[list[str] | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(each, found)
+    if any(names is None for names in each):
+        return None
+    return sorted({name for names in each for name in names or ()})
+
+
+def _nodes(loss: Tensor) -> Iterator[Any]:
+    """Walk over the operations in the graph of a loss, each once; its leaves outlive the graph, and so would hooks."""
+    waiting: list[Any] = [loss.grad_fn]
+    seen: set[Any] = {None}
+    while waiting:
+        node = waiting.pop()
+        if node not in seen and node.next_functions:
+            seen.add(node)
+            yield node
+            waiting += [following for following, _ in node.next_functions]
+
+
+def _mask(masked: list[Tensor], grad_inputs: tuple[Any, ...], grad_outputs: object) -> tuple[Any, ...]:
+    """Replace what is not finite by zero, and note whether there was any, without waiting for the device."""
+    kept = []
+    for gradient in grad_inputs:
+        if not isinstance(gradient, Tensor) or gradient.layout is not torch.strided:
+            kept.append(gradient)
+            continue
+        is_good = torch.isfinite(gradient)
+        masked.append(~is_good.all())
+        kept.append(gradient.where(is_good, torch.zeros_like(gradient)))
+    return tuple(kept)
+
+
+def _look(names: dict[str, None], name: str, grad_inputs: tuple[Any, ...], grad_outputs: object) -> tuple[Any, ...]:
+    """Mask a node's derivative, and note its name if that has changed anything."""
+    flags: list[Tensor] = []
+    kept = _mask(flags, grad_inputs, grad_outputs)
+    if any(flags):
+        names[name] = None
+    return kept

@@ -1,0 +1,51 @@
+"""An operation that is undefined on one process only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from grad_callbacks import Batch, Engine
+from tests.helpers import SGD, mlp
+
+
+def _train(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = DistributedDataParallel(mlp(4, 8, 2))
+    engine = Engine(model, SGD(model.parameters(), lr=0.05), prescription="full")
+    for step in range(40):
+        inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(2 * step + rank))
+        is_bad = rank == 1 and step >= 20
+
+        def loss_of(outputs: Tensor, inputs: Tensor = inputs, is_bad: bool = is_bad) -> Tensor:
+            error = (outputs - inputs[:, :2]).square().mean()
+            return error + (outputs - outputs.detach()).square().sum().sqrt() if is_bad else error
+
+        loss = loss_of(model(inputs))
+        engine.optimizer.zero_grad()
+        engine.before_backward(loss)
+        loss.backward()
+        batch = Batch(inputs, step, lambda inputs=inputs, of=loss_of: of(model.module(inputs)))  # type: ignore[misc]
+        engine.before_step(loss=loss, batch=batch)
+        engine.optimizer.step()
+    engine.close()
+    told = [(made.step, made.remedy, made.detail.get("operations")) for made in engine.record.interventions]
+    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).tolist()
+    Path(folder, f"{rank}.json").write_text(json.dumps({"told": told, "weights": weights, "loss": float(loss)}))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_both_processes_mask_alike_and_go_on_learning(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_train, (str(tmp_path),), 2)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first["told"] == second["told"] == [[20, "SkipStep", None], [20, "MaskUndefined", "SqrtBackward0"]]
+    assert first["weights"] == second["weights"]
+    assert first["loss"] < 1.0
