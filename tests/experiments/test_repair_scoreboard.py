@@ -67,7 +67,7 @@ def test_a_run_is_repaired_from_0_95_of_the_reference_on() -> None:
 )
 def test_what_a_healthy_run_has_is_told_by_the_run_without_its_fault(twins: list[float], level: float) -> None:
     unguarded = [Outcome("healthy", seed, "unguarded", 0.8) for seed in range(3)]
-    faultless = [Outcome("nan", seed, "faultless", quality) for seed, quality in enumerate(twins)]
+    faultless = [Outcome("nan", seed, "without_fault", quality) for seed, quality in enumerate(twins)]
     assert level_of(SCENARIOS["nan"], unguarded, faultless) == level
     assert level_of(SCENARIOS["sigmoid"], unguarded, faultless) == 0.8
 

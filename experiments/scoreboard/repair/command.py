@@ -65,8 +65,9 @@ def repair(
     labelled = label_runs(choice.needed, {run: outcome.quality for run, outcome in unguarded.items()})
     wanted = {"failing": choice.seeds, "healthy": choice.seeds[:1], "unsettled": []}
     runs = [run for run, label in labelled.labels.items() if run[0] in choice.scenarios and run[1] in wanted[label]]
-    acting = {run: [t for t in treatments.values() if t.may_act(unguarded[run].alerted)] for run in runs}
     injected = [run for run in runs if choice.scenarios[run[0]].has_fault]
+    acting = {run: [t for t in treatments.values() if t != FAULTLESS or run in injected] for run in runs}
+    acting = {run: [t for t in those if t.may_act(unguarded[run].alerted)] for run, those in acting.items()}
     trained += _train(console, "faultless", [shelf.job(run, [FAULTLESS]) for run in injected], workers, choice.conf)
     faultless = [outcome for run in injected if (outcome := shelf.outcome(run, FAULTLESS)) is not None]
     trained += _train(

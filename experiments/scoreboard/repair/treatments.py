@@ -107,19 +107,19 @@ def all_treatments(conf: Path) -> dict[str, Treatment]:
         Treatment("clip_norm_from_start", "Clips at a norm of 1 from the first step on.", {**GUARD, **from_start}),
         Treatment(RANDOM, lot, GUARD),
         Treatment("lightning_clip_1", "Lightning's gradient_clip_val=1.", changes=clipping),
-        Treatment("without_fault", WITHOUT_FAULT, changes={"fault": None}),
+        FAULTLESS,
         *(Treatment(name, inspect.getdoc(cls) or "", published=name) for name, cls in PUBLISHED.items()),
     ]
     return {treatment.name: treatment for treatment in found}
 
 
-WITHOUT_FAULT = (
-    "Nobody breaks the run: what a remedy can reach within its steps. A run that is broken by its own settings, not by "
-    "a callback, stays as it is."
-)
 GUARD = {"_target_": "grad_callbacks.GradientGuard"}
 WATCHED = Treatment(UNGUARDED, "Nothing is done; a monitor watches.", {"_target_": "grad_callbacks.GradientMonitor"})
-FAULTLESS = Treatment("faultless", "The fault is not injected, and nothing is done.", changes={"fault": None})
+FAULTLESS = Treatment(
+    "without_fault",
+    "Nobody breaks the run: what a remedy can reach within its steps. A run that its own settings break stays as it is.",
+    changes={"fault": None},
+)
 BARE = Treatment("bare", "Nothing is done, and nobody watches.")
 
 
