@@ -13,6 +13,7 @@ from grad_callbacks.alerts import Alert, Kind
 from grad_callbacks.gradients import Gauge
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.judging import Judges
+from grad_callbacks.loss import LEARNED
 from grad_callbacks.prescription import Prescription
 from grad_callbacks.remedies import CLIPS, FloorNorm, Reinitialize, Rollback, Scene, SkipStep, Snapshots, Warmup
 from grad_callbacks.remedies.buffers import Buffers
@@ -21,7 +22,6 @@ from grad_callbacks.step import StepUnderWay
 from grad_callbacks.surroundings import Surroundings
 from grad_callbacks.trial.contest import Contest
 
-LEARNED = 0.1  # of the loss at the start: more than what a head learns by its bias alone
 EARLY = 200  # readings after which a run that has learned something will not begin again
 
 NO_CARE: dict[str, Any] = {"prescription": None, "snapshots": None}  # the state where nothing is treated

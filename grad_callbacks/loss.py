@@ -13,6 +13,7 @@ from torch import Tensor
 
 FIRST = 10  # losses that tell where the run began
 LEVEL = 5  # losses over which a rule takes a level: a median of 5 passes over two bad batches
+LEARNED = 0.1  # of its size that a loss must have come down: more than what a head learns by its bias alone
 WINDOW = 20  # losses over which the level before the first alert is taken
 
 
@@ -83,9 +84,12 @@ class LossCourse:
 
 
 class LossTrack:
-    """Compares the loss of the last steps with the losses just before the first alert."""
+    """Compares the loss of the last steps with the losses just before the first alert, and with the very first ones."""
 
     def __init__(self) -> None:
+        self._count = 0
+        self._marked_at: int | None = None
+        self._first: list[Tensor | float] = []
         self._earlier: tuple[Tensor | float, ...] = ()  # as they were at the first alert
         self._recent: deque[Tensor | float] = deque(maxlen=WINDOW)
 
@@ -94,7 +98,11 @@ class LossTrack:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if isinstance(loss, Tensor) and loss.numel() == 1:
             # Read only when asked for, since reading waits for the device; a copy, since buffers are used again.
-            self._recent.append(loss.detach().clone())
+            kept = loss.detach().clone()
+            self._recent.append(kept)
+            self._count += 1
+            if len(self._first) < LEVEL:
+                self._first.append(kept)
 
     def mark(self, late: bool = False) -> None:
         """Remember the present level as the one before the first alert.
@@ -104,6 +112,7 @@ class LossTrack:
         """
         losses = tuple(self._recent)
         self._earlier = losses[:-1] if late else losses  # not read yet: reading would wait for the device
+        self._marked_at = self._count
 
     @property
     def before(self) -> float:
@@ -132,12 +141,30 @@ class LossTrack:
             return True  # nothing is known of a loss
         return math.isfinite(self.now) and not self.now > self.ceiling
 
+    @property
+    def is_marked_early(self) -> bool:
+        """True if the first alert came with the first losses, so that the level before it is that of the beginning."""
+        return self._marked_at is not None and self._marked_at < WINDOW
+
+    @property
+    def has_learned(self) -> bool:
+        """True if the loss is well below all of the first ones; also if nothing is known of them."""
+        known = _finite(self._first)
+        return not known or min(known) - self.now > LEARNED * abs(min(known))
+
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""
-        return {"earlier": [float(loss) for loss in self._earlier], "recent": [float(loss) for loss in self._recent]}
+        return {
+            "count": self._count,
+            "marked_at": self._marked_at,
+            "first": [float(loss) for loss in self._first],
+            "earlier": [float(loss) for loss in self._earlier],
+            "recent": [float(loss) for loss in self._recent],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
+        self._count, self._marked_at, self._first = state["count"], state["marked_at"], list(state["first"])
         self._earlier = tuple(state["earlier"])
         self._recent = deque(state["recent"], maxlen=WINDOW)
 

@@ -8,10 +8,9 @@ from typing import Any
 import pandas as pd
 
 from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
-from grad_callbacks.beginning import Beginning
 from grad_callbacks.gradients import History
 from grad_callbacks.interventions import Intervention
-from grad_callbacks.loss import WINDOW, LossTrack
+from grad_callbacks.loss import LossTrack
 from grad_callbacks.remedies import CLIPS
 from grad_callbacks.report import write_report
 from grad_callbacks.summary import summarise
@@ -26,7 +25,6 @@ class Record:
         interventions: All interventions so far, in order.
         trials: What came of trying out remedies, in order.
         losses: The training loss of each optimizer, as far as it was told.
-        beginnings: Where it began.
         active: For each optimizer the kinds of trouble that were there at its last reading.
     """
 
@@ -35,7 +33,6 @@ class Record:
         self.interventions: list[Intervention] = []
         self.trials: list[TrialResult] = []
         self.losses: dict[int, LossTrack] = {}
-        self.beginnings: dict[int, Beginning] = {}
         self.readings = History()
         self.active: dict[int, list[Kind]] = {}
 
@@ -47,11 +44,8 @@ class Record:
     @property
     def loss(self) -> LossTrack:
         """The loss of the optimizer with the first alert; where optimizers share one, that of the first."""
-        return self.losses.get(self._whose) or self.losses.get(0) or LossTrack()
-
-    @property
-    def _whose(self) -> int:
-        return self.alerts[0].optimizer if self.alerts else 0
+        whose = self.alerts[0].optimizer if self.alerts else 0
+        return self.losses.get(whose) or self.losses.get(0) or LossTrack()
 
     @property
     def verdict(self) -> Verdict:
@@ -81,12 +75,9 @@ class Record:
     @property
     def _has_learned(self) -> bool:
         """False if something has hindered the learning from the start, and still does by the look of the loss."""
-        beginning = self.beginnings.get(self._whose) or self.beginnings.get(0) or Beginning()
-        is_early = beginning.before_alert is not None and beginning.before_alert < WINDOW
         began_anew = any(made.remedy in ("Reinitialize", "Warmup") for made in self.interventions)
-        if self.verdict == "vanishing" or began_anew or (is_early and self.verdict == "exploding"):
-            return beginning.has_learned(self.loss.now)
-        return True
+        hindered = self.verdict == "vanishing" or (self.verdict == "exploding" and self.loss.is_marked_early)
+        return self.loss.has_learned if hindered or began_anew else True
 
     @property
     def still_wrong(self) -> list[Kind]:
@@ -116,8 +107,11 @@ class Record:
 
     def feed(self, loss: object, optimizer: int = 0) -> None:
         """Note the loss of a step (see :meth:`LossTrack.feed`), after its judgement if that comes in the step."""
-        self.losses.setdefault(optimizer, LossTrack()).feed(loss)
-        self.beginnings.setdefault(optimizer, Beginning()).feed(loss)
+        if optimizer not in self.losses:
+            self.losses[optimizer] = LossTrack()
+            if self.alerts:
+                self.losses[optimizer].mark()
+        self.losses[optimizer].feed(loss)
 
     def add(self, alert: Alert, late: bool = False) -> None:
         """Note an alert; at the first one, also where the loss was.
@@ -129,8 +123,6 @@ class Record:
         if not self.alerts:
             for loss in self.losses.values():
                 loss.mark(late)
-            for index in {alert.optimizer, *self.beginnings}:
-                self.beginnings.setdefault(index, Beginning()).mark()
         self.alerts.append(alert)
         self.readings.mark()
 
@@ -145,7 +137,6 @@ class Record:
             "trials": [result.to_dict() for result in self.trials],
             "history": self.readings.state_dict(),
             "losses": {index: loss.state_dict() for index, loss in self.losses.items()},
-            "beginnings": {index: beginning.state_dict() for index, beginning in self.beginnings.items()},
             "active": {index: list(kinds) for index, kinds in self.active.items()},
         }
 
@@ -158,7 +149,4 @@ class Record:
         self.losses = {index: LossTrack() for index in state["losses"]}
         for index, loss in self.losses.items():
             loss.load_state_dict(state["losses"][index])
-        self.beginnings = {index: Beginning() for index in state["beginnings"]}
-        for index, beginning in self.beginnings.items():
-            beginning.load_state_dict(state["beginnings"][index])
         self.active = {index: list(kinds) for index, kinds in state["active"].items()}

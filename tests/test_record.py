@@ -61,5 +61,5 @@ def test_what_it_knows_of_the_beginning_is_resumed() -> None:
     whole = record_of("vanishing", "Reinitialize", CHANCE)
     resumed = Record()
     resumed.load_state_dict(whole.state_dict())
-    assert resumed.state_dict()["beginnings"] == whole.state_dict()["beginnings"]
+    assert resumed.state_dict()["losses"] == whole.state_dict()["losses"]
     assert resumed.outcome == "unrepaired"

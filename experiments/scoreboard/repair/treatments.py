@@ -117,7 +117,7 @@ GUARD = {"_target_": "grad_callbacks.GradientGuard"}
 WATCHED = Treatment(UNGUARDED, "Nothing is done; a monitor watches.", {"_target_": "grad_callbacks.GradientMonitor"})
 FAULTLESS = Treatment(
     "without_fault",
-    "Nobody breaks the run: what a remedy can reach within its steps. A run that its own settings break stays as it is.",
+    "Nobody breaks the run: what a remedy can reach within its steps. A run broken by its settings stays as it is.",
     changes={"fault": None},
 )
 BARE = Treatment("bare", "Nothing is done, and nobody watches.")
