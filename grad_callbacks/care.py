@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakSet
@@ -14,7 +15,7 @@ from grad_callbacks.gradients import Gauge
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.judging import Judges
 from grad_callbacks.loss import LEARNED
-from grad_callbacks.prescription import Prescription
+from grad_callbacks.prescription import Plan, Prescription
 from grad_callbacks.remedies import CLIPS, FloorNorm, Reinitialize, Rollback, Scene, SkipStep, Snapshots, Warmup
 from grad_callbacks.remedies.buffers import Buffers
 from grad_callbacks.remedies.optimizer_step import can_skip_on_device
@@ -68,19 +69,6 @@ class Care:
         if prescription.skips_nonfinite and any(b.is_floating_point() for b in model.buffers()):
             self._buffers = Buffers(model)
             self._buffers.settle(False)
-
-    @staticmethod
-    def refuse_second(optimizer: torch.optim.Optimizer) -> None:
-        """Stop where another engine treats the optimizer already.
-
-        Raises:
-            ValueError: If one does.
-        """
-        if optimizer in _TREATED:
-            raise ValueError(
-                "another engine with a prescription treats this optimizer already, and they would lower its learning "
-                "rate twice: keep one of them, or use a GradientMonitor for the other"
-            )
 
     @property
     def nbytes(self) -> int:
@@ -213,3 +201,22 @@ class Care:
             self._gauge.motion.readings = 0
         if is_fresh and self.snapshots is not None:
             self.snapshots.begin(number)
+
+
+def prescription_for(
+    optimizer: torch.optim.Optimizer, prescription: Prescription | Plan | str | None
+) -> Prescription | None:
+    """Return the optimizer's own copy of a prescription, or of a plan for one; None for none.
+
+    Raises:
+        ValueError: If it is none of these, or another engine treats the optimizer already.
+    """
+    plan = Prescription(prescription) if isinstance(prescription, Mapping | str) else prescription
+    if plan is not None and not isinstance(plan, Prescription):
+        raise ValueError(f"prescription must be a Prescription, a plan for one, or None, got {prescription!r}")
+    if plan is not None and optimizer in _TREATED:
+        raise ValueError(
+            "another engine with a prescription treats this optimizer already, and they would lower its learning "
+            "rate twice: keep one of them, or use a GradientMonitor for the other"
+        )
+    return copy.deepcopy(plan)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from grad_callbacks.alerts import Alert, Kind
-from grad_callbacks.care import NO_CARE, Care
+from grad_callbacks.care import NO_CARE, Care, prescription_for
 from grad_callbacks.checks import at_least
 from grad_callbacks.diagnosis import Batch, Follower
 from grad_callbacks.gradients import About, Gauge, Reading, StepPlan, arrives_later, replicas_of
@@ -102,12 +102,7 @@ class Engine:
         self.optimizer = unwrapped(optimizer)
         chosen = list(RULES) if rules is None else rules
         self.rules: list[Rule] = [copy.deepcopy(build(rule, RULES, "rule", Rule)) for rule in chosen]
-        plan = Prescription(prescription) if isinstance(prescription, Mapping | str) else prescription
-        if plan is not None and not isinstance(plan, Prescription):
-            raise ValueError(f"prescription must be a Prescription, a plan for one, or None, got {prescription!r}")
-        if plan is not None:
-            Care.refuse_second(self.optimizer)
-        self.prescription = copy.deepcopy(plan)
+        self.prescription = prescription_for(self.optimizer, prescription)
         self.every_n_steps = at_least("every_n_steps", every_n_steps, 1)
         self.record = record or Record()
         self.index = index

@@ -42,20 +42,26 @@ class Arm:
         """Apply it to a step, of a trial or of the run; None if it is no remedy or has nothing to give."""
         if self.place < 0:
             return None
-        entry = go_back(step) if self.goes_back else None
+        entry = _go_back(step) if self.goes_back else None
         made = prescription.answer(alert, step, loss, self.place - 1, self.place, self.key)
         if made is not None and entry is not None:
             made.detail["to_step"] = entry["step"]
         return made
 
 
-def go_back(step: OptimizerStep) -> Mapping[str, Any] | None:
-    """Put the newest healthy snapshot back, and return it; None if there is none."""
-    scene = step.scene
-    entry = scene.snapshots.latest() if scene is not None and scene.snapshots is not None else None
-    if scene is not None and scene.snapshots is not None and entry is not None:
-        scene.snapshots.restore(entry)
-        scene.began_anew = entry
+def can_go_back(step: OptimizerStep) -> bool:
+    """True if there is a healthy snapshot."""
+    return step.scene is not None and step.scene.snapshots is not None and step.scene.snapshots.latest() is not None
+
+
+def _go_back(step: OptimizerStep) -> Mapping[str, Any]:
+    """Put the newest healthy snapshot back, and return it."""
+    assert step.scene is not None
+    assert step.scene.snapshots is not None
+    entry = step.scene.snapshots.latest()
+    assert entry is not None
+    step.scene.snapshots.restore(entry)
+    step.scene.began_anew = entry
     return entry
 
 

@@ -15,9 +15,9 @@ from grad_callbacks.alerts import Alert
 from grad_callbacks.gradients import Gauge, is_alone
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.prescription import Prescription
-from grad_callbacks.remedies import SkipStep
+from grad_callbacks.remedies import Remedy, SkipStep
 from grad_callbacks.step import StepUnderWay
-from grad_callbacks.trial.arm import Arm, play
+from grad_callbacks.trial.arm import Arm, can_go_back, play
 from grad_callbacks.trial.result import NONE, TrialResult, winner_of
 from grad_callbacks.trial.ring import Ring
 from grad_callbacks.trial.settings import FEWEST, Trial
@@ -62,7 +62,7 @@ class Contest:
         self._prescription = prescription
         self._gauge = gauge
         self._settings = settings
-        self.results = results
+        self._results = results
         self._index = index
         self._skips_next = False
 
@@ -92,7 +92,7 @@ class Contest:
         if held is None:
             return self._prescription.answer(alert, step.handle, loss)
         result, arms = held
-        self.results.append(result)
+        self._results.append(result)
         if result.winner == NONE:
             return None
         if not result.winner:
@@ -106,7 +106,7 @@ class Contest:
 
     @property
     def _is_possible(self) -> bool:
-        held = sum(result.optimizer == self._index for result in self.results)
+        held = sum(result.optimizer == self._index for result in self._results)
         replicates = is_alone() or self._gauge.replicas is not None
         is_compiled = any(hasattr(module, "_orig_mod") for module in self._model.modules())
         return held < self._settings.most and replicates and has_twin(self._optimizer) and not is_compiled
@@ -141,22 +141,24 @@ class Contest:
         yield Arm()
         key = self._prescription.list_for(start.alert, start.step.handle)
         names = [NONE]
-        prescribed = []
-        for place, remedy in enumerate(self._prescription.remedies[key]):
-            if not isinstance(remedy, self._prescription.left_out):
-                prescribed.append(Arm(_new_name(type(remedy).__name__, names), key, place))
+        remedies = self._prescription.remedies[key]
+        usable = [place for place, r in enumerate(remedies) if not isinstance(r, self._prescription.left_out)]
+        prescribed = [Arm(_new_name(type(remedies[place]).__name__, names), key, place) for place in usable]
         yield from prescribed
-        scene = start.step.handle.scene
-        if self._settings.from_snapshot and scene is not None and scene.snapshots and scene.snapshots.latest():
+        if self._settings.from_snapshot and can_go_back(start.step.handle):
             for arm in prescribed:
-                remedy = self._prescription.remedies[key][arm.place]
-                if not getattr(remedy, "needs_snapshots", False) and not isinstance(remedy, SkipStep):
+                if not _goes_its_own_way(remedies[arm.place]):
                     yield replace(arm, name=f"{arm.name} from the snapshot", goes_back=True)
         others = self._prescription.others(key)
         if others:
             key, place = random.Random(start.alert.step).choice(others)
             name = type(self._prescription.remedies[key][place]).__name__
             yield Arm(_new_name(f"random: {name}", names), key, place)
+
+
+def _goes_its_own_way(remedy: Remedy) -> bool:
+    """True for a remedy that goes back by itself, or that has nothing to do anywhere but at the step at hand."""
+    return bool(getattr(remedy, "needs_snapshots", False)) or isinstance(remedy, SkipStep)
 
 
 def _new_name(name: str, names: list[str]) -> str:
