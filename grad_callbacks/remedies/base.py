@@ -15,7 +15,8 @@ class Remedy(Protocol):
     """Changes training in answer to an alert.
 
     A remedy of your own is a class with these members; nothing needs to be registered. Each optimizer gets
-    its own copy.
+    its own copy. It may have two more: ``release(step)`` switches it off and says whether that changed anything, and
+    ``before_backward(loss)`` is called with each loss before its backward pass.
     """
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
