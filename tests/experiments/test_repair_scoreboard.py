@@ -60,7 +60,7 @@ def test_a_run_is_repaired_from_0_95_of_the_reference_on() -> None:
     [
         ([0.75, 0.7, 0.76], 0.75),  # the same run without its fault is the closest reference
         ([0.9, 0.88, 0.91], 0.9),
-        ([0.6, 0.65, 0.6], 0.8),  # it fails without the fault too
+        ([0.6, 0.65, 0.6], 0.6),
         ([math.nan, math.nan, 0.7], 0.7),
         ([], 0.8),
     ],
@@ -70,6 +70,17 @@ def test_what_a_healthy_run_has_is_told_by_the_run_without_its_fault(twins: list
     faultless = [Outcome("nan", seed, "without_fault", quality) for seed, quality in enumerate(twins)]
     assert level_of(SCENARIOS["nan"], unguarded, faultless) == level
     assert level_of(SCENARIOS["sigmoid"], unguarded, faultless) == 0.8
+
+
+def test_a_run_that_fails_without_its_fault_too_is_no_case_for_a_remedy() -> None:
+    unguarded = {
+        ("healthy", 0): Outcome("healthy", 0, "unguarded", 0.8),
+        ("nan", 0): Outcome("nan", 0, "unguarded", 0.2),
+    }
+    labels: dict[Any, Any] = {("nan", 0): "failing"}
+    for twin, runs in ((0.7, 1), (0.2, 0)):
+        faultless = [Outcome("nan", 0, "without_fault", twin)]
+        assert len(score("made", [outcome("nan", 0.7)], unguarded, SCENARIOS, labels, faultless).verdicts) == runs
 
 
 def test_quality_is_relative_to_the_reference_and_nothing_if_it_is_not_finite() -> None:

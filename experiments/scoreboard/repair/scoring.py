@@ -95,7 +95,8 @@ def score(
 ) -> Score:
     """Score one treatment.
 
-    Unsettled runs are left out, and so are failing ones that nothing was expected of.
+    Unsettled runs are left out, and so are failing ones that nothing was expected of, and those that fail as well
+    without the fault that was injected into them: there is nothing to repair.
 
     Args:
         treatment: Its name.
@@ -113,6 +114,8 @@ def score(
             continue
         level = level_of(scenario, unguarded.values(), faultless)
         before = unguarded[outcome.run].quality
+        if label == "failing" and before >= FAILS * level:
+            continue
         kind = scenario.kind if label == "failing" else ""
         result = _repair(outcome, level) if kind else _harm(outcome, before)
         verdicts.append(Verdict(outcome, kind, result, _relative(before, level), _relative(outcome.quality, level)))
@@ -122,12 +125,10 @@ def score(
 def level_of(scenario: Scenario, unguarded: Iterable[Outcome], faultless: Iterable[Outcome] = ()) -> float:
     """The quality that a healthy run of a scenario has: the median over the seeds.
 
-    That is its reference's, or where a fault was injected that of the same run without it. Where that run fails too,
-    measured by the reference, the fault is not all that is wrong with it, and the reference counts.
+    That is its reference's, or where a fault was injected that of the same run without it: no remedy can do more within
+    the run's steps than undo the fault.
     """
-    level = median(_qualities(unguarded, scenario.reference))
-    twins = _qualities(faultless, scenario.name)
-    return median(twins) if twins and median(twins) >= FAILS * level else level
+    return median(_qualities(faultless, scenario.name) or _qualities(unguarded, scenario.reference))
 
 
 def _qualities(outcomes: Iterable[Outcome], name: str) -> list[float]:
