@@ -15,11 +15,12 @@ from grad_callbacks.gradients import Layers
 from grad_callbacks.gradients.norms import l2_norms
 from grad_callbacks.gradients.sharding import is_first_process, sum_over_processes
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
+from grad_callbacks.remedies.switched import Switched
 
 log = logging.getLogger("grad_callbacks")
 
 
-class AGC:
+class AGC(Switched):
     """Rescales the gradient of each output unit so that its norm is at most ``ratio`` times that of its weights.
 
     A unit is a row of a weight, all that its first dimension counts; of a bias or another vector it is the whole.
@@ -43,7 +44,7 @@ class AGC:
 
     def __init__(self, ratio: float = 0.01, least: float = 1e-3) -> None:
         self.ratio, self.least = positive("ratio", ratio), positive("least", least)
-        self._engaged = False
+        super().__init__()
         self._has_told = False
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
@@ -77,19 +78,6 @@ class AGC:
             factor = torch.clamp(bound / of_gradient, max=1.0)  # a gradient of zero: of infinity
             factors.append(factor.where(torch.isfinite(of_gradient), torch.ones_like(factor)))
         return factors
-
-    def release(self, step: OptimizerStep) -> bool:
-        """Stop clipping; an alert switches it on again."""
-        was_on, self._engaged = self._engaged, False
-        return was_on
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return whether it is switched on."""
-        return {"engaged": self._engaged}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-        self._engaged = state["engaged"]
 
 
 def _row_norms(tensor: Tensor) -> Tensor:

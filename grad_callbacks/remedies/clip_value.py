@@ -9,9 +9,10 @@ from torch import Tensor
 
 from grad_callbacks.checks import positive
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
+from grad_callbacks.remedies.switched import Switched
 
 
-class ClipValue:
+class ClipValue(Switched):
     """Clamps every gradient entry to ``[-max_value, max_value]``.
 
     It turns the gradient's direction, and it keeps large entries down only: small ones stay as small as they
@@ -27,7 +28,7 @@ class ClipValue:
 
     def __init__(self, max_value: float = 1.0) -> None:
         self.max_value = positive("max_value", max_value)
-        self._engaged = False
+        super().__init__()
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
         """Clamp from this step on. Can be switched on once; cannot mend a non-finite gradient."""
@@ -39,16 +40,3 @@ class ClipValue:
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Clamp."""
         return step.limit_values(self.max_value) if self._engaged else False
-
-    def release(self, step: OptimizerStep) -> bool:
-        """Stop clamping; an alert switches it on again."""
-        was_on, self._engaged = self._engaged, False
-        return was_on
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return whether it is switched on."""
-        return {"engaged": self._engaged}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-        self._engaged = state["engaged"]

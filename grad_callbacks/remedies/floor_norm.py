@@ -13,9 +13,10 @@ from grad_callbacks.checks import fraction, positive
 from grad_callbacks.gradients import Layers
 from grad_callbacks.gradients.transfer import to_device
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
+from grad_callbacks.remedies.switched import Switched
 
 
-class FloorNorm:
+class FloorNorm(Switched):
     """Multiplies the gradients of layers that lag behind, up to ``floor`` times the root mean square of the largest.
 
     This is what clipping to a range is sometimes said to do and does not: keep gradients from getting too small. A
@@ -40,7 +41,7 @@ class FloorNorm:
 
     def __init__(self, floor: float = 0.1, limit: float = 1e4) -> None:
         self.floor, self.limit = fraction("floor", floor), positive("limit", limit)
-        self._engaged = False
+        super().__init__()
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
         """Raise small gradients from this step on. Can be switched on once; cannot mend a non-finite gradient."""
@@ -62,19 +63,6 @@ class FloorNorm:
         each = factors.unbind()
         counts = layers.has_weight & ~layers.is_embedding
         return [each[owner] if counts[owner] else None for owner in layers.owner]
-
-    def release(self, step: OptimizerStep) -> bool:
-        """Stop raising; an alert switches it on again."""
-        was_on, self._engaged = self._engaged, False
-        return was_on
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return whether it is switched on."""
-        return {"engaged": self._engaged}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-        self._engaged = state["engaged"]
 
 
 def _layer_rms(layers: Layers, norms: Tensor) -> Tensor:
