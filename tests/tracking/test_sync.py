@@ -39,7 +39,7 @@ def check(client: MlflowClient, status: str = "FINISHED") -> str:
     assert (run.info.run_name, run.data.tags["team"], run.data.params["lr"]) == ("the name", "blue", "0.1")
     for key in ("loss", "acc"):
         assert steps_of(client, run.info.run_id, key) == list(range(STEPS))
-    assert artifacts_of(client, run.info.run_id) == ["notes/text.txt"]
+    assert artifacts_of(client, run.info.run_id) == ["context/environment.yaml", "notes/text.txt"]
     assert run.info.status == status
     return str(run.info.run_id)
 
