@@ -89,6 +89,18 @@ def test_the_loss_shows_the_order_of_the_layers() -> None:
     assert list(engine.record.history()["layer"]) == ["first", "attention", "attention.out_proj", "last"]
 
 
+def test_a_loss_that_is_told_now_and_then_is_not_lost_in_between() -> None:
+    engine = guarded(plan="full")
+    for step in range(60):
+        inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        loss = nn.functional.mse_loss(engine.model(inputs), inputs[:, :2])
+        engine.optimizer.zero_grad()
+        loss.backward()
+        engine.before_step(loss=loss if step % 20 == 0 else None)
+        engine.optimizer.step()
+    assert not engine.record.alerts
+
+
 def test_two_optimizers_share_a_record() -> None:
     record, model = Record(), mlp(4, 8, 2)
     engines = [Engine(model, SGD(model[i].parameters(), lr=0.1), record=record, index=i) for i in (0, 2)]

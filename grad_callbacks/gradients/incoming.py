@@ -108,5 +108,6 @@ class Incoming:
             moved=moved,
             clip_at=self._about.clip_at,
             loss=float(loss),
+            has_loss=self._about.loss is not None,
             through_time=float(through_time),
         )

@@ -35,6 +35,7 @@ class Reading:
             optimizer's update cannot be foretold from the gradient alone.
         moved: How far the step last measured has moved all weights together, relative to them; NaN before there is one.
         loss: The training loss of the step, averaged over processes; NaN if it is unknown.
+        has_loss: The loss was told, so that NaN is what it is.
         through_time: Gradient of a recurrent layer's input at its early time steps over that at the late ones; NaN
             where it was not measured (see :class:`~grad_callbacks.gradients.through_time.ThroughTime`).
     """
@@ -52,6 +53,7 @@ class Reading:
     displacement: float = math.nan
     moved: float = math.nan
     loss: float = math.nan
+    has_loss: bool = False
     through_time: float = math.nan
 
     @cached_property

@@ -19,8 +19,8 @@ LOST = 10  # losses in a row that are not finite; one or two happen in healthy r
 class NonFinite:
     """Alerts at the first gradient with a NaN or infinite entry.
 
-    A loss that was finite before and is not for 10 readings in a row is alarming too, even if all gradients are finite:
-    where NaN is cut out on its way back (``torch.where``, ``clamp``, ``relu``) nothing is learned any more.
+    A loss that is not finite for 10 readings in a row is alarming too, even if all gradients are finite: where NaN is
+    cut out on its way back (``torch.where``, ``clamp``, ``relu``) nothing is learned any more.
 
     A loss scaler provokes overflows to find its scale, and skips those steps itself. They are alarming only
     when they do not stop.
@@ -36,7 +36,6 @@ class NonFinite:
         self.max_overflows = at_least("max_overflows", max_overflows, 1)
         self._episode = Episode()
         self._overflows = 0
-        self._has_loss = False  # a loss was finite, so one that is NaN is not just unknown
         self._lost = 0  # losses in a row that were not finite
 
     @property
@@ -49,9 +48,8 @@ class NonFinite:
         self._overflows = self._overflows + 1 if reading.overflow else 0
         if reading.overflow and self._overflows <= self.max_overflows:
             return None
-        is_known = math.isfinite(reading.loss)
-        self._has_loss |= is_known
-        self._lost = self._lost + 1 if self._has_loss and not is_known else 0
+        if reading.has_loss:
+            self._lost = 0 if math.isfinite(reading.loss) else self._lost + 1
         if reading.is_finite and not reading.overflow and self._lost < LOST:
             self._episode.calm()
             return None
@@ -92,12 +90,10 @@ class NonFinite:
         return {
             "episode": self._episode.state_dict(),
             "overflows": self._overflows,
-            "has_loss": self._has_loss,
             "lost": self._lost,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._episode.load_state_dict(state["episode"])
-        self._overflows = state["overflows"]
-        self._has_loss, self._lost = state["has_loss"], state["lost"]
+        self._overflows, self._lost = state["overflows"], state["lost"]

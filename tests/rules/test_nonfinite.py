@@ -49,20 +49,24 @@ def test_weights_that_are_lost_already_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "loss", "times", "steps"),
+    ("loss", "is_told", "times", "steps"),
     [
-        (2.0, math.nan, 30, [12]),
-        (2.0, math.inf, 30, [12]),
-        (2.0, math.nan, 9, []),  # it comes back
-        (math.nan, math.nan, 30, []),  # nobody has ever told the loss
+        (math.nan, True, 30, [12]),
+        (math.inf, True, 30, [12]),
+        (math.nan, True, 9, []),  # it comes back
+        (math.nan, False, 30, []),  # nobody tells it at every step
     ],
 )
 def test_a_loss_that_stays_lost_is_told_though_gradients_are_finite(
-    before: float, loss: float, times: int, steps: list[int]
+    loss: float, is_told: bool, times: int, steps: list[int]
 ) -> None:
     rule = NonFinite()
-    losses = [before] * 3 + [loss] * times + [2.0] * 3
-    alerts = [rule.judge(reading(step=step, loss=value)) for step, value in enumerate(losses)]
+    losses = [2.0] * 3 + [loss] * times + [2.0] * 3
+    told = [True] * 3 + [is_told] * times + [True] * 3
+    alerts = [
+        rule.judge(reading(step=step, loss=value, has_loss=known))
+        for step, (value, known) in enumerate(zip(losses, told, strict=True))
+    ]
     assert [alert.step for alert in alerts if alert] == steps
 
 
