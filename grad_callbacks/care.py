@@ -199,6 +199,8 @@ class Care:
         self._judges.begin_anew(beside, is_fresh)
         if beside is None:
             self._gauge.motion.readings = 0
+        if self._buffers is not None and not is_fresh:
+            self._buffers.settle(False)  # those of the snapshot
         if is_fresh and self.snapshots is not None:
             self.snapshots.begin(number)
 
