@@ -45,6 +45,7 @@ class Contest:
 
     Attributes:
         ring: The latest batches.
+        skips_next: The next step will be skipped: the winner has gone back, and its gradients may be of other weights.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Contest:
         self._settings = settings
         self._results = results
         self._index = index
-        self._skips_next = False
+        self.skips_next = False
 
     def note(self, step: StepUnderWay) -> None:
         """Keep the batch of a step that has been judged."""
@@ -72,9 +73,9 @@ class Contest:
             self.ring.add(step.batch)
 
     def skip(self, step: StepUnderWay) -> None:
-        """Skip the first step after going back: its gradients are of other weights."""
-        if self._skips_next:
-            self._skips_next = False
+        """Skip the first step after going back."""
+        if self.skips_next:
+            self.skips_next = False
             step.handle.skip()
 
     def answer(self, alert: Alert, step: StepUnderWay, loss: float) -> Intervention | None:
@@ -99,7 +100,7 @@ class Contest:
             return self._prescription.answer(alert, step.handle, loss)
         arm = arms[result.winner]
         made = arm.engage(self._prescription, alert, step.handle, loss)
-        self._skips_next = arm.goes_back
+        self.skips_next = arm.goes_back
         if made is not None:
             made.detail["trial"] = f"losses: {result.told}"
         return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from grad_callbacks import Batch, ClipNorm, ClipValue, GradientGuard, ReduceLR, Rollback, Trial
+from grad_callbacks import Batch, ClipNorm, ClipValue, Engine, GradientGuard, ReduceLR, Rollback, Trial
 from grad_callbacks.trial.result import winner_of
 from grad_callbacks.trial.ring import Ring
 from tests.helpers import SGD, Regression, batches, fit, mlp, trainer
@@ -194,6 +195,46 @@ def test_its_results_resume(tmp_path: Path) -> None:
     trainer(resumed).fit(Regression(mlp(4, 8, 2)), batches(), ckpt_path=checkpoint, weights_only=True)
     assert resumed.trials == guard.trials
     assert len(guard.trials) == 1
+
+
+@pytest.mark.usefixtures("accelerator")
+def test_a_state_saved_between_going_back_and_the_next_step_goes_on_as_the_run_would_have() -> None:
+    plan = {"exploding": [ReduceLR(0.003)], "nonfinite": ["Rollback"]}
+
+    def make() -> Engine:
+        torch.manual_seed(0)
+        model = mlp(4, 16, 1)
+        return Engine(model, SGD(model.parameters(), lr=0.03, momentum=0.5), prescription=plan, trial=Trial(margin=0.3))
+
+    def go_on(engine: Engine, steps: range) -> None:
+        for step in steps:
+            inputs = torch.randn(32, 4, generator=torch.Generator().manual_seed(step))
+
+            def replay(inputs: Tensor = inputs) -> Tensor:
+                return nn.functional.mse_loss(engine.model(inputs), inputs.sum(1, keepdim=True))
+
+            if step == 40:
+                engine.optimizer.param_groups[0]["lr"] *= 300
+            loss = replay()
+            engine.optimizer.zero_grad()
+            loss.backward()
+            engine.before_step(loss=loss, batch=Batch(inputs, step, replay))
+            engine.optimizer.step()
+
+    whole, resumed = make(), make()
+    go_on(whole, range(42))
+    for one, other in zip(_parts(whole), _parts(resumed), strict=True):
+        other.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert [result.winner for result in resumed.record.trials] == ["ReduceLR from the snapshot"]
+    for engine in (whole, resumed):
+        go_on(engine, range(42, 60))
+    assert same(whole.model, resumed.model)
+
+
+def _parts(engine: Engine) -> list[Any]:
+    """What is saved, in the order of loading; the engine judges its last step before."""
+    engine.settle()
+    return [engine.model, engine.optimizer, engine.record, engine]
 
 
 @pytest.mark.parametrize(("step", "kind"), [(2, Regression), (20, Unrepeatable)])
