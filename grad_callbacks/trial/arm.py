@@ -76,8 +76,8 @@ def play(arm: Arm, start: Start, batches: Sequence[Batch], held_out: Sequence[Ba
         steps: How many steps are taken after the one that raised the alert.
 
     Returns:
-        The training loss of each step, up to the first that is not finite, and at last the score; None for a remedy
-        that has nothing to give.
+        The training loss of each step, up to the first that is not finite, and at last the score, infinite after such
+        a loss; None for a remedy that has nothing to give.
     """
     with staged(start) as stage:
         made = arm.engage(stage.prescription, start.alert, stage.handle, start.loss)
@@ -91,7 +91,7 @@ def play(arm: Arm, start: Start, batches: Sequence[Batch], held_out: Sequence[Ba
         for count, batch in enumerate(islice(cycle(batches), steps)):
             losses.append(_train(stage, start, motion, batch, start.alert.step + 1 + count))
             if not math.isfinite(losses[-1]):
-                break
+                return [*losses, math.inf]
         return [*losses, _score(start, held_out)]
 
 
@@ -99,7 +99,7 @@ def _train(stage: Stage, start: Start, motion: Motion, batch: Batch, number: int
     """Take one step; return its loss."""
     for parameter in start.model.parameters():
         parameter.grad = None
-    loss = _loss(start, batch, backward=True)
+    loss = _loss(start, batch, stage.prescription)
     average_gradients(start.layers.parameters, start.group)
     plan = StepPlan.of(stage.optimizer, stage.rate.effective())
     incoming = Incoming.take(motion, plan, About(number, loss=torch.tensor(loss)))
@@ -124,12 +124,19 @@ def _score(start: Start, held_out: Sequence[Batch]) -> float:
     return score if math.isfinite(score) else math.inf
 
 
-def _loss(start: Start, batch: Batch, backward: bool = False) -> float:
-    """The loss of a batch, averaged over the replicas; NaN where it cannot be computed."""
+def _loss(start: Start, batch: Batch, prescription: Prescription | None = None) -> float:
+    """The loss of a batch, averaged over the replicas; NaN where it cannot be computed.
+
+    Args:
+        start: Where all arms begin.
+        batch: Gives the loss.
+        prescription: Prepares for the backward pass, which follows; None leaves it at the loss.
+    """
     try:
         assert batch.replay is not None
         loss: Tensor = batch.replay()
-        if backward:
+        if prescription is not None:
+            prescription.before_backward(loss)
             loss.backward()  # type: ignore[no-untyped-call]
         value = float(loss.detach())
     except Exception:  # the user's code; the other replicas wait for what follows

@@ -22,7 +22,7 @@ from grad_callbacks import Batch, ClipNorm, ClipValue, Engine, GradientGuard, Re
 from grad_callbacks.trial.result import winner_of
 from grad_callbacks.trial.ring import Ring
 from tests.helpers import SGD, Regression, batches, fit, mlp, trainer
-from tests.trial.faults import Alarm, RaisedRate
+from tests.trial.faults import Alarm, RaisedRate, UndefinedTerm
 
 
 @pytest.fixture
@@ -105,6 +105,18 @@ def test_nothing_of_a_trial_stays_where_none_wins(optimizer: Any, plan: list[str
     assert not guard.interventions
     assert all(len(losses) == 20 for losses in result.losses.values())
     assert same(tried, plain)
+
+
+def test_what_works_in_the_backward_pass_is_tried_too() -> None:
+    torch.manual_seed(0)
+    module = UndefinedTerm(mlp(4, 16, 2), partial(SGD, lr=0.05))
+    guard = GradientGuard({"nonfinite": ["SkipStep", "MaskUndefined"]}, trial=True)
+    fit(module, guard, data=batches(80))
+    [result] = guard.trials
+    assert result.winner == "MaskUndefined"
+    assert result.scores["MaskUndefined"] < 0.9 * result.scores["SkipStep"]
+    assert result.scores["none"] == float("inf")
+    assert guard.interventions[0].remedy == "MaskUndefined"
 
 
 def test_weights_too_large_to_be_copied_for_a_diagnosis_are_spared_too(monkeypatch: pytest.MonkeyPatch) -> None:
