@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 from grad_callbacks import Batch, ClipNorm, ClipValue, Engine, GradientGuard, ReduceLR, Rollback, Trial
 from grad_callbacks.trial.result import winner_of
 from grad_callbacks.trial.ring import Ring
+from grad_callbacks.trial.twin import has_twin, twin_of
 from tests.helpers import SGD, Regression, batches, fit, mlp, trainer
-from tests.trial.faults import Alarm, RaisedRate, UndefinedTerm
+from tests.trial.faults import Alarm, Average, RaisedRate, UndefinedTerm
 
 
 @pytest.fixture
@@ -117,6 +119,46 @@ def test_what_works_in_the_backward_pass_is_tried_too() -> None:
     assert result.scores["MaskUndefined"] < 0.9 * result.scores["SkipStep"]
     assert result.scores["none"] == float("inf")
     assert guard.interventions[0].remedy == "MaskUndefined"
+
+
+def test_what_an_optimizer_keeps_in_attributes_is_spared_too() -> None:
+    guard = GradientGuard({"exploding": ["ReduceLR"]}, rules=[Alarm(50)], trial=True)
+    runs = []
+    for callback in (guard, GradientGuard("observe", rules=[Alarm(50)])):
+        torch.manual_seed(0)
+        module = Regression(mlp(4, 8, 2), partial(Average, lr=0.01))
+        runs.append((module, fit(module, callback, data=batches(80)).optimizers[0]))
+    (module, tried), (_, plain) = runs
+    assert [result.winner for result in guard.trials] == ["none"]
+    assert isinstance(tried, Average)
+    assert isinstance(plain, Average)
+    assert all(torch.equal(one, other) for one, other in zip(tried.ema, plain.ema, strict=True))
+    assert tried.count == plain.count == [80]
+    twin = twin_of(tried, [0.02])
+    assert isinstance(twin, Average)
+    assert all(one is other for one, other in zip(twin.weights, module.parameters(), strict=True))
+    assert twin.param_groups[0]["lr"] == 0.02
+
+
+@pytest.mark.parametrize("kept", [lambda inner: inner, lambda inner: [inner], lambda inner: {"weights": inner}])
+def test_an_optimizer_that_steps_another_has_no_twin(kept: Callable[[torch.optim.Optimizer], Any]) -> None:
+    optimizer = SGD(mlp(4, 2).parameters(), lr=0.1)
+    assert has_twin(optimizer)
+    optimizer.others = kept(SGD(mlp(4, 2).parameters(), lr=0.1))  # type: ignore[attr-defined]
+    assert not has_twin(optimizer)
+
+
+def test_an_optimizer_that_cannot_be_copied_gets_no_trial(caplog: pytest.LogCaptureFixture) -> None:
+    class Locked(SGD):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.lock = threading.Lock()
+
+    guard = GradientGuard({"exploding": ["ClipNorm"]}, rules=[Alarm(50)], trial=True)
+    fit(Regression(mlp(4, 8, 2), partial(Locked, lr=0.01)), guard, data=batches(80))
+    assert [made.remedy for made in guard.interventions] == ["ClipNorm"]
+    assert not guard.trials
+    assert "no trial could be held" in caplog.text
 
 
 def test_weights_too_large_to_be_copied_for_a_diagnosis_are_spared_too(monkeypatch: pytest.MonkeyPatch) -> None:
