@@ -25,7 +25,7 @@ from grad_callbacks.trial.contest import Contest
 
 EARLY = 200  # readings after which a run that has learned something will not begin again
 
-NO_CARE: dict[str, Any] = {"prescription": None, "snapshots": None}  # the state where nothing is treated
+NO_CARE: dict[str, Any] = {"prescription": None, "snapshots": None, "skips_next": False}  # where nothing is treated
 
 _TREATED: WeakSet[torch.optim.Optimizer] = WeakSet()  # by an engine with a prescription
 
@@ -159,13 +159,14 @@ class Care:
         _TREATED.discard(self._optimizer)
 
     def state_dict(self, made: Sequence[Intervention]) -> dict[str, Any]:
-        """Return prescription and snapshots as plain data and tensors.
+        """Return prescription, snapshots and what a trial has left to do, as plain data and tensors.
 
         Args:
             made: The record's interventions for this optimizer.
         """
         snapshots = self.snapshots.state_dict() if self.snapshots is not None else None
-        return {"prescription": self._prescription.state_dict(made), "snapshots": snapshots}
+        skips_next = self._contest is not None and self._contest.skips_next
+        return {"prescription": self._prescription.state_dict(made), "snapshots": snapshots, "skips_next": skips_next}
 
     def load_state_dict(self, state: Mapping[str, Any], made: Sequence[Intervention]) -> None:
         """Continue from :meth:`state_dict`; nothing of a run that was only watched.
@@ -178,6 +179,8 @@ class Care:
             self._prescription.load_state_dict(state["prescription"], made)
         if self.snapshots is not None and state["snapshots"]:
             self.snapshots.load_state_dict(state["snapshots"])
+        if self._contest is not None:
+            self._contest.skips_next = state["skips_next"]
 
     def _set_the_scene(self, step: StepUnderWay) -> Scene:
         judges = self._judges
@@ -199,6 +202,8 @@ class Care:
         self._judges.begin_anew(beside, is_fresh)
         if beside is None:
             self._gauge.motion.readings = 0
+        if self._buffers is not None and not is_fresh:
+            self._buffers.settle(False)  # those of the snapshot
         if is_fresh and self.snapshots is not None:
             self.snapshots.begin(number)
 

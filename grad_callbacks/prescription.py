@@ -14,7 +14,16 @@ from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.sharding import is_first_process
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.loss import LossCourse
-from grad_callbacks.remedies import CLIPS, REMEDIES, OptimizerStep, Reinitialize, Remedy, Rollback, SkipStep
+from grad_callbacks.remedies import (
+    CLIPS,
+    REMEDIES,
+    MaskUndefined,
+    OptimizerStep,
+    Reinitialize,
+    Remedy,
+    Rollback,
+    SkipStep,
+)
 from grad_callbacks.remedies.rollback import RAISED
 from grad_callbacks.spec import build, load_named_states
 from grad_callbacks.treatment import (
@@ -122,7 +131,7 @@ class Prescription:
     @property
     def skips_nonfinite(self) -> bool:
         """True if a non-finite gradient is answered by skipping its step, which suffers no delay."""
-        return any(isinstance(remedy, SkipStep) for remedy in self._of_kind("nonfinite"))
+        return any(isinstance(remedy, (SkipStep, MaskUndefined)) for remedy in self._of_kind("nonfinite"))
 
     @property
     def skips_judged(self) -> bool:

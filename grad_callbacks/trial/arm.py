@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from grad_callbacks.alerts import Alert
 from grad_callbacks.diagnosis import Batch
-from grad_callbacks.gradients import About, Incoming, Motion, StepPlan
+from grad_callbacks.gradients import About, Incoming, StepPlan
+from grad_callbacks.gradients.sharding import sum_over_processes
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.prescription import Prescription
 from grad_callbacks.remedies import OptimizerStep
 from grad_callbacks.trial.result import NONE
 from grad_callbacks.trial.stage import Stage, Start, staged
-from grad_callbacks.trial.together import average_gradients, mean_loss
+from grad_callbacks.trial.together import mean_loss, packed_gradients, take_mean
+
+log = logging.getLogger("grad_callbacks")
 
 
 @dataclass(frozen=True)
@@ -76,62 +82,103 @@ def play(arm: Arm, start: Start, batches: Sequence[Batch], held_out: Sequence[Ba
         steps: How many steps are taken after the one that raised the alert.
 
     Returns:
-        The training loss of each step, up to the first that is not finite, and at last the score; None for a remedy
-        that has nothing to give.
+        The training loss of each step, up to the first that is not finite, and at last the score, infinite after such
+        a loss; None for a remedy that has nothing to give, or that cannot be tried.
     """
     with staged(start) as stage:
-        made = arm.engage(stage.prescription, start.alert, stage.handle, start.loss)
-        if made is None and arm.place >= 0:
+        if stage is None or not _is_engaged(arm, start, stage):
             return None
+        run = _Run(start, stage)
         if arm.goes_back:
             stage.handle.skip()
-        _take(stage, stage.handle, start.step.reading.clip_at)
+        run.take(stage.handle)
         losses: list[float] = []
-        motion = Motion(start.layers)
         for count, batch in enumerate(islice(cycle(batches), steps)):
-            losses.append(_train(stage, start, motion, batch, start.alert.step + 1 + count))
+            losses.append(run.train(batch, start.alert.step + 1 + count))
             if not math.isfinite(losses[-1]):
-                break
-        return [*losses, _score(start, held_out)]
+                return [*losses, math.inf]
+        return [*losses, run.score(held_out)]
 
 
-def _train(stage: Stage, start: Start, motion: Motion, batch: Batch, number: int) -> float:
-    """Take one step; return its loss."""
-    for parameter in start.model.parameters():
-        parameter.grad = None
-    loss = _loss(start, batch, backward=True)
-    average_gradients(start.layers.parameters, start.group)
-    plan = StepPlan.of(stage.optimizer, stage.rate.effective())
-    incoming = Incoming.take(motion, plan, About(number, loss=torch.tensor(loss)))
-    if incoming is not None:
-        _take(stage, OptimizerStep(incoming, stage.optimizer, stage.rate), start.step.reading.clip_at)
-        motion.after_step()
-    return loss
+def _is_engaged(arm: Arm, start: Start, stage: Stage) -> bool:
+    """Apply an arm's remedy, if it has one, to the first step; False if it has nothing to give."""
+    if arm.place < 0:
+        return True
+    return start.attempt(lambda: arm.engage(stage.prescription, start.alert, stage.handle, start.loss)) is not None
 
 
-def _take(stage: Stage, step: OptimizerStep, clip_at: float | None) -> None:
-    stage.prescription.act(step)
-    if clip_at is not None:
-        step.limit_norm(clip_at)
-    step.commit()
-    if not step.is_taken:
-        stage.optimizer.step()
+class _Run:
+    """The steps of an arm.
 
+    What fails on one replica makes its next loss NaN, so that all replicas stop there together.
 
-def _score(start: Start, held_out: Sequence[Batch]) -> float:
-    torch.manual_seed(start.alert.step)
-    score = sum(_loss(start, batch) for batch in held_out) / len(held_out)
-    return score if math.isfinite(score) else math.inf
+    Args:
+        start: Where all arms begin.
+        stage: Where the steps are taken.
+    """
 
+    def __init__(self, start: Start, stage: Stage) -> None:
+        self._start, self._stage = start, stage
+        self._has_failed = False
+        self._packed: Tensor | None = None  # the gradients, to be averaged
 
-def _loss(start: Start, batch: Batch, backward: bool = False) -> float:
-    """The loss of a batch, averaged over the replicas; NaN where it cannot be computed."""
-    try:
-        assert batch.replay is not None
-        loss: Tensor = batch.replay()
-        if backward:
-            loss.backward()  # type: ignore[no-untyped-call]
-        value = float(loss.detach())
-    except Exception:  # the user's code; the other replicas wait for what follows
+    def take(self, step: OptimizerStep) -> None:
+        """Let the remedies act, and take the step."""
+        with self._sheltered():
+            self._stage.prescription.act(step)
+            clip_at = self._start.step.reading.clip_at
+            if clip_at is not None:
+                step.limit_norm(clip_at)
+            step.commit()
+            if not step.is_taken:
+                self._stage.optimizer.step()
+
+    def train(self, batch: Batch, number: int) -> float:
+        """Take one step if the loss is finite; return it."""
+        for parameter in self._start.model.parameters():
+            parameter.grad = None
+        loss = self._loss(batch, is_learned=True)
+        if math.isfinite(loss):
+            group = self._start.group
+            summed = None if self._packed is None else sum_over_processes(self._packed, group)
+            with self._sheltered():
+                if summed is not None:
+                    take_mean(self._start.layers.parameters, summed, dist.get_world_size(group))
+                self._step(About(number, loss=torch.tensor(loss)))
+        return loss
+
+    def score(self, held_out: Sequence[Batch]) -> float:
+        """The mean loss of batches that were not trained on; infinite if it is not finite."""
+        torch.manual_seed(self._start.alert.step)
+        score = sum(self._loss(batch) for batch in held_out) / len(held_out)
+        return score if math.isfinite(score) else math.inf
+
+    def _step(self, about: About) -> None:
+        stage = self._stage
+        plan = StepPlan.of(stage.optimizer, stage.rate.effective())
+        incoming = Incoming.take(stage.motion, plan, about)
+        if incoming is not None:
+            self.take(OptimizerStep(incoming, stage.optimizer, stage.rate))
+            stage.motion.after_step()
+
+    def _loss(self, batch: Batch, is_learned: bool = False) -> float:
+        """The loss of a batch, averaged over the replicas; NaN where it cannot be computed."""
         value = math.nan
-    return mean_loss(value, start.group, start.layers.home)
+        with self._sheltered():
+            assert batch.replay is not None
+            loss: Tensor = batch.replay()
+            if is_learned:
+                self._stage.prescription.before_backward(loss)
+                loss.backward()  # type: ignore[no-untyped-call]
+                if self._start.group is not None:
+                    self._packed = packed_gradients(self._start.layers.parameters)
+            value = float(loss.detach())
+        return mean_loss(math.nan if self._has_failed else value, self._start.group, self._start.layers.home)
+
+    @contextmanager
+    def _sheltered(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # the user's code, or memory; the other replicas wait for what follows
+            log.warning("a remedy has failed in a trial: %s", error)
+            self._has_failed = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from collections.abc import Iterator
@@ -25,8 +24,6 @@ from grad_callbacks.trial.stage import Start, staged
 from grad_callbacks.trial.together import fewest
 from grad_callbacks.trial.twin import has_twin
 
-log = logging.getLogger("grad_callbacks")
-
 HELD_OUT = 4  # every so many batches one that is not trained on
 CHANCE = 0.25  # of the loss: by so much a few batches differ from others
 
@@ -45,6 +42,7 @@ class Contest:
 
     Attributes:
         ring: The latest batches.
+        skips_next: The next step will be skipped: the winner has gone back, and its gradients may be of other weights.
     """
 
     def __init__(
@@ -64,7 +62,7 @@ class Contest:
         self._settings = settings
         self._results = results
         self._index = index
-        self._skips_next = False
+        self.skips_next = False
 
     def note(self, step: StepUnderWay) -> None:
         """Keep the batch of a step that has been judged."""
@@ -72,9 +70,9 @@ class Contest:
             self.ring.add(step.batch)
 
     def skip(self, step: StepUnderWay) -> None:
-        """Skip the first step after going back: its gradients are of other weights."""
-        if self._skips_next:
-            self._skips_next = False
+        """Skip the first step after going back."""
+        if self.skips_next:
+            self.skips_next = False
             step.handle.skip()
 
     def answer(self, alert: Alert, step: StepUnderWay, loss: float) -> Intervention | None:
@@ -88,7 +86,7 @@ class Contest:
         group = self._gauge.replicas
         count = fewest(len(self.ring), group, self._gauge.layers.home)
         start = Start(self._model, self._optimizer, self._gauge.layers, group, self._prescription, step, alert, loss)
-        held = self._try(start, count) if count >= FEWEST and self._is_possible else None
+        held = self._hold(start, count) if count >= FEWEST and self._is_possible else None
         if held is None:
             return self._prescription.answer(alert, step.handle, loss)
         result, arms = held
@@ -99,7 +97,7 @@ class Contest:
             return self._prescription.answer(alert, step.handle, loss)
         arm = arms[result.winner]
         made = arm.engage(self._prescription, alert, step.handle, loss)
-        self._skips_next = arm.goes_back
+        self.skips_next = arm.goes_back
         if made is not None:
             made.detail["trial"] = f"losses: {result.told}"
         return made
@@ -111,15 +109,10 @@ class Contest:
         is_compiled = any(hasattr(module, "_orig_mod") for module in self._model.modules())
         return held < self._settings.most and replicates and has_twin(self._optimizer) and not is_compiled
 
-    def _try(self, start: Start, count: int) -> tuple[TrialResult, dict[str, Arm]] | None:
-        """Hold a trial; None if the prescription has no answer to try, or if something goes wrong with it."""
-        try:
-            return self._hold(start, count) if _is_answered(start) else None
-        except Exception as error:  # memory that does not suffice for a second copy, an optimizer that takes none
-            log.warning("no trial could be held, the prescription decides: %s", error)
+    def _hold(self, start: Start, count: int) -> tuple[TrialResult, dict[str, Arm]] | None:
+        """Hold a trial; None if the prescription has no answer to try, or if nothing can be tried."""
+        if not _is_answered(start):
             return None
-
-    def _hold(self, start: Start, count: int) -> tuple[TrialResult, dict[str, Arm]]:
         batches = self.ring.latest(count)
         held_out = batches[::HELD_OUT]
         trained = [batch for place, batch in enumerate(batches) if place % HELD_OUT]
@@ -131,6 +124,8 @@ class Contest:
             if played is not None:
                 arms[arm.name] = arm
                 *losses[arm.name], scores[arm.name] = played
+        if not scores:
+            return None
         # Only a vanishing gradient harms a run whose loss does not rise.
         bearable = math.nan if start.alert.kind == "vanishing" else start.loss + CHANCE * abs(start.loss)
         winner = winner_of(scores, self._settings.margin, bearable)
@@ -170,4 +165,6 @@ def _new_name(name: str, names: list[str]) -> str:
 def _is_answered(start: Start) -> bool:
     """True if the prescription would answer the alert: what clipping absorbs needs nothing more."""
     with staged(start) as stage:
-        return stage.prescription.answer(start.alert, stage.handle, start.loss) is not None
+        if stage is None:
+            return False
+        return start.attempt(lambda: stage.prescription.answer(start.alert, stage.handle, start.loss)) is not None

@@ -20,17 +20,19 @@ class Trial:
     itself is tried from the newest healthy snapshot too, if there is one. All have the same random numbers and the same
     recent batches, of which every fourth is held out: the mean loss on those decides. What is within ``margin`` of the
     best counts as equally good: none is preferred then, next what the prescription has first, and what goes back only
-    after what does not. A few steps flatter a low learning rate, which quiets the noise (Wu et al. 2018, "Understanding
-    Short-Horizon Bias"); so none wins too if with it, after an exploding or non-finite gradient, the loss is about
-    where it was before. Nothing of a trial stays but its result: the winner is applied to the run as if it had been
-    prescribed alone, from the snapshot if that is where it has won.
+    after what does not. What comes to a loss that is NaN or infinite cannot win, whatever its gradients are; where all
+    do, the prescription decides. A few steps flatter a low learning rate, which quiets the noise (Wu et al. 2018,
+    "Understanding Short-Horizon Bias"); so none wins too if with it, after an exploding or non-finite gradient, the
+    loss is about where it was before. Nothing of a trial stays but its result: the winner is applied to the run as if
+    it had been prescribed alone, from the snapshot if that is where it has won.
 
     What is switched on later, because the winner has not helped, follows the prescription.
 
     The learning rate stays as it is during a trial, and of an accumulated gradient the last batch only is replayed; a
     trial needs memory for a second copy of weights, buffers and optimizer. None is held, and the prescription decides,
     before four batches were seen, also after a resume; without a ``training_step`` that can be replayed (manual
-    optimization); for sharded weights and compiled models; and for optimizers that step others or need a closure.
+    optimization); for sharded weights and compiled models; and for optimizers that step others, need a closure
+    or cannot be copied. What fails on one replica fails on all.
 
     Args:
         steps: Length of a trial.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from grad_callbacks.alerts import Alert
 from grad_callbacks.diagnosis import undisturbed
-from grad_callbacks.gradients import Layers
+from grad_callbacks.gradients import Layers, Motion
 from grad_callbacks.prescription import Prescription
 from grad_callbacks.remedies import OptimizerStep
 from grad_callbacks.remedies.learning_rate import LearningRate
 from grad_callbacks.step import StepUnderWay
+from grad_callbacks.trial.together import Made, attempt
 from grad_callbacks.trial.twin import twin_of
 
 
@@ -45,20 +46,37 @@ class Start:
     alert: Alert
     loss: float
 
+    def attempt(self, action: Callable[[], Made | None]) -> Made | None:
+        """What an action gives; None on all replicas if it fails, or gives nothing, on one of them."""
+        return attempt(action, self.group, self.layers.home)
+
 
 @dataclass(frozen=True)
 class Stage:
-    """Copies of optimizer, learning rate, prescription and step; the model works on copies of its tensors meanwhile."""
+    """Copies of optimizer, learning rate, prescription and step; the model works on copies of its tensors meanwhile.
+
+    ``motion`` measures the steps of the copy.
+    """
 
     optimizer: torch.optim.Optimizer
     rate: LearningRate
     prescription: Prescription
     handle: OptimizerStep
+    motion: Motion
 
 
 @contextmanager
-def staged(start: Start) -> Iterator[Stage]:
-    """Set a stage; afterwards model, gradients, optimizer and random numbers are as they were, to the bit."""
+def staged(start: Start) -> Iterator[Stage | None]:
+    """Set a stage on all replicas, or on none of them if one has no room for it.
+
+    Afterwards model, gradients, optimizer and random numbers are as they were, to the bit.
+    """
+    with ExitStack() as stack:
+        yield start.attempt(lambda: stack.enter_context(_staged(start)))
+
+
+@contextmanager
+def _staged(start: Start) -> Iterator[Stage]:
     handle = start.step.handle
     gradients = [(parameter, parameter.grad) for parameter in start.layers.parameters]
     before = [(parameter, parameter.data_ptr()) for parameter in start.model.parameters()]
@@ -77,7 +95,7 @@ def staged(start: Start) -> Iterator[Stage]:
         assert handle.scene is not None
         snapshots = handle.scene.snapshots
         own.scene = replace(handle.scene, snapshots=None if snapshots is None else snapshots.put_back_into(twin))
-        yield Stage(twin, rate, copy.deepcopy(start.prescription), own)
+        yield Stage(twin, rate, copy.deepcopy(start.prescription), own, Motion(start.layers))
 
 
 @torch.no_grad()

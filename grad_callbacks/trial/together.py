@@ -1,14 +1,23 @@
-"""One step of a trial on replicas: gradients and losses averaged as DistributedDataParallel would."""
+"""A trial on replicas: gradients and losses averaged as DistributedDataParallel would, and failures shared.
+
+What may fail on one replica alone stands apart from what all of them wait for together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from grad_callbacks.gradients.sharding import sum_over_processes
+
+Made = TypeVar("Made")
+
+log = logging.getLogger("grad_callbacks")
 
 
 def fewest(count: int, group: dist.ProcessGroup | None, device: torch.device) -> int:
@@ -29,14 +38,26 @@ def mean_loss(loss: float, group: dist.ProcessGroup | None, device: torch.device
 
 
 @torch.no_grad()
-def average_gradients(parameters: Sequence[Tensor], group: dist.ProcessGroup | None) -> None:
-    """Average the gradients over all replicas, in one collective; one that no replica has stays away."""
-    if group is None:
-        return
-    world = dist.get_world_size(group)
+def packed_gradients(parameters: Sequence[Tensor]) -> Tensor:
+    """All gradients, and which of them are there, in one tensor."""
     given = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     present = torch.tensor([float(p.grad is not None) for p in parameters], device=given[0].device)
-    flat = torch.cat([present, *(gradient.float().flatten() for gradient in given)])
-    present, *summed = torch.split(sum_over_processes(flat, group), [len(given), *(g.numel() for g in given)])
-    for parameter, gradient, is_there in zip(parameters, summed, present.tolist(), strict=True):
-        parameter.grad = (gradient / world).view_as(parameter).to(parameter.dtype) if is_there else None
+    return torch.cat([present, *(gradient.float().flatten() for gradient in given)])
+
+
+@torch.no_grad()
+def take_mean(parameters: Sequence[Tensor], summed: Tensor, count: int) -> None:
+    """Give parameters the mean of ``count`` gradients, packed and added up; one that no replica has stays away."""
+    present, *gradients = torch.split(summed, [len(parameters), *(p.numel() for p in parameters)])
+    for parameter, gradient, is_there in zip(parameters, gradients, present.tolist(), strict=True):
+        parameter.grad = (gradient / count).view_as(parameter).to(parameter.dtype) if is_there else None
+
+
+def attempt(action: Callable[[], Made | None], group: dist.ProcessGroup | None, device: torch.device) -> Made | None:
+    """What an action gives; None on all replicas if it fails, or gives nothing, on one of them."""
+    made = None
+    try:
+        made = action()
+    except Exception as error:  # memory that does not suffice for a second copy, an optimizer that takes none
+        log.warning("no trial could be held, or none of a remedy: %s", error)
+    return made if fewest(int(made is not None), group, device) else None

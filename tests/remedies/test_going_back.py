@@ -42,6 +42,32 @@ def test_going_back_leaves_the_batches_behind_and_skips_the_step() -> None:
     assert all(bool(torch.isfinite(p).all()) for p in engine.model.parameters())
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_going_back_from_a_bad_batch_keeps_the_buffers_that_it_has_put_back(
+    late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grad_callbacks.engine.arrives_later", lambda device: late)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+    engine = Engine(model, optimizer, prescription={"nonfinite": ["Rollback", "SkipStep"]})
+    step = 0
+    while not engine.record.interventions:
+        inputs = torch.randn(16, 4) * (math.nan if step == 60 else 1.0) + step
+        loss = nn.functional.mse_loss(model(inputs), torch.ones(16, 2))
+        optimizer.zero_grad()
+        loss.backward()
+        engine.before_step(loss=loss)
+        optimizer.step()
+        step += 1
+    [made] = engine.record.interventions
+    assert made.remedy == "Rollback"
+    assert engine._care is not None
+    assert engine._care.snapshots is not None
+    entry = engine._care.snapshots.entries[-1]
+    assert entry["step"] == made.detail["to_step"]
+    assert all(torch.equal(buffer, kept) for buffer, kept in zip(model.buffers(), entry["buffers"], strict=True))
+
+
 def test_where_nothing_is_finite_from_there_either_it_is_left_at_that() -> None:
     engine, _ = run({"nonfinite": ["SkipStep", "Rollback"]}, range(60, 1000))
     remedies = [made.remedy for made in engine.record.interventions]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from grad_callbacks import GradientGuard
 from grad_callbacks.remedies.mask_undefined import undefined_operations
-from tests.helpers import Regression, batches, fit, mlp, trainer
+from tests.helpers import SGD, Regression, batches, fit, mlp, trainer
 
 Term = Callable[[Tensor], Tensor]
 
@@ -58,6 +59,18 @@ def test_what_is_left_of_the_loss_is_learned(name: str) -> None:
     [made] = guard.interventions
     assert (made.step, made.remedy, made.detail["operations"]) == (20, "MaskUndefined", operation)
     assert made.detail["steps"] == 100
+    assert sum(module.errors[-10:]) < 0.2 * sum(module.errors[20:30])
+
+
+@pytest.mark.parametrize("make", [partial(SGD, lr=0.1), partial(torch.optim.AdamW, lr=0.01, fused=True)])
+def test_without_skipping_no_weight_is_lost_on_an_accelerator_either(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grad_callbacks.engine.arrives_later", lambda device: True)
+    module, guard = Broken(TERMS["root of zero"][0]), GradientGuard({"nonfinite": ["MaskUndefined"]})
+    module.make_optimizer = make
+    fit(module, guard, data=batches(120))
+    assert [(made.step, made.remedy) for made in guard.interventions] == [(20, "MaskUndefined")]
     assert sum(module.errors[-10:]) < 0.2 * sum(module.errors[20:30])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,11 +19,12 @@ from lightning.pytorch.plugins import MixedPrecision
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from grad_callbacks import Batch, ClipNorm, ClipValue, GradientGuard, ReduceLR, Rollback, Trial
+from grad_callbacks import Batch, ClipNorm, ClipValue, Engine, GradientGuard, ReduceLR, Rollback, Trial
 from grad_callbacks.trial.result import winner_of
 from grad_callbacks.trial.ring import Ring
+from grad_callbacks.trial.twin import has_twin, twin_of
 from tests.helpers import SGD, Regression, batches, fit, mlp, trainer
-from tests.trial.faults import Alarm, RaisedRate
+from tests.trial.faults import Alarm, Average, RaisedRate, UndefinedTerm
 
 
 @pytest.fixture
@@ -104,6 +107,58 @@ def test_nothing_of_a_trial_stays_where_none_wins(optimizer: Any, plan: list[str
     assert not guard.interventions
     assert all(len(losses) == 20 for losses in result.losses.values())
     assert same(tried, plain)
+
+
+def test_what_works_in_the_backward_pass_is_tried_too() -> None:
+    torch.manual_seed(0)
+    module = UndefinedTerm(mlp(4, 16, 2), partial(SGD, lr=0.05))
+    guard = GradientGuard({"nonfinite": ["SkipStep", "MaskUndefined"]}, trial=True)
+    fit(module, guard, data=batches(80))
+    [result] = guard.trials
+    assert result.winner == "MaskUndefined"
+    assert result.scores["MaskUndefined"] < 0.9 * result.scores["SkipStep"]
+    assert result.scores["none"] == float("inf")
+    assert guard.interventions[0].remedy == "MaskUndefined"
+
+
+def test_what_an_optimizer_keeps_in_attributes_is_spared_too() -> None:
+    guard = GradientGuard({"exploding": ["ReduceLR"]}, rules=[Alarm(50)], trial=True)
+    runs = []
+    for callback in (guard, GradientGuard("observe", rules=[Alarm(50)])):
+        torch.manual_seed(0)
+        module = Regression(mlp(4, 8, 2), partial(Average, lr=0.01))
+        runs.append((module, fit(module, callback, data=batches(80)).optimizers[0]))
+    (module, tried), (_, plain) = runs
+    assert [result.winner for result in guard.trials] == ["none"]
+    assert isinstance(tried, Average)
+    assert isinstance(plain, Average)
+    assert all(torch.equal(one, other) for one, other in zip(tried.ema, plain.ema, strict=True))
+    assert tried.count == plain.count == [80]
+    twin = twin_of(tried, [0.02])
+    assert isinstance(twin, Average)
+    assert all(one is other for one, other in zip(twin.weights, module.parameters(), strict=True))
+    assert twin.param_groups[0]["lr"] == 0.02
+
+
+@pytest.mark.parametrize("kept", [lambda inner: inner, lambda inner: [inner], lambda inner: {"weights": inner}])
+def test_an_optimizer_that_steps_another_has_no_twin(kept: Callable[[torch.optim.Optimizer], Any]) -> None:
+    optimizer = SGD(mlp(4, 2).parameters(), lr=0.1)
+    assert has_twin(optimizer)
+    optimizer.others = kept(SGD(mlp(4, 2).parameters(), lr=0.1))  # type: ignore[attr-defined]
+    assert not has_twin(optimizer)
+
+
+def test_an_optimizer_that_cannot_be_copied_gets_no_trial(caplog: pytest.LogCaptureFixture) -> None:
+    class Locked(SGD):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.lock = threading.Lock()
+
+    guard = GradientGuard({"exploding": ["ClipNorm"]}, rules=[Alarm(50)], trial=True)
+    fit(Regression(mlp(4, 8, 2), partial(Locked, lr=0.01)), guard, data=batches(80))
+    assert [made.remedy for made in guard.interventions] == ["ClipNorm"]
+    assert not guard.trials
+    assert "no trial could be held" in caplog.text
 
 
 def test_weights_too_large_to_be_copied_for_a_diagnosis_are_spared_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +249,46 @@ def test_its_results_resume(tmp_path: Path) -> None:
     trainer(resumed).fit(Regression(mlp(4, 8, 2)), batches(), ckpt_path=checkpoint, weights_only=True)
     assert resumed.trials == guard.trials
     assert len(guard.trials) == 1
+
+
+@pytest.mark.usefixtures("accelerator")
+def test_a_state_saved_between_going_back_and_the_next_step_goes_on_as_the_run_would_have() -> None:
+    plan = {"exploding": [ReduceLR(0.003)], "nonfinite": ["Rollback"]}
+
+    def make() -> Engine:
+        torch.manual_seed(0)
+        model = mlp(4, 16, 1)
+        return Engine(model, SGD(model.parameters(), lr=0.03, momentum=0.5), prescription=plan, trial=Trial(margin=0.3))
+
+    def go_on(engine: Engine, steps: range) -> None:
+        for step in steps:
+            inputs = torch.randn(32, 4, generator=torch.Generator().manual_seed(step))
+
+            def replay(inputs: Tensor = inputs) -> Tensor:
+                return nn.functional.mse_loss(engine.model(inputs), inputs.sum(1, keepdim=True))
+
+            if step == 40:
+                engine.optimizer.param_groups[0]["lr"] *= 300
+            loss = replay()
+            engine.optimizer.zero_grad()
+            loss.backward()
+            engine.before_step(loss=loss, batch=Batch(inputs, step, replay))
+            engine.optimizer.step()
+
+    whole, resumed = make(), make()
+    go_on(whole, range(42))
+    for one, other in zip(_parts(whole), _parts(resumed), strict=True):
+        other.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert [result.winner for result in resumed.record.trials] == ["ReduceLR from the snapshot"]
+    for engine in (whole, resumed):
+        go_on(engine, range(42, 60))
+    assert same(whole.model, resumed.model)
+
+
+def _parts(engine: Engine) -> list[Any]:
+    """What is saved, in the order of loading; the engine judges its last step before."""
+    engine.settle()
+    return [engine.model, engine.optimizer, engine.record, engine]
 
 
 @pytest.mark.parametrize(("step", "kind"), [(2, Regression), (20, Unrepeatable)])
