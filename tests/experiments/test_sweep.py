@@ -89,16 +89,16 @@ def test_a_sweep_that_fails_or_is_stopped_says_so_and_is_continued_under_its_par
     assert "2 killed" in again.data.tags["mlflow.note.content"] or "1 killed" in again.data.tags["mlflow.note.content"]
 
 
-def test_four_processes_share_a_fresh_store_and_one_parent(tmp_path: Path) -> None:
+def test_processes_share_a_fresh_store_and_one_parent(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4"]
-    process = multirun(tmp_path, "seed=0,1,2,3", *launcher)
-    assert process.wait(timeout=300) == 0, process.communicate()[1]
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    process = multirun(tmp_path, "seed=0,1", "trainer=steps", "trainer.max_steps=5", *launcher)
+    assert process.wait(timeout=200) == 0, process.communicate()[1]
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     parent, children = family(client)
-    assert set(children) == {"seed=0", "seed=1", "seed=2", "seed=3"}
+    assert set(children) == {"seed=0", "seed=1"}
     assert {run.info.status for run in [parent, *children.values()]} == {"FINISHED"}
-    assert compared(client, parent)["seed"].tolist() == [0, 1, 2, 3]
+    assert compared(client, parent)["seed"].tolist() == [0, 1]
     assert not list((tmp_path / "mlflow-journal").iterdir())
 
 
