@@ -18,8 +18,11 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from grad_callbacks.tracking import JournaledMLFlowLogger, prepare_store, record_sweep, sync
+from grad_callbacks.tracking import JournaledMLFlowLogger, prepare_store, record_sweep
 from grad_callbacks.tracking.compare import SWEPT
+from grad_callbacks.tracking.journal import Journal, journals
+from grad_callbacks.tracking.masking import mask_address
+from grad_callbacks.tracking.sync import sync_journal
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class ParentRun(Callback):
     def __init__(self) -> None:
         self._logger: JournaledMLFlowLogger | None = None
         self._uri = ""
+        self._run_id = ""  # of the parent, as its jobs know it
         self._failed = Path()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -55,15 +59,15 @@ class ParentRun(Callback):
         logger = instantiate(config.logger, run_name=" ".join(swept)[:250] or note.parent.name, run_id=known)
         if not isinstance(logger, JournaledMLFlowLogger):
             return
-        self._logger = logger
-        logger.experiment.set_tag(str(logger.run_id), "sweep.overrides", " ".join([*swept, *fixed]))
+        self._logger, self._run_id = logger, str(logger.run_id)
+        logger.experiment.set_tag(self._run_id, "sweep.overrides", " ".join([*swept, *fixed]))
         names = [_name(override) for override in swept]
         told = " ".join(_tag(name) for name in names if name not in _COMPARED_ANYWAY)
-        logger.experiment.set_tag(str(logger.run_id), SWEPT, told)
+        logger.experiment.set_tag(self._run_id, SWEPT, told)
         atexit.register(self._end_unless_ended)  # runs before the logger's own, which is registered earlier
         folder.mkdir(parents=True, exist_ok=True)
         self._failed.unlink(missing_ok=True)
-        note.write_text(json.dumps({"run_id": logger.run_id, "fixed": [_name(override) for override in fixed]}))
+        note.write_text(json.dumps({"run_id": self._run_id, "fixed": [_name(override) for override in fixed]}))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Remember that a job has failed; this may be the job's own process."""
@@ -93,8 +97,9 @@ class ParentRun(Callback):
         try:
             if not logger.flush(PATIENCE) or logger.journal_path is None:
                 raise TimeoutError("the server does not take what is logged")
-            for _ in sync(logger.journal_path.parent, self._uri):
-                pass  # what a job that was killed has left behind, its true status above all
+            for journal in journals(logger.journal_path.parent):
+                if self._is_job(journal):  # what one that was killed has left behind, its true status above all
+                    sync_journal(journal, self._uri)
             record_sweep(logger.experiment, str(logger._experiment_name), str(logger.run_id))
         except Exception as error:  # whatever a server raises: the runs are there all the same
             log.warning(
@@ -103,6 +108,11 @@ class ParentRun(Callback):
                 logger._experiment_name,
                 logger.run_id,
             )
+
+    def _is_job(self, journal: Journal) -> bool:
+        """True if it is the journal of a job of this sweep, on the sweep's server."""
+        header = journal.header
+        return header.get("uri") == mask_address(self._uri) and header.get("tags", {}).get(PARENT) == self._run_id
 
 
 def as_child() -> dict[str, Any]:

@@ -68,9 +68,10 @@ class Record:
 
     @property
     def _bounded(self) -> set[Kind]:
-        """Kinds of trouble that a remedy keeps from the weights, for good."""
+        """Kinds of trouble that a remedy keeps from the weights, for good: clipping does so with large gradients."""
         clips = [cls.__name__ for cls in CLIPS]
-        return {m.alert_kind for m in self.interventions if m.remedy in clips and "withdrawn_at" not in m.detail}
+        answers = [made for made in self.interventions if made.alert_kind == "exploding" and made.remedy in clips]
+        return {made.alert_kind for made in answers if "withdrawn_at" not in made.detail}
 
     @property
     def _has_learned(self) -> bool:

@@ -57,6 +57,12 @@ def test_large_gradients_that_are_clipped_for_good_are_no_longer_wrong() -> None
     assert withdrawn.outcome == "unrepaired"
 
 
+@pytest.mark.parametrize("remedy", ["ClipNorm", "ClipValue", "AdaptiveClip", "AGC"])
+@pytest.mark.parametrize("kind", ["vanishing", "nonfinite"])
+def test_clipping_bounds_no_other_trouble_than_large_gradients(kind: Kind, remedy: str) -> None:
+    assert record_of(kind, remedy, FALLING, still=True).outcome == "unrepaired"
+
+
 def test_what_it_knows_of_the_beginning_is_resumed() -> None:
     whole = record_of("vanishing", "Reinitialize", CHANCE)
     resumed = Record()

@@ -42,8 +42,9 @@ class Recording:
                 client, run_id = logger.experiment, str(logger.run_id)
                 known = getattr(logger, "environment", None)  # of a JournaledMLFlowLogger, which sees to these itself
                 self._environment = record_context(client, run_id, cast(Any, trainer), known)
-                if not known and wants_system_metrics():
+                if known is None and wants_system_metrics():
                     self._system.append(SystemMetrics(logger))
+                    self._system[-1].start()
             except Exception as error:  # a tracking server that is down costs a warning, not the training
                 _warn("config and environment", logger, error)
 

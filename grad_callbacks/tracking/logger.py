@@ -17,6 +17,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.logger import _add_prefix, _convert_params, _flatten_dict
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.nn import Module
 
 from grad_callbacks.tracking.client import JournalingClient
 from grad_callbacks.tracking.context import hydra_config, record_config, record_environment
@@ -180,6 +182,14 @@ class JournaledMLFlowLogger(MLFlowLogger):
         self.experiment.log_metrics(str(self.run_id), _add_prefix(metrics, self._prefix, self.LOGGER_JOIN_CHAR), step)
 
     @rank_zero_only
+    def log_graph(self, model: Module, input_array: Tensor | None = None) -> None:
+        """Go on with the system metrics in a further fit: Lightning calls this when one begins. No graph is logged."""
+        trainer = getattr(model, "_trainer", None)
+        if self._system is not None and trainer is not None and trainer.training:
+            self._open_on_rank_zero()
+            self._system.start()
+
+    @rank_zero_only
     def log_child(self, name: str, tags: Mapping[str, str], entries: Sequence[Entry]) -> None:
         """Log a run that is over already, into a journal of its own: it is sent when this run ends, or by ``sync``.
 
@@ -272,25 +282,33 @@ class JournaledMLFlowLogger(MLFlowLogger):
         self._initialized = True
         atexit.register(self._at_exit)
         if not self.environment:
-            self._begin_context()
+            self._record_context()
+            self._begin_system_metrics()
 
-    def _begin_context(self) -> None:
-        """Write where the run comes from, and start the system metrics if they are asked for."""
+    def _record_context(self) -> None:
+        """Write where the run comes from."""
         client, run_id = self._client, str(self.run_id)
         assert client is not None
         try:
             self.environment = record_environment(client, run_id)
             if (config := hydra_config()) is not None:
                 record_config(client, run_id, config)
-            if wants_system_metrics():
-                self._system = SystemMetrics(self)
-        except Exception as error:  # whatever git, a driver or a config raises
+        except Exception as error:  # whatever git, a device or a config raises
             log.warning("the environment could not be written: %s", mask(str(error)))
+
+    def _begin_system_metrics(self) -> None:
+        if self._system is not None or not wants_system_metrics():
+            return
+        try:
+            self._system = SystemMetrics(self)
+        except Exception as error:  # whatever a driver raises
+            log.warning("there are no system metrics: %s", error)
+            return
+        self._system.start()
 
     def _stop_system_metrics(self) -> None:
         if self._system is not None:
             self._system.stop()
-            self._system = None
 
     def _journal(self) -> Journal:
         """The journal of the run that is continued, if it is here and free; or else a new one."""

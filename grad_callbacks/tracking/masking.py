@@ -46,7 +46,7 @@ _HOOK = re.compile(
     re.IGNORECASE,
 )
 _CHANNEL = re.compile(r"(?:^|\.)Notify$")  # grad_callbacks.notify.Notify, in a config
-_OF_CHANNEL = re.compile(r"\bon_alert\b.*\baddress(?:es)?$")  # its arguments, in a flattened one
+_OF_CHANNEL = re.compile(r"\bon_alert\b.*\b(?:address(?:es)?|_args_)$")  # its arguments, in a flattened one
 _VARIABLE = re.compile(r"env:\w+")  # names an environment variable
 
 
@@ -101,13 +101,14 @@ def _without_channel(config: Mapping[Any, Any]) -> Mapping[Any, Any]:
     """A config of Hydra or LightningCLI without the addresses of a ``Notify``, which need not look like secrets."""
     if not _CHANNEL.search(str(config.get("_target_", config.get("class_path", "")))):
         return config
-    if isinstance(arguments := config.get("init_args"), Mapping):
-        return {**config, "init_args": _hidden(arguments)}
-    return _hidden(config)
+    return {
+        name: _hidden(value) if name in ("init_args", "dict_kwargs") and isinstance(value, Mapping) else value
+        for name, value in _hidden(config).items()
+    }
 
 
 def _hidden(arguments: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    return {name: _masked(value, 2 if name == "addresses" else 0) for name, value in arguments.items()}
+    return {name: _masked(value, 2) if name in ("addresses", "_args_") else value for name, value in arguments.items()}
 
 
 def _masked_text(text: str, level: int) -> str:

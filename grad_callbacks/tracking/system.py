@@ -29,7 +29,7 @@ def wants_system_metrics() -> bool:
 
 
 class SystemMetrics:
-    """Logs ``system/…`` metrics through a logger, from a thread, until it is stopped.
+    """Logs ``system/…`` metrics through a logger, from a thread, between :meth:`start` and :meth:`stop`.
 
     Args:
         logger: Takes the metrics: what happens to a server that is down is the logger's business.
@@ -42,26 +42,39 @@ class SystemMetrics:
 
         self._logger = logger
         self._monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor(), *_gpu()]
+        self._step = 0
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="grad-callbacks-system", daemon=True)
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Take samples, unless they are being taken; the steps go on from where they were."""
+        if self._thread is not None:
+            return
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._stopped,), name="grad-callbacks-system", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
         """Take a last sample, and wait for it, but not for long."""
+        if self._thread is None:
+            return
         self._stopped.set()
         self._thread.join(PATIENCE)
+        self._thread = None
 
-    def _run(self) -> None:
+    def _run(self, stopped: threading.Event) -> None:
         interval = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or INTERVAL
-        step, goes_on = 0, True
+        goes_on = True
         while goes_on:
-            goes_on = not self._stopped.wait(interval)
+            goes_on = not stopped.wait(interval)
             try:
-                self._logger.log_metrics(self._sample(), step=step)
+                self._logger.log_metrics(self._sample(), step=self._step)
             except Exception as error:  # whatever a driver or a server raises
                 log.warning("system metrics end here: %s", error)
                 return
-            step += 1
+            self._step += 1
 
     def _sample(self) -> dict[str, float]:
         values: dict[str, float] = {}

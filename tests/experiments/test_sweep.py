@@ -7,12 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from omegaconf import OmegaConf
+
+from experiments.sweep import PARENT, ParentRun
+from grad_callbacks.tracking import JournaledMLFlowLogger
+from grad_callbacks.tracking.entries import status_entry
+from grad_callbacks.tracking.journal import Journal
+from tests.tracking.servers import NOBODY
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "guard=monitor", "model.width=8"]
@@ -81,17 +89,55 @@ def test_a_sweep_that_fails_or_is_stopped_says_so_and_is_continued_under_its_par
     assert "2 killed" in again.data.tags["mlflow.note.content"] or "1 killed" in again.data.tags["mlflow.note.content"]
 
 
-def test_four_processes_share_a_fresh_store_and_one_parent(tmp_path: Path) -> None:
+def test_processes_share_a_fresh_store_and_one_parent(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4"]
-    process = multirun(tmp_path, "seed=0,1,2,3", *launcher)
-    assert process.wait(timeout=300) == 0, process.communicate()[1]
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    process = multirun(tmp_path, "seed=0,1", "trainer=steps", "trainer.max_steps=5", *launcher)
+    assert process.wait(timeout=200) == 0, process.communicate()[1]
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     parent, children = family(client)
-    assert set(children) == {"seed=0", "seed=1", "seed=2", "seed=3"}
+    assert set(children) == {"seed=0", "seed=1"}
     assert {run.info.status for run in [parent, *children.values()]} == {"FINISHED"}
-    assert compared(client, parent)["seed"].tolist() == [0, 1, 2, 3]
+    assert compared(client, parent)["seed"].tolist() == [0, 1]
     assert not list((tmp_path / "mlflow-journal").iterdir())
+
+
+def test_the_end_of_a_sweep_sends_its_own_runs_and_leaves_those_of_other_servers(
+    client: MlflowClient, store: str, tmp_path: Path
+) -> None:
+    logger = {
+        "_target_": "grad_callbacks.tracking.JournaledMLFlowLogger",
+        "experiment_name": "sweep",
+        "tracking_uri": store,
+        "journal_dir": str(tmp_path / "journal"),
+    }
+    hydra = {"sweep": {"dir": str(tmp_path / "multirun")}, "overrides": {"task": ["seed=0,1"]}, "sweeper": {}}
+    config = OmegaConf.create({"logger": logger, "hydra": hydra})
+    parent = ParentRun()
+    parent.on_multirun_start(config)
+    tags = {PARENT: family(client)[0].info.run_id}
+    theirs = left_behind(tmp_path / "journal", NOBODY, tags), left_behind(tmp_path / "journal", store, {})
+    mine = left_behind(tmp_path / "journal", store, tags)
+    parent.on_multirun_end(config)
+
+    later = JournaledMLFlowLogger("sweep", tracking_uri=store, journal_dir=tmp_path / "journal")  # removes what is sent
+    later.log_metrics({"later": 1.0})
+    later.finalize()
+    later.close()
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert sorted(run.info.run_name for run in runs if "loss" in run.data.metrics) == [mine.stem]
+    assert sorted((tmp_path / "journal").glob("*.jsonl")) == sorted(theirs)
+
+
+def left_behind(folder: Path, uri: str, tags: dict[str, str]) -> Path:
+    """The journal of a run, named like it, of which its server has seen nothing."""
+    name = uuid.uuid4().hex
+    header = {"id": name, "uri": uri, "experiment": "jobs", "name": name, "tags": tags, "start": 0}
+    journal = Journal(folder / f"{name}.jsonl", header)
+    journal.append({"m": {"loss": 1.0}, "s": 0, "t": 0})
+    journal.append(status_entry("FINISHED"))
+    journal.close()
+    return journal.path
 
 
 def _has_metrics(client: MlflowClient) -> bool:

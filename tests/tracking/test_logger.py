@@ -4,6 +4,7 @@ import copy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
@@ -240,6 +241,34 @@ def test_where_a_run_comes_from_is_written_without_a_callback(
     assert artifacts_of(client, run.info.run_id) == ["context/environment.yaml"]
     assert made.environment["torch"] == torch.__version__
     assert "system/cpu_utilization_percentage" in run.data.metrics
+
+
+@pytest.mark.parametrize("callbacks", [[], [GradientMonitor()]], ids=["alone", "with a monitor"])
+def test_system_metrics_come_in_every_fit(
+    callbacks: list[Callback], client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched(Model):
+        running: tuple[int, ...] = ()
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.running += (sum(thread.name == "grad-callbacks-system" for thread in threading.enumerate()),)
+
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    made, model = logger(), Watched()
+    made.log_metrics({"before": 1.0})
+    made.finalize("success")  # as `trainer.validate` does
+    fit(made, model, *callbacks)
+    fit(made, model, *callbacks)
+    made.log_metrics({"after": 1.0})
+    assert not any(thread.name == "grad-callbacks-system" for thread in threading.enumerate())
+    made.close()
+    fit(made, model, *callbacks)
+    made.close()
+    assert set(model.running) == {1}
+    assert len(model.running) == 3 * STEPS
+    run = the_run(client, "plugin")
+    assert steps_of(client, run.info.run_id, "system/cpu_utilization_percentage") == [0, 1, 2, 3]
+    assert artifacts_of(client, run.info.run_id).count("context/environment.yaml") == 1
 
 
 def test_a_copy_in_another_process_logs_into_the_same_run(client: MlflowClient) -> None:
