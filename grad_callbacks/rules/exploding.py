@@ -41,25 +41,24 @@ class Exploding:
     plateau (norms 76 times the usual were seen in runs that learn well). What is alarming:
 
     * The norm is ``factor`` times the run's own :class:`~grad_callbacks.rules.baseline.Baseline`, and the gradient
-      would displace all weights together by ``displacement`` of their norm (in a recurrence, which multiplies by them
-      at every step, by half of that). Where the loss is known it must have risen
-      too, by a tenth of what the run began with and above half of it, unless the displacement is 10 times as large.
-    * Before there is a baseline: a gradient that would displace the weights by 10 times ``displacement`` and has
+      would displace all weights together by ``displacement`` of their norm. Where the loss is known it must have risen
+      too, by a tenth of what the run began with and above half of it, unless the displacement is 20 times as large.
+    * Before there is a baseline: a gradient that would displace the weights by 20 times ``displacement`` and has
       grown since the last reading. (One that shrinks is on its way to large weights, as in a regression on large
-      targets.) At 50 times ``displacement`` it need not grow in a product of three layers or more, nor at twice in a
+      targets.) At 100 times ``displacement`` it need not grow in a product of three layers or more, nor at 4 times in a
       recurrence, a product of as many as there are steps: such a step leaves nothing of it.
     * Where the displacement cannot be foretold (adaptive optimizers bound their own steps): a sudden jump to
       ``jump`` times the baseline, since it inflates Adam's second moment, which shrinks the steps for hundreds of
       steps to come. Where the loss is known, a third of that is enough, but the loss must jump too, to 10 times the
       largest of the first ones: near a minimum, gradients jump a hundredfold and nothing happens.
-    * With them too: first steps that have moved the weights by half of ``displacement``, and a loss and a norm
+    * With them too: first steps that have moved the weights by ``displacement`` of their norm, and a loss and a norm
       ``rise`` and two times those of the first reading; the same later on, against the largest of the first 10 losses
       and the baseline.
     * Or the level of the loss is ``rise`` times the largest of the first 10, the norm twice the baseline, and the steps
-      move the weights by a tenth of ``displacement``. (Without motion only the loss's scale has changed.)
+      move the weights by a fifth of ``displacement``. (Without motion only the loss's scale has changed.)
     * The error, as the biases show it, grows ``growth``-fold from the last layers to the first, along a fitted factor
       per layer, or from the last layer to a recurrent one: the chain rule explodes, whatever the optimizer makes of it.
-      A tenth of that is enough where the step would displace the weights by half of ``displacement``.
+      A tenth of that is enough where the step would displace the weights by ``displacement``.
     * Nothing is finite any more one reading after one of these: the explosion came first.
 
     The first spike or jump is a ``warning``; a jump must be seen in 2 readings in a row, since adaptive optimizers
@@ -70,8 +69,7 @@ class Exploding:
     Args:
         factor: Multiple of the baseline. 5 is the one of 3, 4 and 5, tried with displacements of 0.3 to 0.5 on 33
             digits set-ups, that raised no alarm on networks leaving a plateau.
-        displacement: Share of the weights' norm, counted over the gradient's whole life in the momentum. Nets that
-            come back by themselves (a loss term switched on, a high rate of embeddings) were seen up to 0.9.
+        displacement: Share of the weights' norm, counted over the gradient's whole life in the momentum.
         jump: Multiple of the baseline and of the last readings' maximum, for adaptive optimizers. At 100,
             Adam with its default betas shrinks its steps more than threefold.
         rise: Multiple of the loss at the start, for weights that are thrown about.
@@ -83,7 +81,7 @@ class Exploding:
     def __init__(
         self,
         factor: float = 5.0,
-        displacement: float = 1.0,
+        displacement: float = 0.5,
         jump: float = 100.0,
         rise: float = 1.3,
         growth: float = 1e3,
@@ -154,26 +152,23 @@ class Exploding:
         if math.isnan(reading.displacement):
             if self._jumps(reading):
                 return "jump"
-        elif norm > self.factor * level and self._throws(reading) and self._does_harm(reading):
+        elif norm > self.factor * level and reading.displacement > self.displacement and self._does_harm(reading):
             return "spike"
         if math.isnan(reading.displacement):  # else noisy steps may be long, and what is too long is foretold
             first_norm, first_loss = self._first
             has_left = norm > 2 * first_norm and abs(reading.loss) > self.rise * first_loss
-            if is_early and has_left and self._moved > self.displacement / 2:
+            if is_early and has_left and self._moved > self.displacement:
                 return "thrown"
             is_up = norm > 2 * level and reading.loss > self.rise * self._course.scale
-            if not is_early and is_up and reading.moved > self.displacement / 2:
+            if not is_early and is_up and reading.moved > self.displacement:
                 return "cast"
-            if norm > 2 * level and self._course.risen > self.rise and reading.moved > self.displacement / 10:
+            if norm > 2 * level and self._course.risen > self.rise and reading.moved > self.displacement / 5:
                 return "lost"
         return "growth" if self._grows(reading) else None
 
-    def _throws(self, reading: Reading) -> bool:
-        return reading.displacement > self.displacement / (2 if self._is_recurrent else 1)
-
     def _does_harm(self, reading: Reading) -> bool:
         """False for a loss that has not risen, or not by much: a plateau is left, or a minimum is near."""
-        if math.isnan(reading.loss) or math.isnan(self._level_before) or reading.displacement > 10 * self.displacement:
+        if math.isnan(reading.loss) or math.isnan(self._level_before) or reading.displacement > 20 * self.displacement:
             return True
         scale = self._course.scale
         return reading.loss > self._level_before + 0.1 * scale and reading.loss > 0.5 * scale
@@ -186,16 +181,16 @@ class Exploding:
         return times > self.jump / 3 and abs(reading.loss) > 10 * self._course.scale
 
     def _sweeps_away(self, reading: Reading) -> bool:
-        if reading.displacement > 10 * self.displacement and reading.comparable_norm > self._last_norm:
+        if reading.displacement > 20 * self.displacement and reading.comparable_norm > self._last_norm:
             return True
-        limit = 2.0 if self._is_recurrent else 50.0 if len(reading.profile) >= 3 else math.inf
+        limit = 4.0 if self._is_recurrent else 100.0 if len(reading.profile) >= 3 else math.inf
         return reading.displacement > limit * self.displacement
 
     def _grows(self, reading: Reading) -> bool:
         error = reading.error_profile
         if self._is_recurrent and len(error) > 1:
             return bool(error[:-1].max() > self.growth * error[-1])
-        growth = self.growth / 10 if reading.displacement > self.displacement / 2 else self.growth
+        growth = self.growth / 10 if reading.displacement > self.displacement else self.growth
         if len(error) < MIN_DEPTH or not early_to_late(error) > growth:
             return False  # the fit is dear for many layers
         return decay_per_layer(error) ** (len(error) - 1) > growth
@@ -205,8 +200,8 @@ class Exploding:
         reference = self._baseline.level if math.isfinite(self._baseline.level) else self._first[0]
         is_large = reading.comparable_norm > self.factor * reference
         if self._count == 1:  # nothing to compare with: only what would leave little of the weights
-            return reading.displacement > 5 * self.displacement
-        throws = reading.displacement > self.displacement / 2 or abs(reading.loss) > 10 * self._first[1]
+            return reading.displacement > 10 * self.displacement
+        throws = reading.displacement > self.displacement or abs(reading.loss) > 10 * self._first[1]
         return is_large and throws
 
     def _alarm(self, reading: Reading, sight: Sight) -> Alert | None:

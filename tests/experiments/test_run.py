@@ -64,6 +64,7 @@ def test_the_groups_hold_what_they_promise() -> None:
         "clip_value",
         "floor_norm",
         "full",
+        "mask_undefined",
         "monitor",
         "none",
         "reduce_lr",

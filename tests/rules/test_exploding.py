@@ -19,7 +19,7 @@ def judged(rule: Exploding, *events: dict[str, Any], calm: int = 30) -> list[Ale
     return [alert for alert in alerts if alert is not None]
 
 
-SPIKE = {"norms": [6.0, 8.0], "displacement": 2.0}
+SPIKE = {"norms": [6.0, 8.0], "displacement": 1.0}
 
 
 def test_a_spike_that_throws_the_weights_about_is_a_warning_in_its_own_step() -> None:
@@ -37,8 +37,7 @@ def test_a_spike_that_throws_the_weights_about_is_a_warning_in_its_own_step() ->
     "event",
     [
         {"norms": [6.0, 8.0], "displacement": 0.1},  # large, but it moves nothing: leaving a plateau
-        {"norms": [6.0, 8.0], "displacement": 0.9},  # long, but nets come back from that
-        {"norms": [0.6, 0.8], "displacement": 1.5},  # a bold step of usual size
+        {"norms": [0.6, 0.8], "displacement": 0.9},  # a bold step of usual size
         {"norms": [60.0, 80.0], "displacement": math.nan},  # an adaptive optimizer takes it
         {"norms": [math.nan, 8.0], "displacement": 1.0},  # another rule's business
         {**SPIKE, "overflow": True},
@@ -46,12 +45,6 @@ def test_a_spike_that_throws_the_weights_about_is_a_warning_in_its_own_step() ->
 )
 def test_what_is_no_explosion(event: dict[str, Any]) -> None:
     assert judged(Exploding(), event) == []
-
-
-def test_a_recurrence_multiplies_by_the_weights_at_every_step() -> None:
-    shorter = {"norms": [6.0, 8.0], "displacement": 0.6}
-    assert judged(Exploding(), shorter) == []
-    assert len(judged(Exploding(), {**shorter, "through_time": 0.1})) == 1
 
 
 def test_a_second_alarm_makes_it_critical_and_the_rest_of_the_episode_is_silent() -> None:
@@ -134,7 +127,7 @@ def test_alarming_norms_never_enter_the_baseline() -> None:
 @given(scale=st.floats(1e-5, 1e5))
 def test_it_is_scale_free(scale: float) -> None:
     healthy = {"norms": [0.6 * scale, 0.8 * scale], "displacement": 0.01}
-    spike = {"norms": [6.0 * scale, 8.0 * scale], "displacement": 2.0}
+    spike = {"norms": [6.0 * scale, 8.0 * scale], "displacement": 1.0}
     alerts = judged(Exploding(), *[healthy] * 30, spike, calm=0)
     assert [alert.step for alert in alerts] == [30]
 
@@ -226,11 +219,11 @@ def test_an_error_that_grows_over_depth_is_told_whatever_the_optimizer_makes_of_
 @pytest.mark.parametrize(
     ("before", "at", "displacement", "alerts"),
     [
-        (8.5, 6.9, 1.4, 0),  # it leaves a plateau: the gradient grows and the loss falls
-        (0.01, 0.5, 1.4, 0),  # it is near a minimum, and still is
+        (8.5, 6.9, 0.7, 0),  # it leaves a plateau: the gradient grows and the loss falls
+        (0.01, 0.5, 0.7, 0),  # it is near a minimum, and still is
         (0.01, 0.5, 12.0, 1),  # such a step does not end near it
-        (1.0, 6.0, 1.4, 1),
-        (math.nan, math.nan, 1.4, 1),  # nothing is known of the loss
+        (1.0, 6.0, 0.7, 1),
+        (math.nan, math.nan, 0.7, 1),  # nothing is known of the loss
     ],
 )
 def test_a_spike_does_harm_only_where_the_loss_is_up(
