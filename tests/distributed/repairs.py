@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 from torch.multiprocessing import start_processes
 
 from grad_callbacks import GradientGuard
+from tests.distributed.leaving import leave
 from tests.distributed.worker import free_port
 from tests.helpers import trainer
 from tests.repairs import REPAIRS, data
@@ -47,11 +47,8 @@ def _process(rank: int, name: str, folder: Path, port: int) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(WORLD), NODE_RANK="0")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    try:
-        train(name, folder)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    train(name, folder)
+    leave()
 
 
 def main() -> None:

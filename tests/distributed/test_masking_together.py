@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from grad_callbacks import Batch, Engine
+from tests.distributed.leaving import leave
 from tests.helpers import SGD, mlp
 
 
@@ -39,8 +40,7 @@ def _train(rank: int, folder: str) -> None:
     told = [(made.step, made.remedy, made.detail.get("operations")) for made in engine.record.interventions]
     weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).tolist()
     Path(folder, f"{rank}.json").write_text(json.dumps({"told": told, "weights": weights, "loss": float(loss)}))
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 def test_both_processes_mask_alike_and_go_on_learning(tmp_path: Path) -> None:

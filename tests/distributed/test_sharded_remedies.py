@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
-from torch.multiprocessing import start_processes
 
 from grad_callbacks import AGC, FloorNorm
+from tests.distributed.leaving import leave
 from tests.helpers import mlp, pending
 
 
@@ -22,8 +22,7 @@ def _same_as_whole(rank: int, store: str) -> None:
     for way in ("fsdp2", "fsdp"):
         for remedy in (AGC(0.01), FloorNorm(0.5)):
             _check(way, remedy, copy.deepcopy(remedy))
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 def _check(way: str, remedy: Any, other: Any) -> None:
@@ -54,6 +53,4 @@ def _check(way: str, remedy: Any, other: Any) -> None:
 
 
 def test_a_sharded_gradient_is_treated_as_the_whole_would_be(tmp_path: Path) -> None:
-    # Not spawned: threads of gloo outlive the process group, since device meshes hold on to it. One that wants Python's
-    # lock while a spawned process finalises Python takes the process with it; from a fork server it ends at once.
-    start_processes(_same_as_whole, (str(tmp_path / "store"),), 2, start_method="forkserver")
+    torch.multiprocessing.spawn(_same_as_whole, (str(tmp_path / "store"),), 2)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from grad_callbacks import Batch, ClipNorm, Engine, OptimizerStep, ReduceLR, Trial
+from tests.distributed.leaving import leave
 from tests.helpers import SGD, mlp
 from tests.trial.faults import Alarm
 
@@ -99,8 +100,7 @@ def _work(rank: int, folder: str, fails: str) -> None:
     store, timeout = f"file://{folder}/store", timedelta(seconds=30)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=timeout)
     Path(folder, f"{rank}.json").write_text(json.dumps(_train(fails, rank)))
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 @pytest.mark.parametrize(

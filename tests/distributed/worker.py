@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor, nn
@@ -39,6 +38,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from experiments.bench.rules import FromTheStart
 from grad_callbacks import ClipNorm, GradientGuard, Reading, SkipStep
 from grad_callbacks.alerts import Kind
+from tests.distributed.leaving import leave
 
 BATCH, STEPS, BAD_STEP, MAX_NORM = 8, 6, 3, 0.5
 TIMEOUT = 60.0  # seconds for a case, which takes one or two
@@ -317,11 +317,8 @@ def _process(rank: int, case: str, folder: Path, world: int, port: int) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), NODE_RANK="0")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    try:
-        train(case, folder)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    train(case, folder)
+    leave()
 
 
 def free_port() -> int:
