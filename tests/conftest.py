@@ -21,6 +21,7 @@ def _deterministic() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("grad_callbacks").setLevel(logging.NOTSET)  # a command that was tested may have silenced it
 
 
 @pytest.fixture(scope="session")
