@@ -115,9 +115,8 @@ class Prescription:
             if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence):
                 raise ValueError(f"prescription[{key!r}] must be a list of remedies, got {specs!r}")
             self.remedies[key] = [made.setdefault(repr(s), build(s, REMEDIES, "remedy", Remedy)) for s in specs]
-        self._answers: dict[
-            str, Kind
-        ] = {}  # what the remedy, by its first place in the lists, was last switched on for
+        # What each remedy, by its first place in the lists, was last switched on for.
+        self._answers: dict[str, Kind] = {}
         self._treatments: list[Treatment] = []
         self._nonfinite = 0  # readings in a row
 
@@ -174,7 +173,7 @@ class Prescription:
             step.scene.alert = alert
             if after < 0 and self._is_absorbed(alert, step.scene.course):
                 return None
-        key = key or self._key_for(alert, step)
+        key = key or self.list_for(alert, step)
         remedies = self.remedies[key]
         is_passing = alert.severity == "warning" and after < 0 and key == alert.kind
         usable = [place for place, remedy in enumerate(remedies) if not isinstance(remedy, self.left_out)]
@@ -198,7 +197,7 @@ class Prescription:
         """Answer what the first reading has shown, if that can be done before the first step; None if it cannot."""
         if "displacement" in alert.evidence:
             return self.answer(alert, step)
-        remedies = self.remedies[self._key_for(alert, step)]
+        remedies = self.remedies[self.list_for(alert, step)]
         place = next((p for p, remedy in enumerate(remedies) if isinstance(remedy, Reinitialize)), len(remedies))
         if place == len(remedies) or isinstance(remedies[place], self.left_out):
             return None
@@ -247,10 +246,6 @@ class Prescription:
             elif treatment.is_on and treatment.calm >= CALM and self._may_be_withdrawn(treatment):
                 self._withdraw(treatment, step)
         return interventions
-
-    def list_for(self, alert: Alert, step: OptimizerStep) -> str:
-        """The key of the list that answers an alert."""
-        return self._key_for(alert, step)
 
     def others(self, key: str) -> list[tuple[str, int]]:
         """Key and place of each remedy that is not in the list at ``key``, and not left out."""
@@ -312,7 +307,7 @@ class Prescription:
                 acted[cast(Kind, kind), type(remedy).__name__] = remedy.act(step)
         return {key: did for key, did in acted.items() if did is not False}
 
-    def _key_for(self, alert: Alert, step: OptimizerStep) -> str:
+    def list_for(self, alert: Alert, step: OptimizerStep) -> str:
         """Which list answers an alert: one spike is no proof of its cause, unless the rate has just been raised."""
         cause = alert.cause
         if alert.severity == "warning":

@@ -75,14 +75,17 @@ class Vanishing:
     @property
     def active(self) -> bool:
         """True while the conditions hold."""
-        lasting = max(self._still, self._stalled // LONG, self._idle // IDLE, self._forgotten // LONG)
-        return lasting >= self.patience
+        return self._lasting >= self.patience
 
     @property
     def near(self) -> bool:
         """True when an alert may come soon, so that its causes are worth watching."""
-        lasting = max(self._still, self._stalled // LONG, self._idle // IDLE, self._forgotten // LONG)
-        return not self._told and lasting >= (self.patience + 1) // 2
+        return not self._told and self._lasting >= (self.patience + 1) // 2
+
+    @property
+    def _lasting(self) -> int:
+        """Readings for which the conditions have held, counted as fast as those that must hold longest allow."""
+        return max(self._still, self._stalled // LONG, self._idle // IDLE, self._forgotten // LONG)
 
     def judge(self, reading: Reading) -> Alert | None:
         """Raise a critical alert when the conditions have held for long enough."""

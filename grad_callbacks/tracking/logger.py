@@ -336,6 +336,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
             "name": self._run_name,
             "tags": _tags(self.tags or {}),
             "start": now(),
+            "keep": self._keep_journal,
         }
         return header | ({"run_id": self._run_id} if self._run_id else {})
 

@@ -69,7 +69,7 @@ def sync_journal(
 
 
 def sweep(folder: Path, but: Journal, sender: Sender) -> None:
-    """Mark the runs KILLED whose process is gone without a word, and remove journals that are wholly sent.
+    """Mark the runs KILLED whose process is gone without a word, and remove what is wholly sent and not to be kept.
 
     Args:
         folder: Where the journals are.
@@ -83,7 +83,7 @@ def sweep(folder: Path, but: Journal, sender: Sender) -> None:
             if mark_if_gone(journal):
                 with suppress(Exception):
                     sender.tell_end(journal)
-            if journal.is_wholly_sent():
+            if journal.is_wholly_sent() and not journal.header.get("keep"):
                 journal.remove()
         finally:
             journal.close()

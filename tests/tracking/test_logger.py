@@ -380,3 +380,18 @@ def test_logging_costs_no_more_than_appending_a_line(store: str) -> None:
         made.log_metrics(values, step=step)
     assert (time.thread_time() - started) / 500 < 3e-3
     made.close()
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_journal_that_is_to_be_kept_outlives_the_next_logger(keeps: bool, client: MlflowClient) -> None:
+    made = logger(keep_journal=keeps)
+    made.log_metrics({"loss": 1.0}, step=0)
+    path = made.journal_path
+    made.finalize("success")
+    made.close()
+    after = logger(keep_journal=True)
+    after.log_metrics({"loss": 1.0}, step=0)
+    after.flush(20)
+    after.close()
+    assert path is not None
+    assert path.exists() == keeps
