@@ -59,7 +59,7 @@ FULL: Plan = {
     "exploding": ["ClipNorm", "Rollback", {"ReduceLR": 0.3}],
     "exploding: learning rate too high": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}],
     "exploding: targets or loss too large": ["ClipNorm", "Rollback", {"ReduceLR": 0.3}],
-    "exploding: recurrence over many steps": ["ClipNorm", "Rollback", {"ReduceLR": 0.3}],
+    "exploding: recurrence over many steps": _ANEW,
     "exploding: weights too large": _ANEW,
     "exploding: unscaled residual branches": _ANEW,
     "exploding: missing warm-up": ["Warmup", "Rollback", {"ReduceLR": 0.3}],

@@ -17,10 +17,12 @@ from grad_callbacks.gradients.sharding import is_alone
 from grad_callbacks.remedies.freshness import looks_trained
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.scene import Scene
-from grad_callbacks.remedies.unit_variance import Draft, Scheme, apply, measure, mirror, start_again
+from grad_callbacks.remedies.unit_variance import Draft, Scheme, Sequences, apply, measure, mirror, start_again
 
 WELL = 1.0  # powers of ten over which signal or error may spread over the layers: nothing needs to be better
 MIRRORED = ("ReLU", "LeakyReLU", "PReLU", "GELU", "SiLU")  # f(z) - f(-z) is a multiple of z
+STRIDE = 0.004  # of the weights' norm, that a step may move a plain recurrence; 0.01 lost some that this kept
+GATED_STRIDE = 0.01  # the same with gated cells, which bear more
 SIZES = (1.0, 0.6, 0.3)  # of the layers' outputs, tried in turn where activations are bounded
 
 
@@ -36,6 +38,11 @@ class Reinitialize:
     watched from its first step, if the loss has not come down, and only on weights that look freshly drawn (see
     :mod:`~grad_callbacks.remedies.freshness`). Frozen parameters are a sign of weights worth keeping, too. Sharded
     weights are left alone.
+
+    A recurrence that keeps its gradient over time is one step away from one that blows it up, so that gradients of a
+    recurrent net are clipped from there on: a step of SGD moves the weights by 0.4% of their norm at most, with gated
+    cells by 1% (Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", sec. 3.2).
+    Other optimizers bound their steps themselves.
 
     Args:
         scheme: ``"lsuv"``, or ``"orthogonal"``, ``"he"`` or ``"xavier"``, which need no batch.
@@ -56,6 +63,8 @@ class Reinitialize:
         self.even_if_trained = bool(even_if_trained)
         self._done = False
         self._skip_next = False
+        self._stride: float | None = None  # until it is known at which norm that is
+        self._max_norm: float | None = None
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
         """Initialise the weights now, and skip the step at hand. Once only."""
@@ -76,6 +85,7 @@ class Reinitialize:
             return None
         scene.began_anew = "start"
         self._skip_next = True
+        self._stride = _stride(scene.model)
         return detail
 
     def _is_allowed(self, scene: Scene) -> bool:
@@ -88,21 +98,38 @@ class Reinitialize:
         first = scene.snapshots.first_parameters() if scene.snapshots is not None else {}
         return not looks_trained(scene.model, first)
 
-    def act(self, step: OptimizerStep) -> bool:
-        """Skip the first step after the initialisation: its gradients are those of the old weights."""
-        if not self._skip_next:
-            return False
-        self._skip_next = False
-        step.skip()
-        return True
+    def act(self, step: OptimizerStep) -> bool | Tensor:
+        """Skip the first step after the initialisation: its gradients are those of the old weights. Clip later ones."""
+        if self._skip_next:
+            self._skip_next = False
+            step.skip()
+            return True
+        if self._stride is not None:
+            if step.reading.displacement > 0:
+                self._max_norm = step.reading.norm * self._stride / step.reading.displacement
+            self._stride = None
+        return False if self._max_norm is None else step.limit_norm(self._max_norm)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return whether it is done."""
-        return {"done": self._done, "skip_next": self._skip_next}
+        """Return whether it is done, and at which norm it clips."""
+        return {
+            "done": self._done,
+            "skip_next": self._skip_next,
+            "stride": self._stride,
+            "max_norm": self._max_norm,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._done, self._skip_next = state["done"], state["skip_next"]
+        self._stride, self._max_norm = state["stride"], state["max_norm"]
+
+
+def _stride(model: nn.Module) -> float | None:
+    """How far a step may move a recurrent net; None if the model is none."""
+    recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
+    is_plain = any(type(module) is nn.RNN for module in recurrent)
+    return (STRIDE if is_plain else GATED_STRIDE) if recurrent else None
 
 
 def _replay(scene: Scene) -> Callable[[], Tensor] | None:
@@ -137,14 +164,14 @@ def initialise(model: nn.Module, scheme: Scheme, replay: Callable[[], Tensor] | 
         return {"scheme": scheme, "measured": False}
     ends = _ends(model, replay)
     best: tuple[float, list[Tensor], float] | None = None
-    length = _length(model, replay)
+    read = _read(model, replay)
     original = [parameter.detach().clone() for parameter in model.parameters()]
     looks_linear = scheme == "lsuv" and not ends and activation in MIRRORED and before.structure.depth >= 5
     is_bounded = activation in ("Tanh", "Softsign", "Hardtanh") and scheme == "lsuv"
     # Each pass may hold collectives: replicas must all run the same number of them.
     for size in SIZES if is_bounded and is_alone() else SIZES[:1]:
         _put(model, original)
-        start_again(model, scheme, activation, length)
+        start_again(model, scheme, activation, read)
         if scheme == "lsuv":
             draft = Draft(model, activation, ends, size)
             if looks_linear:
@@ -167,7 +194,7 @@ def initialise(model: nn.Module, scheme: Scheme, replay: Callable[[], Tensor] | 
 
 def spread(flow: Flow) -> float:
     """Powers of ten between the largest and the smallest error, or signal, over the layers; infinite if one is lost."""
-    if not math.isfinite(flow.loss) or not flow.error:
+    if not math.isfinite(flow.loss) or not flow.error or flow.through_time == 0:
         return math.inf
     sizes = [flow.error, flow.signal[:-1]]
     found = [abs(math.log10(flow.through_time))] if flow.through_time > 0 else []
@@ -194,13 +221,15 @@ def _ends(model: nn.Module, replay: Callable[[], Tensor]) -> dict[int, float]:
     return {id(weight): 1 / math.sqrt(len(ends)) for weight in ends}
 
 
-def _length(model: nn.Module, replay: Callable[[], Tensor]) -> int:
-    """Steps of the sequences that recurrent layers read; 2 without any."""
-    lengths = [2]
+def _read(model: nn.Module, replay: Callable[[], Tensor]) -> dict[nn.Module, Sequences]:
+    """What each recurrent layer reads on the batch; nothing is known of packed sequences."""
+    found: dict[nn.Module, Sequences] = {}
 
     def note(module: nn.RNNBase, inputs: tuple[Any, ...]) -> None:
-        if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 3:
-            lengths.append(inputs[0].shape[1 if module.batch_first else 0])
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 3 and inputs[0].is_floating_point():
+            size = float(inputs[0].detach().double().square().mean().sqrt())
+            length = inputs[0].shape[1 if module.batch_first else 0]
+            found[module] = Sequences(length, size if math.isfinite(size) and size > 0 else 1.0)
 
     recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
     if recurrent:
@@ -211,7 +240,7 @@ def _length(model: nn.Module, replay: Callable[[], Tensor]) -> int:
             finally:
                 for handle in handles:
                     handle.remove()
-    return max(lengths)
+    return found
 
 
 @torch.no_grad()

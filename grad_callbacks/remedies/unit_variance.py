@@ -12,9 +12,11 @@ scaled down by the root of the number of branches, so that their sum keeps its s
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -26,7 +28,10 @@ Scheme = Literal["lsuv", "orthogonal", "he", "xavier"]
 
 CENTRED = ("Sigmoid", "Hardsigmoid", "Softplus")  # activations whose outputs are all positive
 LARGEST = 2048  # shorter side of a matrix beyond which it is not made orthogonal: that takes its cube of operations
-SMALL_INPUTS = 0.3  # of Xavier's: a plain recurrence forgets by its tanh, which is linear for small states
+STATE = 0.2  # size of a plain recurrence's states at a sequence's end: it forgets by its tanh, linear for small ones
+GATE = 0.7  # size of what a gated cell's gates and candidates get from its inputs
+PHASE = math.pi / 4  # largest angle by which a plain recurrence turns its states each step
+CANDIDATE = 2  # its place among the parts of a gated cell's weights, behind two gates, in LSTM and GRU alike
 OUTPUT = 1.0  # size of the last layer's output
 GENTLE = 0.05  # the same behind activations that are all positive: their mean makes the head's curvature large
 
@@ -63,8 +68,23 @@ class Draft:
         return {n: m for n, m in self.model.named_modules() if isinstance(m, kinds) and id(m) not in inner}
 
 
+@dataclass(frozen=True)
+class Sequences:
+    """What a recurrent layer reads.
+
+    Attributes:
+        length: Steps of a sequence.
+        size: Root mean square of the entries.
+    """
+
+    length: int = 2
+    size: float = 1.0
+
+
 @torch.no_grad()
-def start_again(model: nn.Module, scheme: Scheme, activation: str, length: int = 2) -> None:
+def start_again(
+    model: nn.Module, scheme: Scheme, activation: str, read: Mapping[nn.Module, Sequences] = MappingProxyType({})
+) -> None:
     """Give every linear, convolution, recurrent and attention layer fresh weights, and biases of zero.
 
     Weights that are there are made orthogonal or rescaled instead of drawn anew: they are the user's own random
@@ -75,11 +95,11 @@ def start_again(model: nn.Module, scheme: Scheme, activation: str, length: int =
         scheme: ``"lsuv"`` and ``"orthogonal"`` make orthogonal weights, ``"he"`` and ``"xavier"`` random ones of the
             deviation that He et al. 2015 and Glorot & Bengio 2010 derive.
         activation: Its gain is applied to orthogonal weights.
-        length: Steps of the sequences that recurrent layers read.
+        read: What recurrent layers read, as far as it is known.
     """
     for place, module in enumerate(model.modules()):
         if isinstance(module, _RNN):
-            _recurrent(module, place, length)
+            _recurrent(module, place, read.get(module, Sequences()))
         elif isinstance(module, nn.MultiheadAttention):
             for weight in module.parameters(recurse=False):
                 if weight.ndim >= 2:
@@ -234,27 +254,51 @@ def _broadcast(shift: Tensor, module: nn.Module, like: Tensor) -> Tensor:
     return shift.view(-1, *[1] * (like.ndim - 2)) if isinstance(module, _CONV) else shift
 
 
-def _recurrent(module: nn.Module, place: int, length: int) -> None:
-    """Orthogonal recurrences (Saxe et al. 2013), small inputs, and gates that remember.
+def _recurrent(module: nn.Module, place: int, read: Sequences) -> None:
+    """Recurrences that remember for as long as the sequence is.
 
-    The forget gates' biases are spread so that the units remember for 1 to as many steps as the sequence has (Tallec &
-    Ollivier 2018, "Can recurrent neural networks warp time?", sec. 2.2).
+    A plain recurrence turns pairs of its units by angles from 0 to ``PHASE``: lengths are kept, and slow turns keep
+    what slow features need (Orvieto et al. 2023, "Resurrecting Recurrent Neural Networks for Long Sequences", sec. 3.2
+    and 3.4). Its inputs are so small that its states, sums of them, have the size ``STATE`` at the end.
+
+    The forget gates' biases of a gated cell are spread so that the units remember for 1 to as many steps as the
+    sequence has (Tallec & Ollivier 2018, "Can recurrent neural networks warp time?", sec. 2.2). For that the gates
+    must not depend on the states as yet: their recurrent weights start at zero, only the candidates' are orthogonal.
     """
     gates = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3}.get(type(module).__name__, 1)
+    drive = STATE / math.sqrt(read.length) if gates == 1 else GATE
     for name, parameter in module.named_parameters(recurse=False):
+        parts = parameter.chunk(gates)
         if parameter.ndim < 2:
             parameter.zero_()
-            parts = parameter.chunk(gates)
             if gates > 1 and name.startswith("bias_ih"):
-                spans = torch.linspace(1.0, max(2.0, length - 1.0), len(parts[0])).to(parameter)
+                spans = torch.linspace(1.0, max(2.0, read.length - 1.0), len(parts[0])).to(parameter)
                 parts[1].copy_(spans.log())
                 if gates == 4:
                     parts[0].copy_(-spans.log())
-            continue
-        for part in parameter.chunk(gates):
-            _refill(part, "orthogonal" if name.startswith("weight_hh") else "xavier", 1.0, place)
-            if gates == 1 and name.startswith("weight_ih"):
-                part.mul_(SMALL_INPUTS)
+        elif name.startswith("weight_ih"):
+            is_first = not re.search(r"_l[1-9]", name)
+            size = read.size if is_first else STATE  # upper layers read states
+            for part in parts:
+                _refill(part, "xavier", 1.0, place)
+                part.mul_(drive / (size * math.sqrt(part.shape[1]) * max(float(part.square().mean().sqrt()), 1e-30)))
+        elif gates == 1 and parameter.shape[0] == parameter.shape[1]:
+            # Rectified states cannot turn; they stay as they are (IRNN: Le, Jaitly & Hinton 2015).
+            rectifies = getattr(module, "nonlinearity", "") == "relu"
+            parameter.copy_(_turns(len(parameter), 0.0 if rectifies else PHASE))
+        else:
+            for gate, part in enumerate(parts):
+                if gates > 1 and gate != CANDIDATE and name.startswith("weight_hh"):
+                    part.zero_()
+                else:
+                    _refill(part, "orthogonal", 1.0, place)
+
+
+def _turns(units: int, largest: float) -> Tensor:
+    """A matrix that turns pairs of units by angles from 0 to ``largest``, shape ``(units, units)``."""
+    angles = torch.linspace(0.0, largest, units // 2)
+    turns = torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], dim=1).view(-1, 2, 2)
+    return torch.block_diag(*turns, *torch.ones(units % 2, 1, 1))
 
 
 def _refill(weight: Tensor, scheme: Scheme, gain: float, place: int) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from grad_callbacks import GradientGuard
 from grad_callbacks.diagnosis.flow import examine
-from grad_callbacks.remedies.reinitialize import initialise, spread
-from tests.helpers import mlp
+from grad_callbacks.remedies.reinitialize import STRIDE, initialise, spread
+from grad_callbacks.remedies.unit_variance import Sequences, start_again
+from tests.helpers import Regression, fit, mlp
 
 ACTIVATIONS: list[type[nn.Module]] = [nn.ReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.LeakyReLU, nn.SiLU]
 
@@ -91,3 +98,77 @@ def test_a_head_behind_sigmoids_starts_small_since_their_mean_makes_it_steep() -
     assert initialise(model, "lsuv", lambda: model(inputs).square().mean()) is not None
     outputs = model(inputs).detach()
     assert float((outputs - outputs.mean(0)).square().mean().sqrt()) == pytest.approx(0.05, rel=1e-3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(units=st.integers(2, 9), rectifies=st.booleans(), seed=st.integers(0, 99))
+def test_a_plain_recurrence_keeps_lengths_and_its_states_are_small(units: int, rectifies: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    net = nn.RNN(3, units, nonlinearity="relu" if rectifies else "tanh", batch_first=True)
+    start_again(net, "lsuv", "", {net: Sequences(40, 5.0)})
+    weight = net.weight_hh_l0.detach()
+    torch.testing.assert_close(weight @ weight.T, torch.eye(units), rtol=0, atol=1e-5)
+    assert torch.equal(weight, torch.eye(units)) is rectifies or units < 4  # a single pair turns by nothing
+    states, _ = net(5 * torch.randn(64, 40, 3))
+    assert 0.05 < float(states.detach()[:, -1].square().mean().sqrt()) < 0.4
+
+
+@pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
+def test_the_gates_of_a_cell_do_not_depend_on_its_states_at_first(cell: type[nn.RNNBase]) -> None:
+    net = cell(3, 8)
+    start_again(net, "lsuv", "", {net: Sequences(100)})
+    gates = list(net.weight_hh_l0.detach().split(8))
+    candidate = gates.pop(2)
+    torch.testing.assert_close(candidate @ candidate.T, torch.eye(8), rtol=0, atol=1e-5)
+    assert not any(gate.any() for gate in gates)
+    spans = net.bias_ih_l0.detach().split(8)[1].exp()
+    assert (float(spans[0]), float(spans[-1])) == pytest.approx((1.0, 99.0))
+
+
+def test_nothing_that_comes_from_the_early_steps_is_worse_than_anything() -> None:
+    net = nn.RNN(2, 8, batch_first=True)
+    with torch.no_grad():
+        net.weight_hh_l0.mul_(0.01)
+    inputs = torch.randn(4, 150, 2)
+    assert spread(examine(net, lambda: net(inputs)[0][:, -1].square().mean())) == math.inf
+
+
+class Recall(nn.Module):
+    """A plain recurrence that forgets within some steps, and reads at the end what it was told at the beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.RNN(2, 24, batch_first=True)
+        self.head = nn.Linear(24, 1)
+        nn.init.orthogonal_(self.cell.weight_hh_l0, gain=0.4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.cell(x)[0][:, -1])
+        return outputs
+
+
+class Strides(Callback):
+    """How far each step has moved the weights, relative to them."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.found: list[float] = []
+        self.before = nn.utils.parameters_to_vector(pl_module.parameters()).detach().clone()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        now = nn.utils.parameters_to_vector(pl_module.parameters()).detach().clone()
+        self.found.append(float((now - self.before).norm() / self.before.norm()))
+        self.before = now
+
+
+def test_a_recurrence_that_forgets_learns_by_steps_that_are_limited() -> None:
+    torch.manual_seed(0)
+    targets = torch.randint(0, 2, (320, 1)) * 2.0 - 1
+    inputs = torch.cat([0.1 * torch.randn(320, 60, 1), torch.zeros(320, 60, 1)], dim=2)
+    inputs[:, 3, 1] = targets[:, 0]
+    guard, strides = GradientGuard(), Strides()
+    task = Regression(Recall(), partial(torch.optim.SGD, lr=0.05))
+    loader = DataLoader(TensorDataset(inputs, targets), batch_size=32)
+    fit(task, guard, strides, data=loader, max_epochs=15)
+    assert [made.remedy for made in guard.interventions] == ["Reinitialize"]
+    assert max(strides.found[1:]) < 1.2 * STRIDE  # weights grow a little after the first step, of which it is a share
+    assert float((task.model(inputs).sign() == targets).float().mean()) > 0.95
