@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -34,6 +34,9 @@ PHASE = math.pi / 4  # largest angle by which a plain recurrence turns its state
 CANDIDATE = 2  # its place among the parts of a gated cell's weights, behind two gates, in LSTM and GRU alike
 OUTPUT = 1.0  # size of the last layer's output
 GENTLE = 0.05  # the same behind activations that are all positive: their mean makes the head's curvature large
+# Of hidden and last outputs in sigmoid convolutional nets, whose average over positions keeps the constant and loses
+# most of the signal: sigmoid(z) is (1 + tanh(z / 2)) / 2, so size 2 is to it what unit size is to tanh.
+SPATIAL, SPATIAL_OUTPUT = 2.0, 0.3
 
 _RNN = (nn.RNNBase, nn.RNNCellBase)
 _CONV = nn.modules.conv._ConvNd
@@ -129,11 +132,11 @@ def measure(draft: Draft, replay: Callable[[], Tensor]) -> dict[str, Plan]:
             for handle in handles:
                 handle.remove()
         last = order[-1] if order else ""
-        output = GENTLE if draft.activation in CENTRED else OUTPUT
+        size, output = _sizes_of_outputs(draft, layers.values())
         ends = {name: draft.branch_ends[id(m.weight)] for name, m in layers.items() if _is_end(draft, m)}
         handles = [
             m.register_forward_hook(
-                partial(_correct, plans, name, ends.get(name, output if name == last else draft.size), draft)
+                partial(_correct, plans, name, ends.get(name, output if name == last else size), draft)
             )
             for name, m in layers.items()
         ]
@@ -204,6 +207,13 @@ def apply(draft: Draft, plans: Mapping[str, Plan]) -> None:
         if target.bias is not None and plan.shift is not None:
             bias: Tensor = target.bias  # type: ignore[assignment]
             bias.sub_((plan.shift * plan.scale).to(bias.dtype))
+
+
+def _sizes_of_outputs(draft: Draft, layers: Iterable[nn.Module]) -> tuple[float, float]:
+    """Size of the hidden layers' outputs, and of the last one's."""
+    if draft.activation == "Sigmoid" and any(isinstance(module, _CONV) for module in layers):
+        return SPATIAL * draft.size, SPATIAL_OUTPUT
+    return draft.size, GENTLE if draft.activation in CENTRED else OUTPUT
 
 
 def _is_end(draft: Draft, module: nn.Module) -> bool:
@@ -298,7 +308,8 @@ def _turns(units: int, largest: float) -> Tensor:
     """A matrix that turns pairs of units by angles from 0 to ``largest``, shape ``(units, units)``."""
     angles = torch.linspace(0.0, largest, units // 2)
     turns = torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], dim=1).view(-1, 2, 2)
-    return torch.block_diag(*turns, *torch.ones(units % 2, 1, 1))
+    made: Tensor = torch.block_diag(*turns, *torch.ones(units % 2, 1, 1))  # type: ignore[no-untyped-call]
+    return made
 
 
 def _refill(weight: Tensor, scheme: Scheme, gain: float, place: int) -> None:

@@ -172,3 +172,15 @@ def test_a_recurrence_that_forgets_learns_by_steps_that_are_limited() -> None:
     assert [made.remedy for made in guard.interventions] == ["Reinitialize"]
     assert max(strides.found[1:]) < 1.2 * STRIDE  # weights grow a little after the first step, of which it is a share
     assert float((task.model(inputs).sign() == targets).float().mean()) > 0.95
+
+
+def test_sigmoid_convolutions_use_more_of_the_sigmoid_than_linear_layers_do() -> None:
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(1, 8, 3, padding=1), *(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))]
+    layers = [layer for convolution in convolutions for layer in (convolution, nn.Sigmoid())]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    x, y = torch.randn(32, 1, 8, 8), torch.randint(4, (32,))
+    assert initialise(model, "lsuv", lambda: nn.functional.cross_entropy(model(x), y)) is not None
+    assert model(x).square().mean().sqrt().item() == pytest.approx(0.3, rel=0.01)
+    for end in range(1, len(layers), 2):
+        assert model[:end](x).square().mean().sqrt().item() == pytest.approx(2.0, rel=0.01)
