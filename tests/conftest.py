@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from pathlib import Path
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before MLflow is imported
@@ -14,6 +15,9 @@ import torch
 from mlflow import MlflowClient
 
 from grad_callbacks.tracking import prepare_store
+
+# A shell starts what runs in its background deaf to Ctrl-C, and so would be all commands that are tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
