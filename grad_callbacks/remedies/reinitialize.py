@@ -86,7 +86,7 @@ class Reinitialize:
         scene.began_anew = "start"
         self._skip_next = True
         self._stride = _stride(scene.model)
-        return detail
+        return detail if self._stride is None else {**detail, "stride": self._stride}
 
     def _is_allowed(self, scene: Scene) -> bool:
         if not scene.from_start or scene.readings > self.within or scene.has_learned:
@@ -104,7 +104,7 @@ class Reinitialize:
             self._skip_next = False
             step.skip()
             return True
-        if self._stride is not None:
+        if self._stride is not None and step.reading.is_finite:
             if step.reading.displacement > 0:
                 self._max_norm = step.reading.norm * self._stride / step.reading.displacement
             self._stride = None

@@ -274,6 +274,9 @@ def _recurrent(module: nn.Module, place: int, read: Sequences) -> None:
     The forget gates' biases of a gated cell are spread so that the units remember for 1 to as many steps as the
     sequence has (Tallec & Ollivier 2018, "Can recurrent neural networks warp time?", sec. 2.2). For that the gates
     must not depend on the states as yet: their recurrent weights start at zero, only the candidates' are orthogonal.
+
+    ``PHASE``, ``STATE`` and ``GATE`` are the best of a few that were tried on the temporal order problem over 40 to 120
+    steps and on digits read pixel by pixel, under four optimizers.
     """
     gates = {"LSTM": 4, "LSTMCell": 4, "GRU": 3, "GRUCell": 3}.get(type(module).__name__, 1)
     drive = STATE / math.sqrt(read.length) if gates == 1 else GATE
