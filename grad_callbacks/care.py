@@ -130,11 +130,11 @@ class Care:
         if step.handle.scene is not None and step.handle.scene.began_anew is not None:
             self._begin_anew(step.handle.scene.began_anew, step.reading.step)
 
-    def keep_a_snapshot(self, step: StepUnderWay, is_calm: bool) -> None:
-        """Take a snapshot if it is time for one; an old enough run keeps none from before its first step."""
+    def keep_a_snapshot(self, step: StepUnderWay, is_well: bool, is_near: bool) -> None:
+        """Take a snapshot if all is well and it is time; an old enough run keeps none from before its first step."""
         if self.snapshots is None:
             return
-        self.snapshots.note(step.reading.step, is_calm, self._judges.beside())
+        self.snapshots.note(step.reading.step, is_well and not is_near, not is_well, self._judges.beside())
         if self._judges.count > EARLY and self._judges.course.gained > LEARNED:
             self.snapshots.forget_first()
 

@@ -239,9 +239,12 @@ class Prescription:
                         interventions.append(more)
                         if outcome == "worse":
                             self._withdraw(treatment, step)
-            elif treatment.watches_the_loss and treatment.age <= WATCH and _is_lost(course):
+            elif treatment.watches_the_loss and treatment.age <= WATCH and _is_lost(treatment, course):
                 treatment.watches_the_loss = False
-                more = self.answer(treatment.alert, step, treatment.loss, after=treatment.place, key=treatment.key)
+                # What goes further each time, as a rollback does, and has helped for a while gets another chance.
+                is_rollback = isinstance(self.remedies[treatment.key][treatment.place], Rollback)
+                tried = treatment.place - (is_rollback and treatment.age > FLED)
+                more = self.answer(treatment.alert, step, treatment.loss, after=tried, key=treatment.key)
                 interventions += [] if more is None else [more]
             elif treatment.is_on and treatment.calm >= CALM and self._may_be_withdrawn(treatment):
                 self._withdraw(treatment, step)
@@ -370,9 +373,10 @@ def _was_raised(step: OptimizerStep) -> bool:
     return entry is not None and not entry["first"] and step.learning_rate.effective()[0] > RAISED * entry["rate"] > 0
 
 
-def _is_lost(course: LossCourse) -> bool:
-    """True if the loss is back where the run began, on the scale it had there."""
-    return course.gained > LEARNED and LOST[0] < course.risen < LOST[1]
+def _is_lost(treatment: Treatment, course: LossCourse) -> bool:
+    """True if the loss is back where the run began, on the scale it had there, and was far below before the alert."""
+    is_back = course.gained > LEARNED and LOST[0] < course.risen < LOST[1]
+    return is_back and (math.isnan(treatment.loss) or treatment.suffers(course))
 
 
 def _kind(key: str) -> str:

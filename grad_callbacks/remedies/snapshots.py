@@ -51,17 +51,20 @@ class Snapshots:
         self.entries = []
         self.take(step, first=True, beside=beside)
 
-    def note(self, step: int, calm: bool, beside: Any = None) -> None:
+    def note(self, step: int, calm: bool, trouble: bool, beside: Any = None) -> None:
         """Note a reading that has been judged, before its step is taken; take a snapshot if all is calm and it is time.
 
         Args:
             step: The number of the step.
             calm: Nothing is wrong or about to be.
+            trouble: Something is wrong. A run that is often near trouble, and none comes of it, keeps its snapshots:
+                they only take longer to be trusted.
             beside: Plain data to keep with a snapshot.
         """
         if not calm:
-            # What was taken shortly before trouble may be part of it.
-            self.entries = [e for e in self.entries if e["calm"] >= TRUSTED or e["first"]]
+            if trouble:
+                # What was taken shortly before trouble may be part of it.
+                self.entries = [e for e in self.entries if e["calm"] >= TRUSTED or e["first"]]
             return
         for entry in self.entries:
             entry["calm"] += 1
