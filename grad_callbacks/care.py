@@ -200,6 +200,7 @@ class Care:
         is_fresh = isinstance(whence, str)
         beside = None if isinstance(whence, str) else whence["beside"]
         self._judges.begin_anew(beside, is_fresh)
+        self._gauge.motion.begin_anew()
         if beside is None:
             self._gauge.motion.readings = 0
         if self._buffers is not None and not is_fresh:

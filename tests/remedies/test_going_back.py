@@ -77,23 +77,51 @@ def test_a_second_time_it_goes_to_where_it_was_calm_since() -> None:
     assert first < 60 < second < 110
 
 
+class Once:
+    """Says once, at the 60th reading, that the rate is too high."""
+
+    kind = "exploding"
+    active = False
+    count = 0
+
+    def judge(self, reading: Reading) -> Alert | None:
+        self.count += 1
+        cause = "learning rate too high"
+        return Alert("exploding", "critical", 59, (), "", {"moved": 99.0}, cause, "") if self.count == 60 else None
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.count = max(self.count, state["count"])
+
+
+def test_how_far_a_step_moved_other_weights_is_forgotten() -> None:
+    torch.manual_seed(0)
+    model = mlp(4, 16, 16, 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    moved: list[float] = []
+    engine = Engine(
+        model,
+        optimizer,
+        rules=[Once()],
+        prescription={"exploding": ["Rollback"]},
+        diagnose=False,
+        on_outlook=lambda outlook: moved.append(outlook.reading.moved),
+    )
+    for step in range(63):
+        loss = nn.functional.mse_loss(model(torch.ones(16, 4) * step), torch.zeros(16, 2))
+        engine.optimizer.zero_grad()
+        loss.backward()
+        engine.before_step(loss=loss)
+        engine.optimizer.step()
+    engine.close()
+    assert math.isfinite(moved[59])
+    assert math.isnan(moved[60]), "the step before was skipped"
+    assert 0 < moved[62] < 0.01, "at the rate that was lowered"
+
+
 def test_what_is_lost_again_after_it_has_helped_is_gone_back_from_again() -> None:
-    class Once:
-        kind = "exploding"
-        active = False
-        count = 0
-
-        def judge(self, reading: Reading) -> Alert | None:
-            self.count += 1
-            cause = "learning rate too high"
-            return Alert("exploding", "critical", 59, (), "", {"moved": 99.0}, cause, "") if self.count == 60 else None
-
-        def state_dict(self) -> dict[str, int]:
-            return {"count": self.count}
-
-        def load_state_dict(self, state: dict[str, int]) -> None:
-            self.count = max(self.count, state["count"])
-
     torch.manual_seed(0)
     model = mlp(4, 16, 16, 2)
     fresh = {name: value.clone() for name, value in model.state_dict().items()}

@@ -79,7 +79,8 @@ def test_a_run_that_is_often_near_trouble_keeps_its_snapshots() -> None:
     for step in range(60):
         snapshots.note(step, calm=step % 3 > 0, trouble=False)
     latest = snapshots.latest()
-    assert latest is not None and latest["step"] > 30
+    assert latest is not None
+    assert latest["step"] > 30
 
 
 def test_nothing_is_kept_beyond_the_budget() -> None:
