@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from grad_callbacks.alerts import KINDS, Alert, Kind
 from grad_callbacks.gradients import Reading
@@ -21,6 +21,7 @@ from grad_callbacks.remedies import (
     OptimizerStep,
     Reinitialize,
     Remedy,
+    RescaleInputs,
     Rollback,
     SkipStep,
 )
@@ -47,22 +48,22 @@ Plan = Mapping[str, Sequence[Any]]
 # A single spike needs no more than the clip that acts in the same step; a second one is mostly a learning rate too
 # high, which clipping alone does not cure: back to weights from before it, and on at a tenth of the rate. What was
 # wrong from the first step on is initialised again. No remedy that acts on gradients brings back a vanishing one.
-_ANEW = ["Reinitialize", "ClipNorm", "Rollback", {"ReduceLR": 0.3}]
+_ANEW = ["RescaleInputs", "Reinitialize", "ClipNorm", "Rollback", {"ReduceLR": 0.3}]
 FULL: Plan = {
-    "nonfinite": ["SkipStep", "MaskUndefined", "Rollback"],
-    "nonfinite: undefined operation": ["MaskUndefined", "SkipStep"],  # no other weights make it defined
-    "nonfinite: weights too large": ["Reinitialize", "SkipStep", "Rollback"],
-    "nonfinite: unscaled residual branches": ["Reinitialize", "SkipStep", "Rollback"],
-    "nonfinite: 16-bit overflow": ["Reinitialize", "SkipStep", "Rollback"],
-    "nonfinite: non-finite weights": ["Rollback", "SkipStep"],
-    "nonfinite: learning rate too high": ["Rollback", "SkipStep"],
-    "exploding": ["ClipNorm", "Rollback", {"ReduceLR": 0.3}],
-    "exploding: learning rate too high": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}],
-    "exploding: targets or loss too large": ["ClipNorm", "Rollback", {"ReduceLR": 0.3}],
+    "nonfinite": ["RescaleInputs", "SkipStep", "MaskUndefined", "Rollback"],
+    "nonfinite: undefined operation": ["RescaleInputs", "MaskUndefined", "SkipStep"],  # no other weights make it defined
+    "nonfinite: weights too large": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
+    "nonfinite: unscaled residual branches": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
+    "nonfinite: 16-bit overflow": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
+    "nonfinite: non-finite weights": ["RescaleInputs", "Rollback", "SkipStep"],
+    "nonfinite: learning rate too high": ["RescaleInputs", "Rollback", "SkipStep"],
+    "exploding": ["RescaleInputs", "ClipNorm", "Rollback", {"ReduceLR": 0.3}],
+    "exploding: learning rate too high": ["RescaleInputs", "Rollback", "ClipNorm", {"ReduceLR": 0.3}],
+    "exploding: targets or loss too large": ["RescaleInputs", "ClipNorm", "Rollback", {"ReduceLR": 0.3}],
     "exploding: recurrence over many steps": _ANEW,
     "exploding: weights too large": _ANEW,
     "exploding: unscaled residual branches": _ANEW,
-    "exploding: missing warm-up": ["Warmup", "Rollback", {"ReduceLR": 0.3}],
+    "exploding: missing warm-up": ["RescaleInputs", "Warmup", "Rollback", {"ReduceLR": 0.3}],
     "vanishing": ["Reinitialize"],
     "vanishing: missing warm-up": ["Warmup"],
     "vanishing: learning rate too high": ["Rollback", "Reinitialize"],
@@ -159,7 +160,8 @@ class Prescription:
     ) -> Intervention | None:
         """Switch on a remedy for ``alert``; None if there is none to switch on.
 
-        A warning gets the first remedy only: an event that has passed is no reason to escalate.
+        A warning gets the first remedy only, and those before it that are switched on only where they have seen what
+        is wrong: an event that has passed is no reason to escalate.
 
         Args:
             alert: Is answered.
@@ -177,7 +179,8 @@ class Prescription:
         remedies = self.remedies[key]
         is_passing = alert.severity == "warning" and after < 0 and key == alert.kind
         usable = [place for place, remedy in enumerate(remedies) if not isinstance(remedy, self.left_out)]
-        for place in usable[:1] if is_passing else [p for p in usable if after < p <= until]:
+        first = sum(bool(getattr(remedies[place], "proves_itself", False)) for place in usable) + 1
+        for place in usable[:first] if is_passing else [p for p in usable if after < p <= until]:
             detail = remedies[place].engage(step, alert.evidence)
             if detail is not None:
                 detail["steps"] = 0
@@ -219,9 +222,12 @@ class Prescription:
             What was switched on because something before it did not help.
         """
         self._nonfinite = 0 if reading.is_finite or reading.overflow else self._nonfinite + 1
+        is_well = reading.is_finite and not active and not is_near
         for _, remedy in self._each():
             if isinstance(remedy, Rollback):
                 remedy.note(reading.is_finite)
+            elif isinstance(remedy, RescaleInputs) and is_well and step.scene is not None:
+                remedy.note(step.scene)
         interventions = []
         for treatment in list(self._treatments):
             kind = treatment.made.alert_kind
@@ -286,6 +292,20 @@ class Prescription:
         release = getattr(remedy, "release", None)
         if release is not None and release(step):
             treatment.made.detail["withdrawn_at"] = step.reading.step
+
+    def attach(self, model: nn.Module) -> None:
+        """Put the hooks in place of the remedies that live in the model."""
+        for _, remedy in self._each():
+            attach = getattr(remedy, "attach", None)
+            if attach is not None:
+                attach(model)
+
+    def detach(self) -> None:
+        """Take all hooks of remedies away."""
+        for _, remedy in self._each():
+            detach = getattr(remedy, "detach", None)
+            if detach is not None:
+                detach()
 
     def before_backward(self, loss: Tensor) -> None:
         """Let the remedies that work in the backward pass prepare for that of ``loss``."""

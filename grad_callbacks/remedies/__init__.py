@@ -12,6 +12,7 @@ from grad_callbacks.remedies.mask_undefined import MaskUndefined
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.reduce_lr import ReduceLR
 from grad_callbacks.remedies.reinitialize import Reinitialize
+from grad_callbacks.remedies.rescale_inputs import RescaleInputs
 from grad_callbacks.remedies.rollback import Rollback
 from grad_callbacks.remedies.scene import Scene
 from grad_callbacks.remedies.skip_step import SkipStep
@@ -30,6 +31,7 @@ REMEDIES: dict[str, type[Remedy]] = {
     "MaskUndefined": MaskUndefined,
     "Rollback": Rollback,
     "Reinitialize": Reinitialize,
+    "RescaleInputs": RescaleInputs,
 }
 
 CLIPS: tuple[type[Remedy], ...] = (ClipNorm, ClipValue, AdaptiveClip, AGC)  # what a Trainer that clips does already
@@ -47,6 +49,7 @@ __all__ = [
     "ReduceLR",
     "Reinitialize",
     "Remedy",
+    "RescaleInputs",
     "Rollback",
     "Scene",
     "SkipStep",

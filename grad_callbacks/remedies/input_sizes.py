@@ -1,0 +1,63 @@
+"""How large the tensors of a batch usually are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import median_low
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grad_callbacks.diagnosis.batch import tensors_in
+
+EVERY = 25  # readings between two looks, once the first ones have been taken
+KEPT = 5  # looks: the median passes over two that were wrong
+FEWEST = 2
+
+
+class InputSizes:
+    """The root mean squares of a batch's floating-point tensors in the latest looks.
+
+    They stay on the device until somebody asks: a look waits for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._looks: list[list[Tensor]] = []
+
+    def note(self, batch: Any, reading: int) -> None:
+        """Look at the batch of a reading that is well, if it is time: at readings 1, 2, 4, 8, and then every 25th."""
+        if reading % EVERY == 0 or (reading < EVERY and reading.bit_count() == 1):
+            self._looks = [*self._looks, [root_mean_square(tensor) for tensor in float_tensors(batch)]][-KEPT:]
+
+    def usual(self, count: int) -> list[float] | None:
+        """The median size of each of ``count`` tensors; None if too little is known, or other batches were seen."""
+        if len(self._looks) < FEWEST or any(len(look) != count for look in self._looks):
+            return None
+        return [median_low(map(float, sizes)) for sizes in zip(*self._looks, strict=True)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers."""
+        return {"looks": [[float(size) for size in look] for look in self._looks]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._looks = [[torch.tensor(size) for size in look] for look in state["looks"]]
+
+
+def float_tensors(batch: Any) -> list[Tensor]:
+    """The real floating-point tensors of a batch, those that are not empty."""
+    return [t for t in tensors_in(batch) if is_known(t)]
+
+
+def is_known(value: Any) -> bool:
+    """True for a tensor that has a size."""
+    is_float = isinstance(value, Tensor) and value.is_floating_point()
+    return is_float and value.layout is torch.strided and value.numel() > 0
+
+
+def root_mean_square(tensor: Tensor) -> Tensor:
+    """A scalar on the tensor's device."""
+    norm = torch.linalg.vector_norm(tensor.detach(), dtype=torch.promote_types(tensor.dtype, torch.float32))
+    return norm / math.sqrt(tensor.numel())
