@@ -75,7 +75,9 @@ class Care:
         _TREATED.add(optimizer)
         if isinstance(optimizer, torch.optim.LBFGS):
             prescription.leave_out(*CLIPS, FloorNorm, why="clipping would spoil the line search of LBFGS")
-            prescription.leave_out(Reinitialize, RescaleInputs, Rollback, Warmup, why="LBFGS remembers where its weights were")
+            prescription.leave_out(
+                Reinitialize, RescaleInputs, Rollback, Warmup, why="LBFGS remembers where its weights were"
+            )
         if prescription.skips_nonfinite and any(b.is_floating_point() for b in model.buffers()):
             self._buffers = Buffers(model)
             self._buffers.settle(False)

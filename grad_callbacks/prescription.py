@@ -51,7 +51,11 @@ Plan = Mapping[str, Sequence[Any]]
 _ANEW = ["RescaleInputs", "Reinitialize", "ClipNorm", "Rollback", {"ReduceLR": 0.3}]
 FULL: Plan = {
     "nonfinite": ["RescaleInputs", "SkipStep", "MaskUndefined", "Rollback"],
-    "nonfinite: undefined operation": ["RescaleInputs", "MaskUndefined", "SkipStep"],  # no other weights make it defined
+    "nonfinite: undefined operation": [
+        "RescaleInputs",
+        "MaskUndefined",
+        "SkipStep",
+    ],  # no other weights make it defined
     "nonfinite: weights too large": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
     "nonfinite: unscaled residual branches": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
     "nonfinite: 16-bit overflow": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
@@ -226,8 +230,8 @@ class Prescription:
         for _, remedy in self._each():
             if isinstance(remedy, Rollback):
                 remedy.note(reading.is_finite)
-            elif isinstance(remedy, RescaleInputs) and is_well and step.scene is not None:
-                remedy.note(step.scene)
+            elif isinstance(remedy, RescaleInputs) and step.scene is not None:
+                remedy.note(step.scene, is_well)
         interventions = []
         for treatment in list(self._treatments):
             kind = treatment.made.alert_kind

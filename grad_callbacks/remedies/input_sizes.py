@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median_low
 from typing import Any
 
@@ -18,18 +18,24 @@ FEWEST = 2
 
 
 class InputSizes:
-    """The root mean squares of a batch's floating-point tensors in the latest looks.
+    """The root mean squares of a batch's floating-point tensors in the latest looks, and those of the batch before.
 
     They stay on the device until somebody asks: a look waits for nothing.
     """
 
     def __init__(self) -> None:
         self._looks: list[list[Tensor]] = []
+        self._two: list[list[Tensor]] = [[], []]  # the latest batches, or their sizes: the size of a size is itself
 
-    def note(self, batch: Any, reading: int) -> None:
-        """Look at the batch of a reading that is well, if it is time: at readings 1, 2, 4, 8, and then every 25th."""
-        if reading % EVERY == 0 or (reading < EVERY and reading.bit_count() == 1):
-            self._looks = [*self._looks, [root_mean_square(tensor) for tensor in float_tensors(batch)]][-KEPT:]
+    def note(self, batch: Any, reading: int, is_well: bool) -> None:
+        """Keep the batch of a reading, and look at it if all is well and it is time: at 1, 2, 4, 8, then every 25th."""
+        self._two = [self._two[1], float_tensors(batch)]
+        if is_well and (reading % EVERY == 0 or (reading < EVERY and reading.bit_count() == 1)):
+            self._looks = [*self._looks, _sizes(self._two[1])][-KEPT:]
+
+    def before(self) -> list[float]:
+        """The sizes in the batch before the present one."""
+        return [float(size) for size in _sizes(self._two[0])]
 
     def usual(self, count: int) -> list[float] | None:
         """The median size of each of ``count`` tensors; None if too little is known, or other batches were seen."""
@@ -39,11 +45,23 @@ class InputSizes:
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""
-        return {"looks": [[float(size) for size in look] for look in self._looks]}
+        two = [_sizes(tensors) for tensors in self._two]
+        plain = [[[float(size) for size in sizes] for sizes in looks] for looks in (self._looks, two)]
+        return {"looks": plain[0], "two": plain[1]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self._looks = [[torch.tensor(size) for size in look] for look in state["looks"]]
+        self._looks, self._two = (
+            [[torch.tensor(size) for size in sizes] for sizes in state[name]] for name in ("looks", "two")
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy no batches."""
+        return {**self.__dict__, "_two": [_sizes(tensors) for tensors in self._two]}
+
+
+def _sizes(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [root_mean_square(tensor) for tensor in tensors]
 
 
 def float_tensors(batch: Any) -> list[Tensor]:
@@ -59,5 +77,5 @@ def is_known(value: Any) -> bool:
 
 def root_mean_square(tensor: Tensor) -> Tensor:
     """A scalar on the tensor's device."""
-    norm = torch.linalg.vector_norm(tensor.detach(), dtype=torch.promote_types(tensor.dtype, torch.float32))
+    norm: Tensor = torch.linalg.vector_norm(tensor.detach(), dtype=torch.promote_types(tensor.dtype, torch.float32))
     return norm / math.sqrt(tensor.numel())

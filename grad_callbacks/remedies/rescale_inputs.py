@@ -21,7 +21,7 @@ from grad_callbacks.remedies.scene import Scene
 
 CHANGED = 30.0  # times the usual size: units differ by more, and batches of one unit by less
 ALIKE = 1e-3  # by which the sizes of a tensor and its cast to another type may differ
-THROWN = 2.0  # times the loss that the weights of a snapshot give: the steps since have done harm
+MUCH = 2.0  # times the loss that the weights of a snapshot give
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Change:
     divisor: float
     usual: float
 
+    @property
+    def limit(self) -> float:
+        """The size from which on a batch counts as one in the other unit."""
+        return math.sqrt(self.divisor) * self.usual
+
 
 class RescaleInputs(InForward):
     """Divides inputs that come in another unit than before by how many times as large they have become.
@@ -51,8 +56,9 @@ class RescaleInputs(InForward):
     alike, and after a single bad batch nothing is divided until another comes.
 
     It is kept only if the loss of the batch is finite with it and no larger than without. Steps that were taken with
-    the large inputs may have thrown the weights: where those of the latest healthy snapshot give less than half the
-    loss, it goes back to them. The step at hand is skipped, and a loss scaler gets its scale back.
+    the large inputs have thrown the weights, or an adaptive optimizer's averages for long: after such steps, and
+    wherever that gives less than half the loss, it goes back to the latest healthy snapshot. The step at hand is
+    skipped, and a loss scaler gets its scale back.
 
     A tensor is recognised behind views, casts and transpositions, not behind arithmetic in ``training_step``. What was
     in a wrong unit from the first step on cannot be told, nor what has become smaller. Needs a ``training_step`` that
@@ -71,18 +77,20 @@ class RescaleInputs(InForward):
         self._sizes = InputSizes()
         self._hooks: list[_Divide] = []
 
-    def note(self, scene: Scene) -> None:
-        """Look at a batch that is well."""
-        self._sizes.note(scene.batch.content, scene.readings)
+    def note(self, scene: Scene, is_well: bool) -> None:
+        """Look at the batch of a reading."""
+        self._sizes.note(scene.batch.content, scene.readings, is_well)
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
         """Divide what has come in another unit, and skip the step at hand; None if nothing has."""
         scene = step.scene
         if scene is None or step.layers.sharding is not None:
             return None
-        new = _agreed(self._find(scene))
+        changed = self._changed(scene)
+        new = _agreed(_takers(scene, changed))
         if not new or not self._is_news(new):
             return None
+        has_stepped = all(from_all(step.is_taken or (self._were_large(changed) and not step.reading.overflow)))
         before, known = self.changes, {(change.module, change.argument) for change in new}
         loss_before = _loss(scene)
         self.changes = [change for change in before if (change.module, change.argument) not in known] + new
@@ -91,7 +99,7 @@ class RescaleInputs(InForward):
         entry = scene.snapshots.latest() if scene.snapshots is not None else None
         if entry is not None and scene.snapshots is not None:
             loss_there = _loss(scene, scene.snapshots.parameters(entry))
-            if math.isfinite(loss_there) and not loss <= THROWN * loss_there:
+            if math.isfinite(loss_there) and (has_stepped or not loss_there > loss / MUCH):
                 loss = loss_there
             else:
                 entry = None
@@ -108,23 +116,24 @@ class RescaleInputs(InForward):
         ratios = [change.divisor / known.get((change.module, change.argument), 1.0) for change in new]
         return any(abs(math.log(ratio)) > 0.5 * math.log(CHANGED) for ratio in ratios)
 
+    def _changed(self, scene: Scene) -> dict[int, Change]:
+        """Which of the batch's tensors are too large, by their place, and how large they were."""
+        tensors = float_tensors(scene.batch.content)
+        found = {}
+        for place, (tensor, size) in enumerate(zip(tensors, self._sizes.usual(len(tensors)) or [], strict=False)):
+            ratio = float(root_mean_square(tensor)) / size if size > 0 else math.nan
+            if math.isfinite(ratio) and ratio >= CHANGED:
+                found[place] = Change("", 0, ratio, size)
+        return found
+
+    def _were_large(self, changed: Mapping[int, Change]) -> bool:
+        """True if they were as large in the batch before."""
+        before = dict(enumerate(self._sizes.before()))
+        return any(before.get(place, 0.0) > change.limit for place, change in changed.items())
+
     def _told(self, new: Sequence[Change]) -> dict[str, Any]:
         modules = ", ".join(dict.fromkeys(change.module or "the whole model" for change in new))
         return {"modules": modules, "divisor": new[0].divisor, "usual_size": new[0].usual}
-
-    def _find(self, scene: Scene) -> list[Change] | None:
-        """What has changed, and where it goes; None if that cannot be found out."""
-        tensors = float_tensors(scene.batch.content)
-        usual = self._sizes.usual(len(tensors))
-        is_compiled = any(hasattr(module, "_orig_mod") for module in scene.model.modules())
-        if usual is None or scene.batch.replay is None or is_compiled:
-            return None
-        changed = []
-        for tensor, size in zip(tensors, usual, strict=True):
-            ratio = float(root_mean_square(tensor)) / size if size > 0 else math.nan
-            if math.isfinite(ratio) and ratio >= CHANGED:
-                changed.append((tensor, Change("", 0, ratio, size)))
-        return _takers(scene, changed) if changed else None
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Skip the alert's step; tell whether the batches since the last step were divided."""
@@ -156,17 +165,16 @@ class _Divide:
 
     def __init__(self, change: Change) -> None:
         self.change = change
-        self._limit = math.sqrt(change.divisor) * change.usual
         self._flag: Tensor | None = None
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        inputs: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
+        inputs = _by_argument(args, kwargs)
         value = inputs.get(self.change.argument)
-        if not is_known(value):
+        if value is None or not is_known(value):
             return None
-        is_large = root_mean_square(value) > self._limit
+        is_large = root_mean_square(value) > self.change.limit
         self._flag = is_large if self._flag is None else self._flag | is_large.to(self._flag.device)
         wide = value.to(torch.promote_types(value.dtype, torch.float32))  # float16 has no room for large divisors
         inputs[self.change.argument] = (wide / torch.where(is_large, self.change.divisor, 1.0)).to(value.dtype)
@@ -178,18 +186,21 @@ class _Divide:
         return flag
 
 
-def _takers(scene: Scene, changed: Sequence[tuple[Tensor, Change]]) -> list[Change] | None:
+def _takers(scene: Scene, changed: Mapping[int, Change]) -> list[Change] | None:
     """Run the batch again, and see which modules take the changed tensors in, the outermost ones; None for none."""
+    is_compiled = any(hasattr(module, "_orig_mod") for module in scene.model.modules())
+    if not changed or scene.batch.replay is None or is_compiled:
+        return None
+    tensors = float_tensors(scene.batch.content)
+    wanted = [(tensors[place], change) for place, change in changed.items()]
     found: dict[tuple[str, int | str], Change] = {}
-    sizes = [float(root_mean_square(tensor)) for tensor, _ in changed]
 
     def look(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        for argument, value in [*enumerate(args), *kwargs.items()]:
-            for (tensor, change), size in zip(changed, sizes, strict=True):
-                if is_known(value) and _is_same(value, tensor, size):
+        for argument, value in _by_argument(args, kwargs).items():
+            for tensor, change in wanted:
+                if is_known(value) and _is_same(value, tensor, change.divisor * change.usual):
                     found[name, argument] = replace(change, module=name, argument=argument)
 
-    assert scene.batch.replay is not None
     with suppress(Exception), ExitStack() as stack:  # the user's code
         for name, module in scene.model.named_modules():
             # Before the hooks that are there already: what they make of it is another tensor.
@@ -201,6 +212,10 @@ def _takers(scene: Scene, changed: Sequence[tuple[Tensor, Change]]) -> list[Chan
             scene.batch.replay()
     names = {name for name, _ in found}
     return [change for change in found.values() if not any(_lies_in(change.module, other) for other in names)] or None
+
+
+def _by_argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[int | str, Any]:
+    return dict(enumerate(args)) | dict(kwargs)
 
 
 def _is_same(value: Tensor, tensor: Tensor, size: float) -> bool:
