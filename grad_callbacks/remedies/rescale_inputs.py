@@ -56,9 +56,9 @@ class RescaleInputs(InForward):
     alike, and after a single bad batch nothing is divided until another comes.
 
     It is kept only if the loss of the batch is finite with it and no larger than without. Steps that were taken with
-    the large inputs have thrown the weights, or an adaptive optimizer's averages for long: after such steps, and
-    wherever that gives less than half the loss, it goes back to the latest healthy snapshot. The step at hand is
-    skipped, and a loss scaler gets its scale back.
+    the large inputs have thrown the weights, or an adaptive optimizer's averages for long, and running statistics have
+    seen them in any case: then, and wherever that gives less than half the loss, it goes back to the latest healthy
+    snapshot. The step at hand is skipped, and a loss scaler gets its scale back.
 
     A tensor is recognised behind views, casts and transpositions, not behind arithmetic in ``training_step``. What was
     in a wrong unit from the first step on cannot be told, nor what has become smaller. Needs a ``training_step`` that
@@ -90,16 +90,17 @@ class RescaleInputs(InForward):
         new = _agreed(_takers(scene, changed))
         if not new or not self._is_news(new):
             return None
-        has_stepped = all(from_all(step.is_taken or (self._were_large(changed) and not step.reading.overflow)))
+        has_stepped = step.is_taken or (self._were_large(changed) and not step.reading.overflow)
         before, known = self.changes, {(change.module, change.argument) for change in new}
         loss_before = _loss(scene)
         self.changes = [change for change in before if (change.module, change.argument) not in known] + new
         self.attach(scene.model)
         loss = _loss(scene)
         entry = scene.snapshots.latest() if scene.snapshots is not None else None
+        has_done_harm = all(from_all(has_stepped or (entry is not None and _has_moved_buffers(scene.model, entry))))
         if entry is not None and scene.snapshots is not None:
             loss_there = _loss(scene, scene.snapshots.parameters(entry))
-            if math.isfinite(loss_there) and (has_stepped or not loss_there > loss / MUCH):
+            if math.isfinite(loss_there) and (has_done_harm or not loss_there > loss / MUCH):
                 loss = loss_there
             else:
                 entry = None
@@ -253,6 +254,12 @@ def _loss(scene: Scene, weights: Mapping[int, Tensor] | None = None) -> float:
         loss = float(scene.batch.replay().detach())
     losses = from_all(loss)
     return sum(losses) / len(losses)
+
+
+def _has_moved_buffers(model: nn.Module, entry: Mapping[str, Any]) -> bool:
+    """True if there are statistics that follow what the model sees."""
+    pairs = zip(model.buffers(), entry["buffers"], strict=True)
+    return any(now.is_floating_point() and not torch.equal(now, then.to(now.device)) for now, then in pairs)
 
 
 def _go_back(scene: Scene, entry: Mapping[str, Any] | None) -> dict[str, Any]:
