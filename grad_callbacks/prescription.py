@@ -17,6 +17,7 @@ from grad_callbacks.loss import LossCourse
 from grad_callbacks.remedies import (
     CLIPS,
     REMEDIES,
+    FullPrecision,
     MaskUndefined,
     OptimizerStep,
     Reinitialize,
@@ -58,7 +59,7 @@ FULL: Plan = {
     ],  # no other weights make it defined
     "nonfinite: weights too large": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
     "nonfinite: unscaled residual branches": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
-    "nonfinite: 16-bit overflow": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
+    "nonfinite: 16-bit overflow": ["RescaleInputs", "Reinitialize", "FullPrecision", "SkipStep", "Rollback"],
     "nonfinite: non-finite weights": ["RescaleInputs", "Rollback", "SkipStep"],
     "nonfinite: learning rate too high": ["RescaleInputs", "Rollback", "SkipStep"],
     "exploding": ["RescaleInputs", "ClipNorm", "Rollback", {"ReduceLR": 0.3}],
@@ -76,6 +77,7 @@ FULL: Plan = {
 GENTLE: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", {"ReduceLR": 0.3}], "vanishing": []}
 PRESETS: Mapping[str, Plan] = {"observe": {}, "gentle": GENTLE, "full": FULL}
 DEFAULT_PLAN = FULL
+AT_THE_START = (Reinitialize, FullPrecision)  # they need no step to have been taken; they stand side by side
 
 
 class Prescription:
@@ -151,7 +153,7 @@ class Prescription:
     @property
     def looks_at_the_start(self) -> bool:
         """True if there is something to be done before the first step."""
-        return any(isinstance(remedy, Reinitialize) for _, remedy in self._each())
+        return any(isinstance(remedy, AT_THE_START) for _, remedy in self._each())
 
     def answer(
         self,
@@ -204,11 +206,8 @@ class Prescription:
         """Answer what the first reading has shown, if that can be done before the first step; None if it cannot."""
         if "displacement" in alert.evidence:
             return self.answer(alert, step)
-        remedies = self.remedies[self.list_for(alert, step)]
-        place = next((p for p, remedy in enumerate(remedies) if isinstance(remedy, Reinitialize)), len(remedies))
-        if place == len(remedies) or isinstance(remedies[place], self.left_out):
-            return None
-        return self.answer(alert, step, after=place - 1, until=place)
+        places = [p for p, r in enumerate(self.remedies[self.list_for(alert, step)]) if isinstance(r, AT_THE_START)]
+        return self.answer(alert, step, after=places[0] - 1, until=places[-1]) if places else None
 
     def follow(
         self, reading: Reading, active: Sequence[Kind], course: LossCourse, step: OptimizerStep, is_near: bool = True

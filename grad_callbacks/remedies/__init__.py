@@ -8,6 +8,7 @@ from grad_callbacks.remedies.base import Remedy
 from grad_callbacks.remedies.clip_norm import ClipNorm
 from grad_callbacks.remedies.clip_value import ClipValue
 from grad_callbacks.remedies.floor_norm import FloorNorm
+from grad_callbacks.remedies.full_precision import FullPrecision
 from grad_callbacks.remedies.mask_undefined import MaskUndefined
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.reduce_lr import ReduceLR
@@ -32,6 +33,7 @@ REMEDIES: dict[str, type[Remedy]] = {
     "Rollback": Rollback,
     "Reinitialize": Reinitialize,
     "RescaleInputs": RescaleInputs,
+    "FullPrecision": FullPrecision,
 }
 
 CLIPS: tuple[type[Remedy], ...] = (ClipNorm, ClipValue, AdaptiveClip, AGC)  # what a Trainer that clips does already
@@ -44,6 +46,7 @@ __all__ = [
     "ClipNorm",
     "ClipValue",
     "FloorNorm",
+    "FullPrecision",
     "MaskUndefined",
     "OptimizerStep",
     "ReduceLR",

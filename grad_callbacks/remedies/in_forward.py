@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from grad_callbacks.gradients.sharding import is_alone
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
-
-Found = TypeVar("Found")
 
 
 class InForward:
@@ -51,12 +47,3 @@ class InForward:
     def __getstate__(self) -> dict[str, Any]:
         """Leave the hooks to the original: a copy has none before :meth:`attach`."""
         return {**self.__dict__, "_handles": []}
-
-
-def from_all(found: Found) -> list[Found]:
-    """What all processes have found, each in a batch of its own."""
-    if is_alone():
-        return [found]
-    each: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(each, found)
-    return each

@@ -52,7 +52,8 @@ class InputSizes:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._looks, self._two = (
-            [[torch.tensor(size) for size in sizes] for sizes in state[name]] for name in ("looks", "two")
+            [[torch.tensor(size, dtype=torch.float64) for size in sizes] for sizes in state[name]]
+            for name in ("looks", "two")
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks.diagnosis import undisturbed
-from grad_callbacks.remedies.in_forward import InForward, from_all
+from grad_callbacks.remedies.in_forward import InForward
 from grad_callbacks.remedies.input_sizes import InputSizes, float_tensors, is_known, root_mean_square
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
+from grad_callbacks.remedies.replayed import can_be_replayed, from_all, replayed_loss
 from grad_callbacks.remedies.scene import Scene
 
 CHANGED = 30.0  # times the usual size: units differ by more, and batches of one unit by less
@@ -87,19 +88,19 @@ class RescaleInputs(InForward):
         if scene is None or step.layers.sharding is not None:
             return None
         changed = self._changed(scene)
-        new = _agreed(_takers(scene, changed))
+        new = _agreed(_takers(scene, changed)) if all(from_all(bool(changed))) else None
         if not new or not self._is_news(new):
             return None
         has_stepped = step.is_taken or (self._were_large(changed) and not step.reading.overflow)
         before, known = self.changes, {(change.module, change.argument) for change in new}
-        loss_before = _loss(scene)
+        loss_before = replayed_loss(scene)
         self.changes = [change for change in before if (change.module, change.argument) not in known] + new
         self.attach(scene.model)
-        loss = _loss(scene)
+        loss = replayed_loss(scene)
         entry = scene.snapshots.latest() if scene.snapshots is not None else None
         has_done_harm = all(from_all(has_stepped or (entry is not None and _has_moved_buffers(scene.model, entry))))
         if entry is not None and scene.snapshots is not None:
-            loss_there = _loss(scene, scene.snapshots.parameters(entry))
+            loss_there = replayed_loss(scene, scene.snapshots.parameters(entry))
             if math.isfinite(loss_there) and (has_done_harm or not loss_there > loss / MUCH):
                 loss = loss_there
             else:
@@ -189,9 +190,9 @@ class _Divide:
 
 def _takers(scene: Scene, changed: Mapping[int, Change]) -> list[Change] | None:
     """Run the batch again, and see which modules take the changed tensors in, the outermost ones; None for none."""
-    is_compiled = any(hasattr(module, "_orig_mod") for module in scene.model.modules())
-    if not changed or scene.batch.replay is None or is_compiled:
+    if not can_be_replayed(scene):
         return None
+    assert scene.batch.replay is not None
     tensors = float_tensors(scene.batch.content)
     wanted = [(tensors[place], change) for place, change in changed.items()]
     found: dict[tuple[str, int | str], Change] = {}
@@ -241,19 +242,6 @@ def _agreed(found: list[Change] | None) -> list[Change] | None:
         return None
     middle = [(median_low(c.divisor for c in column), median_low(c.usual for c in column)) for column in columns]
     return [replace(c[0], divisor=by, usual=usual) for c, (by, usual) in zip(columns, middle, strict=True)]
-
-
-def _loss(scene: Scene, weights: Mapping[int, Tensor] | None = None) -> float:
-    """The loss of the batch, the mean of all processes'; with other weights, by the id of the parameter, if given."""
-    loss = math.nan
-    with suppress(Exception), undisturbed(scene.model):  # the user's code
-        for parameter in scene.model.parameters():
-            if weights and id(parameter) in weights:
-                parameter.data = weights[id(parameter)].to(parameter.device, copy=True)
-        assert scene.batch.replay is not None
-        loss = float(scene.batch.replay().detach())
-    losses = from_all(loss)
-    return sum(losses) / len(losses)
 
 
 def _has_moved_buffers(model: nn.Module, entry: Mapping[str, Any]) -> bool:
