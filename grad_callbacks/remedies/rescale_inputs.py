@@ -56,7 +56,8 @@ class RescaleInputs(InForward):
     of the two sizes. So a batch in the old unit, validation data say, is left as it is, in training and in evaluation
     alike, and after a single bad batch nothing is divided until another comes.
 
-    It is kept only if the loss of the batch is finite with it and no larger than without. Steps that were taken with
+    It is kept only if the loss of the batch is finite with it, no larger than without, and no larger than where the
+    run began: batches that are wrong in more than their unit are for other remedies. Steps that were taken with
     the large inputs have thrown the weights, or an adaptive optimizer's averages for long, and running statistics have
     seen them in any case: then, and wherever that gives less than half the loss, it goes back to the latest healthy
     snapshot. The step at hand is skipped, and a loss scaler gets its scale back.
@@ -105,7 +106,8 @@ class RescaleInputs(InForward):
                 loss = loss_there
             else:
                 entry = None
-        if not math.isfinite(loss) or loss > loss_before:
+        at_start = scene.course.scale if scene.course is not None else math.nan
+        if not math.isfinite(loss) or loss > loss_before or loss > at_start:
             self.changes = before
             self.attach(scene.model)
             return None
