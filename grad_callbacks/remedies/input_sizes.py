@@ -29,12 +29,12 @@ class InputSizes:
 
     def note(self, batch: Any, reading: int, is_well: bool) -> None:
         """Keep the batch of a reading, and look at it if all is well and it is time: at 1, 2, 4, 8, then every 25th."""
-        self._two = [self._two[1], float_tensors(batch)]
+        self._two = [[] if is_well else self._two[1], float_tensors(batch)]
         if is_well and (reading % EVERY == 0 or (reading < EVERY and reading.bit_count() == 1)):
             self._looks = [*self._looks, _sizes(self._two[1])][-KEPT:]
 
     def before(self) -> list[float]:
-        """The sizes in the batch before the present one."""
+        """The sizes in the batch before the present one; none while all is well."""
         return [float(size) for size in _sizes(self._two[0])]
 
     def usual(self, count: int) -> list[float] | None:

@@ -34,12 +34,14 @@ class Change:
         argument: The input's place among the arguments, or its name.
         divisor: How many times as large it is.
         usual: Its root mean square before.
+        in_place: The batch itself is divided, since the loss looks at it too.
     """
 
     module: str
     argument: int | str
     divisor: float
     usual: float
+    in_place: bool = False
 
     @property
     def limit(self) -> float:
@@ -61,6 +63,8 @@ class RescaleInputs(InForward):
     the large inputs have thrown the weights, or an adaptive optimizer's averages for long, and running statistics have
     seen them in any case: then, and wherever that gives less than half the loss, it goes back to the latest healthy
     snapshot. The step at hand is skipped, and a loss scaler gets its scale back.
+
+    If the loss needs the inputs too, as an autoencoder's does, the batch itself is divided.
 
     A tensor is recognised behind views, casts and transpositions, not behind arithmetic in ``training_step``. What was
     in a wrong unit from the first step on cannot be told, nor what has become smaller. Needs a ``training_step`` that
@@ -93,26 +97,33 @@ class RescaleInputs(InForward):
         if not new or not self._is_news(new):
             return None
         has_stepped = step.is_taken or (self._were_large(changed) and not step.reading.overflow)
-        before, known = self.changes, {(change.module, change.argument) for change in new}
-        loss_before = replayed_loss(scene)
-        self.changes = [change for change in before if (change.module, change.argument) not in known] + new
+        before, loss_before = self.changes, replayed_loss(scene)
+        for in_place in (False, True):
+            self._put(before, [replace(change, in_place=in_place) for change in new], scene)
+            loss, entry = self._try_out(scene, has_stepped)
+            at_start = scene.course.scale if scene.course is not None else math.nan
+            if math.isfinite(loss) and not loss > loss_before and not loss > at_start:
+                self._skip_next = True
+                return self._told(new) | _go_back(scene, entry)
+        self._put(before, [], scene)
+        return None
+
+    def _put(self, before: Sequence[Change], new: Sequence[Change], scene: Scene) -> None:
+        """Let what is new take the place of what was there before."""
+        known = {(change.module, change.argument) for change in new}
+        self.changes = [change for change in before if (change.module, change.argument) not in known] + list(new)
         self.attach(scene.model)
+
+    def _try_out(self, scene: Scene, has_stepped: bool) -> tuple[float, Mapping[str, Any] | None]:
+        """The loss with it, and the snapshot that it comes from, if it is better to go back."""
         loss = replayed_loss(scene)
         entry = scene.snapshots.latest() if scene.snapshots is not None else None
-        has_done_harm = all(from_all(has_stepped or (entry is not None and _has_moved_buffers(scene.model, entry))))
-        if entry is not None and scene.snapshots is not None:
-            loss_there = replayed_loss(scene, scene.snapshots.parameters(entry))
-            if math.isfinite(loss_there) and (has_done_harm or not loss_there > loss / MUCH):
-                loss = loss_there
-            else:
-                entry = None
-        at_start = scene.course.scale if scene.course is not None else math.nan
-        if not math.isfinite(loss) or loss > loss_before or loss > at_start:
-            self.changes = before
-            self.attach(scene.model)
-            return None
-        self._skip_next = True
-        return self._told(new) | _go_back(scene, entry)
+        if scene.snapshots is None or entry is None:
+            return loss, None
+        loss_there = replayed_loss(scene, scene.snapshots.parameters(entry))
+        has_done_harm = all(from_all(has_stepped or _has_moved_buffers(scene.model, entry)))
+        goes_back = math.isfinite(loss_there) and (has_done_harm or not loss_there > loss / MUCH)
+        return (loss_there, entry) if goes_back else (loss, None)
 
     def _is_news(self, new: Sequence[Change]) -> bool:
         """False if the inputs are divided by that already."""
@@ -181,7 +192,8 @@ class _Divide:
         is_large = root_mean_square(value) > self.change.limit
         self._flag = is_large if self._flag is None else self._flag | is_large.to(self._flag.device)
         wide = value.to(torch.promote_types(value.dtype, torch.float32))  # float16 has no room for large divisors
-        inputs[self.change.argument] = (wide / torch.where(is_large, self.change.divisor, 1.0)).to(value.dtype)
+        divided = (wide / torch.where(is_large, self.change.divisor, 1.0)).to(value.dtype)
+        inputs[self.change.argument] = value.detach().copy_(divided) if self.change.in_place else divided
         return tuple(inputs[place] for place in range(len(args))), {name: inputs[name] for name in kwargs}
 
     def take_flag(self) -> Tensor | None:

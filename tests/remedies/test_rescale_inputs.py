@@ -74,6 +74,31 @@ def test_it_goes_on_learning_as_if_nothing_had_changed(name: str, factor: float)
     assert hooks(module) == 0, "the hooks are gone"
 
 
+def test_an_autoencoder_gets_the_batch_itself_divided() -> None:
+    class Autoencoder(Units):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return super().training_step([batch[0], batch[0]], batch_idx)
+
+    module, guard = Autoencoder(since(70, 1e3), mlp(4, 16, 16, 4)), GradientGuard()
+    fit(module, guard, data=batches(150))
+    assert [made.remedy for made in guard.interventions] == ["RescaleInputs"]
+    assert sum(module.losses[-10:]) < 0.3 * sum(module.losses[:10])
+
+
+def test_batches_that_are_wrong_in_more_than_their_unit_are_for_other_remedies() -> None:
+    class Mixed(Units):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            super().on_train_batch_start(batch, batch_idx)
+            if self.global_step >= 70:
+                batch[1].mul_(-10.0)
+
+    module, guard = Mixed(since(70, 1e3)), GradientGuard({"exploding": ["RescaleInputs"]})
+    fit(module, guard, data=batches(72))
+    assert guard.alerts
+    assert guard.interventions == []
+    assert hooks(module) == 0
+
+
 def test_what_is_in_the_old_unit_is_left_as_it_is() -> None:
     """As validation data may be, and every other batch here."""
     module, guard = Units(lambda step: 1e3 if step >= 70 and step % 2 else 1.0), GradientGuard()
