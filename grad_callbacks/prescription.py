@@ -166,8 +166,8 @@ class Prescription:
     ) -> Intervention | None:
         """Switch on a remedy for ``alert``; None if there is none to switch on.
 
-        A warning gets the first remedy only, and those before it that are switched on only where they have seen what
-        is wrong: an event that has passed is no reason to escalate.
+        A warning gets the first remedy only: an event that has passed is no reason to escalate. Remedies that prove
+        themselves do not count there, and are asked even where clipping is all that is needed.
 
         Args:
             alert: Is answered.
@@ -179,14 +179,16 @@ class Prescription:
         """
         if step.scene is not None:
             step.scene.alert = alert
-            if after < 0 and self._is_absorbed(alert, step.scene.course):
-                return None
         key = key or self.list_for(alert, step)
         remedies = self.remedies[key]
         is_passing = alert.severity == "warning" and after < 0 and key == alert.kind
         usable = [place for place, remedy in enumerate(remedies) if not isinstance(remedy, self.left_out)]
-        first = sum(bool(getattr(remedies[place], "proves_itself", False)) for place in usable) + 1
-        for place in usable[:first] if is_passing else [p for p in usable if after < p <= until]:
+        proving = [place for place in usable if _proves_itself(remedies[place])]
+        if after < 0 and step.scene is not None and self._is_absorbed(alert, step.scene.course):
+            usable = proving
+        elif is_passing:
+            usable = usable[: len(proving) + 1]
+        for place in [place for place in usable if after < place <= until]:
             detail = remedies[place].engage(step, alert.evidence)
             if detail is not None:
                 detail["steps"] = 0
@@ -201,6 +203,11 @@ class Prescription:
                 self._treatments.append(Treatment(made, alert, key, place, loss=loss))
                 return made
         return None
+
+    def answer_at_sight(self, alert: Alert, step: OptimizerStep, loss: float) -> Intervention | None:
+        """Switch on a remedy that proves itself, which needs no trial; None if none of them sees what is wrong."""
+        places = [p for p, r in enumerate(self.remedies[self.list_for(alert, step)]) if _proves_itself(r)]
+        return self.answer(alert, step, loss, until=places[-1]) if places else None
 
     def begin(self, alert: Alert, step: OptimizerStep) -> Intervention | None:
         """Answer what the first reading has shown, if that can be done before the first step; None if it cannot."""
@@ -385,6 +392,11 @@ class Prescription:
 
 def _clips(treatment: Treatment) -> bool:
     return treatment.made.remedy in [cls.__name__ for cls in CLIPS]
+
+
+def _proves_itself(remedy: Remedy) -> bool:
+    """True for a remedy that is switched on only where it has seen what is wrong; such stand first in a list."""
+    return bool(getattr(remedy, "proves_itself", False))
 
 
 def _was_raised(step: OptimizerStep) -> bool:

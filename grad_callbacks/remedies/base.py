@@ -18,7 +18,8 @@ class Remedy(Protocol):
     its own copy. It may have more: ``release(step)`` switches it off and says whether that changed anything;
     ``before_backward(loss)`` is called with each loss before its backward pass; ``attach(model)`` puts hooks in place
     after a checkpoint was loaded, and ``detach()`` takes them away when the engine is closed. A true ``proves_itself``
-    says that it is switched on only where it has seen what is wrong: a warning then goes on to the next.
+    says that it is switched on only where it has seen what is wrong: a warning then goes on to the next, and no trial
+    is needed. Such remedies stand first in a list.
     """
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:

@@ -83,6 +83,9 @@ class Contest:
             step: The step that raised it.
             loss: Level of the loss before it.
         """
+        made = self._prescription.answer_at_sight(alert, step.handle, loss)
+        if made is not None:
+            return made
         group = self._gauge.replicas
         count = fewest(len(self.ring), group, self._gauge.layers.home)
         start = Start(self._model, self._optimizer, self._gauge.layers, group, self._prescription, step, alert, loss)

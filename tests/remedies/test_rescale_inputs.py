@@ -171,12 +171,32 @@ def test_statistics_that_have_seen_the_large_inputs_are_put_back() -> None:
     assert float(model[3].running_var.max()) < 100
 
 
-def test_trials_leave_its_hooks_as_they_are() -> None:
-    module = Units(since(70, 1e3))
-    guard = GradientGuard({"exploding": ["RescaleInputs", "ClipNorm"]}, trial=True)
-    fit(module, guard, data=batches(100))
-    assert guard.trials
+class Spiked(Units):
+    """The loss of one step is multiplied."""
+
+    def __init__(self, spike: int) -> None:
+        super().__init__(since(70, 100.0))
+        self.spike = spike
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) * (1e4 if batch_idx == self.spike else 1.0)
+
+
+def test_what_is_seen_needs_no_trial_and_a_later_trial_goes_on_dividing() -> None:
+    module, guard = Spiked(100), GradientGuard({"exploding": ["RescaleInputs", "ClipNorm"]}, trial=True)
+    fit(module, guard, data=batches(140))
+    [trial] = guard.trials
+    assert trial.step == 100
+    assert all(score < 0.1 * module.losses[0] for name, score in trial.scores.items() if name != "none")
+    assert guard.interventions[0].remedy == "RescaleInputs"
+    assert guard.interventions[0].detail["steps"] == 140 - guard.interventions[0].step
     assert hooks(module) == 0
+
+
+def test_clipping_for_an_earlier_spike_does_not_hide_it() -> None:
+    module, guard = Spiked(40), GradientGuard()
+    fit(module, guard, data=batches(100))
+    assert [(made.step, made.remedy) for made in guard.interventions] == [(40, "ClipNorm"), (70, "RescaleInputs")]
 
 
 class Scaled(nn.Module):
