@@ -159,7 +159,8 @@ class RescaleInputs(InForward):
         return torch.stack([flag.to(acted[0].device) for flag in acted]).any() if acted else False
 
     def _hook_into(self, model: nn.Module) -> Iterator[RemovableHandle]:
-        self._hooks = [_Divide(change) for change in self.changes]
+        known = {hook.change: hook for hook in self._hooks}  # what they have seen is still to be told
+        self._hooks = [known.get(change) or _Divide(change) for change in self.changes]
         for hook in self._hooks:
             yield model.get_submodule(hook.change.module).register_forward_pre_hook(hook, with_kwargs=True)
 
