@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ FULL: Plan = {
 GENTLE: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", {"ReduceLR": 0.3}], "vanishing": []}
 PRESETS: Mapping[str, Plan] = {"observe": {}, "gentle": GENTLE, "full": FULL}
 DEFAULT_PLAN = FULL
-AT_THE_START = (Reinitialize, FullPrecision)  # they need no step to have been taken; they stand side by side
+AT_THE_START = (Reinitialize, FullPrecision)  # they need no step to have been taken
 
 
 class Prescription:
@@ -206,15 +206,23 @@ class Prescription:
 
     def answer_at_sight(self, alert: Alert, step: OptimizerStep, loss: float) -> Intervention | None:
         """Switch on a remedy that proves itself, which needs no trial; None if none of them sees what is wrong."""
-        places = [p for p, r in enumerate(self.remedies[self.list_for(alert, step)]) if _proves_itself(r)]
-        return self.answer(alert, step, loss, until=places[-1]) if places else None
+        return self._answer_with(_proves_itself, alert, step, loss)
 
     def begin(self, alert: Alert, step: OptimizerStep) -> Intervention | None:
         """Answer what the first reading has shown, if that can be done before the first step; None if it cannot."""
         if "displacement" in alert.evidence:
             return self.answer(alert, step)
-        places = [p for p, r in enumerate(self.remedies[self.list_for(alert, step)]) if isinstance(r, AT_THE_START)]
-        return self.answer(alert, step, after=places[0] - 1, until=places[-1]) if places else None
+        return self._answer_with(lambda remedy: isinstance(remedy, AT_THE_START), alert, step)
+
+    def _answer_with(
+        self, is_meant: Callable[[Remedy], bool], alert: Alert, step: OptimizerStep, loss: float = math.nan
+    ) -> Intervention | None:
+        """Switch on the first remedy of those that are meant; None if none of them has anything to give."""
+        for place, remedy in enumerate(self.remedies[self.list_for(alert, step)]):
+            made = self.answer(alert, step, loss, after=place - 1, until=place) if is_meant(remedy) else None
+            if made is not None:
+                return made
+        return None
 
     def follow(
         self, reading: Reading, active: Sequence[Kind], course: LossCourse, step: OptimizerStep, is_near: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import median_low
 from typing import Any
 
@@ -25,13 +25,13 @@ class InputSizes:
 
     def __init__(self) -> None:
         self._looks: list[list[Tensor]] = []
-        self._two: list[list[Tensor]] = [[], []]  # the latest batches, or their sizes: the size of a size is itself
+        self._two: list[Any] = [None, None]  # the latest batches, or their sizes: the size of a size is itself
 
     def note(self, batch: Any, reading: int, is_well: bool) -> None:
         """Keep the batch of a reading, and look at it if all is well and it is time: at 1, 2, 4, 8, then every 25th."""
-        self._two = [[] if is_well else self._two[1], float_tensors(batch)]
+        self._two = [None if is_well else self._two[1], batch]
         if is_well and (reading % EVERY == 0 or (reading < EVERY and reading.bit_count() == 1)):
-            self._looks = [*self._looks, _sizes(self._two[1])][-KEPT:]
+            self._looks = [*self._looks, _sizes(batch)][-KEPT:]
 
     def before(self) -> list[float]:
         """The sizes in the batch before the present one; none while all is well."""
@@ -45,9 +45,8 @@ class InputSizes:
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""
-        two = [_sizes(tensors) for tensors in self._two]
-        plain = [[[float(size) for size in sizes] for sizes in looks] for looks in (self._looks, two)]
-        return {"looks": plain[0], "two": plain[1]}
+        looks = {"looks": self._looks, "two": [_sizes(batch) for batch in self._two]}
+        return {name: [[float(size) for size in sizes] for sizes in known] for name, known in looks.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
@@ -58,11 +57,11 @@ class InputSizes:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy no batches."""
-        return {**self.__dict__, "_two": [_sizes(tensors) for tensors in self._two]}
+        return {**self.__dict__, "_two": [_sizes(batch) for batch in self._two]}
 
 
-def _sizes(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [root_mean_square(tensor) for tensor in tensors]
+def _sizes(batch: Any) -> list[Tensor]:
+    return [root_mean_square(tensor) for tensor in float_tensors(batch)]
 
 
 def float_tensors(batch: Any) -> list[Tensor]:
