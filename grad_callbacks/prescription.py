@@ -48,15 +48,14 @@ Plan = Mapping[str, Sequence[Any]]
 
 # A single spike needs no more than the clip that acts in the same step; a second one is mostly a learning rate too
 # high, which clipping alone does not cure: back to weights from before it, and on at a tenth of the rate. What was
-# wrong from the first step on is initialised again. No remedy that acts on gradients brings back a vanishing one.
+# wrong from the first step on is initialised again. Inputs in another unit show themselves whatever the cause is taken
+# for, at a first warning too: only batches that are in it are changed. No remedy that acts on gradients brings back a
+# vanishing one.
 _ANEW = ["RescaleInputs", "Reinitialize", "ClipNorm", "Rollback", {"ReduceLR": 0.3}]
 FULL: Plan = {
     "nonfinite": ["RescaleInputs", "SkipStep", "MaskUndefined", "Rollback"],
-    "nonfinite: undefined operation": [
-        "RescaleInputs",
-        "MaskUndefined",
-        "SkipStep",
-    ],  # no other weights make it defined
+    # No other weights make it defined.
+    "nonfinite: undefined operation": ["RescaleInputs", "MaskUndefined", "SkipStep"],
     "nonfinite: weights too large": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
     "nonfinite: unscaled residual branches": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
     "nonfinite: 16-bit overflow": ["RescaleInputs", "Reinitialize", "FullPrecision", "SkipStep", "Rollback"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from statistics import median_low
 from typing import Any
@@ -18,7 +17,7 @@ FEWEST = 2
 
 
 class InputSizes:
-    """The root mean squares of a batch's floating-point tensors in the latest looks, and those of the batch before.
+    """The sizes of a batch's floating-point tensors in the latest looks, and those of the batch before.
 
     They stay on the device until somebody asks: a look waits for nothing.
     """
@@ -61,7 +60,7 @@ class InputSizes:
 
 
 def _sizes(batch: Any) -> list[Tensor]:
-    return [root_mean_square(tensor) for tensor in float_tensors(batch)]
+    return [size_of(tensor) for tensor in float_tensors(batch)]
 
 
 def float_tensors(batch: Any) -> list[Tensor]:
@@ -75,7 +74,7 @@ def is_known(value: Any) -> bool:
     return is_float and value.layout is torch.strided and value.numel() > 0
 
 
-def root_mean_square(tensor: Tensor) -> Tensor:
-    """A scalar on the tensor's device."""
-    norm: Tensor = torch.linalg.vector_norm(tensor.detach(), dtype=torch.promote_types(tensor.dtype, torch.float32))
-    return norm / math.sqrt(tensor.numel())
+def size_of(tensor: Tensor) -> Tensor:
+    """The squared mean root of a tensor's entries, a scalar on its device: a few wild ones hardly move it."""
+    wide = tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+    return wide.abs().sqrt().mean().square()

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks.diagnosis import undisturbed
 from grad_callbacks.remedies.in_forward import InForward
-from grad_callbacks.remedies.input_sizes import InputSizes, float_tensors, is_known, root_mean_square
+from grad_callbacks.remedies.input_sizes import InputSizes, float_tensors, is_known, size_of
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.replayed import can_be_replayed, from_all, replayed_loss
 from grad_callbacks.remedies.scene import Scene
@@ -33,7 +33,7 @@ class Change:
         module: The module's name; "" for the whole model.
         argument: The input's place among the arguments, or its name.
         divisor: How many times as large it is.
-        usual: Its root mean square before.
+        usual: Its size before.
         in_place: The batch itself is divided, since the loss looks at it too.
     """
 
@@ -52,17 +52,18 @@ class Change:
 class RescaleInputs(InForward):
     """Divides inputs that come in another unit than before by how many times as large they have become.
 
-    Every 25 readings it notes the root mean square of each tensor in the batch, while all is well. If one is 30 times
-    its median at an alert, the batch is run again to see which modules take that tensor in, and from then on they get
-    it divided, the outermost ones that see it. A batch is divided only if it is large itself: above the geometric mean
-    of the two sizes. So a batch in the old unit, validation data say, is left as it is, in training and in evaluation
-    alike, and after a single bad batch nothing is divided until another comes.
+    Every 25 readings it notes the size of each tensor in the batch, while all is well: the squared mean root of its
+    entries, which a few wild ones hardly move. If one is 30 times its median at an alert, the batch is run again to see
+    which modules take that tensor in, and from then on they get it divided, the outermost ones that see it. A batch is
+    divided only if it is large itself: above the geometric mean of the two sizes. So a batch in the old unit,
+    validation data say, is left as it is, in training and in evaluation alike, and after a single bad batch nothing is
+    divided until another comes.
 
-    It is kept only if the loss of the batch is finite with it, no larger than without, and no larger than where the
-    run began: batches that are wrong in more than their unit are for other remedies. Steps that were taken with
-    the large inputs have thrown the weights, or an adaptive optimizer's averages for long, and running statistics have
-    seen them in any case: then, and wherever that gives less than half the loss, it goes back to the latest healthy
-    snapshot. The step at hand is skipped, and a loss scaler gets its scale back.
+    It is kept only if the loss of the batch is finite with it, no larger than without, and no larger than where the run
+    began: batches that are wrong in more than their unit are for other remedies. Steps that were taken with the large
+    inputs have thrown the weights, or an adaptive optimizer's averages for long, and running statistics have seen them
+    in any case: then, and wherever that gives less than half the loss, it goes back to the latest healthy snapshot. The
+    step at hand is skipped, and a loss scaler gets its scale back.
 
     If the loss needs the inputs too, as an autoencoder's does, the batch itself is divided.
 
@@ -136,7 +137,7 @@ class RescaleInputs(InForward):
         tensors = float_tensors(scene.batch.content)
         found = {}
         for place, (tensor, size) in enumerate(zip(tensors, self._sizes.usual(len(tensors)) or [], strict=False)):
-            ratio = float(root_mean_square(tensor)) / size if size > 0 else math.nan
+            ratio = float(size_of(tensor)) / size if size > 0 else math.nan
             if math.isfinite(ratio) and ratio >= CHANGED:
                 found[place] = Change("", 0, ratio, size)
         return found
@@ -190,7 +191,7 @@ class _Divide:
         value = inputs.get(self.change.argument)
         if value is None or not is_known(value):
             return None
-        is_large = root_mean_square(value) > self.change.limit
+        is_large = size_of(value) > self.change.limit
         self._flag = is_large if self._flag is None else self._flag | is_large.to(self._flag.device)
         wide = value.to(torch.promote_types(value.dtype, torch.float32))  # float16 has no room for large divisors
         divided = (wide / torch.where(is_large, self.change.divisor, 1.0)).to(value.dtype)
@@ -240,7 +241,7 @@ def _is_same(value: Tensor, tensor: Tensor, size: float) -> bool:
     if value.numel() != tensor.numel():
         return False
     is_view = value.data_ptr() == tensor.data_ptr() and value.dtype == tensor.dtype
-    return is_view or math.isclose(float(root_mean_square(value)), size, rel_tol=ALIKE)
+    return is_view or math.isclose(float(size_of(value)), size, rel_tol=ALIKE)
 
 
 def _lies_in(name: str, other: str) -> bool:

@@ -99,6 +99,19 @@ def test_batches_that_are_wrong_in_more_than_their_unit_are_for_other_remedies()
     assert hooks(module) == 0
 
 
+def test_wild_entries_are_no_other_unit() -> None:
+    class Wild(Units):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            super().on_train_batch_start(batch, batch_idx)
+            if self.global_step >= 70:
+                batch[0][0, 0] = 9999.0
+
+    module, guard = Wild(since(70, 1.0)), GradientGuard({"exploding": ["RescaleInputs"]})
+    fit(module, guard, data=batches(80))
+    assert guard.alerts
+    assert guard.interventions == []
+
+
 def test_what_is_in_the_old_unit_is_left_as_it_is() -> None:
     """As validation data may be, and every other batch here."""
     module, guard = Units(lambda step: 1e3 if step >= 70 and step % 2 else 1.0), GradientGuard()
