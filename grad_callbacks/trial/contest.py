@@ -31,6 +31,8 @@ CHANCE = 0.25  # of the loss: by so much a few batches differ from others
 class Contest:
     """Answers the alerts of one optimizer with what does best in a trial, or as prescribed where none can be held.
 
+    A remedy that proves itself, because it has seen what is wrong, needs no trial.
+
     Args:
         model: Is trained.
         optimizer: Trains it.
