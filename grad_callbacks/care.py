@@ -16,7 +16,17 @@ from grad_callbacks.interventions import Intervention
 from grad_callbacks.judging import Judges
 from grad_callbacks.loss import LEARNED
 from grad_callbacks.prescription import Plan, Prescription
-from grad_callbacks.remedies import CLIPS, FloorNorm, Reinitialize, Rollback, Scene, SkipStep, Snapshots, Warmup
+from grad_callbacks.remedies import (
+    CLIPS,
+    FloorNorm,
+    Reinitialize,
+    RescaleInputs,
+    Rollback,
+    Scene,
+    SkipStep,
+    Snapshots,
+    Warmup,
+)
 from grad_callbacks.remedies.buffers import Buffers
 from grad_callbacks.remedies.optimizer_step import can_skip_on_device
 from grad_callbacks.step import StepUnderWay
@@ -65,7 +75,9 @@ class Care:
         _TREATED.add(optimizer)
         if isinstance(optimizer, torch.optim.LBFGS):
             prescription.leave_out(*CLIPS, FloorNorm, why="clipping would spoil the line search of LBFGS")
-            prescription.leave_out(Reinitialize, Rollback, Warmup, why="LBFGS remembers where its weights were")
+            prescription.leave_out(
+                Reinitialize, RescaleInputs, Rollback, Warmup, why="LBFGS remembers where its weights were"
+            )
         if prescription.skips_nonfinite and any(b.is_floating_point() for b in model.buffers()):
             self._buffers = Buffers(model)
             self._buffers.settle(False)
@@ -155,7 +167,8 @@ class Care:
         step.send_results()
 
     def close(self) -> None:
-        """Let another engine treat the optimizer."""
+        """Let another engine treat the optimizer, and take the remedies' hooks away."""
+        self._prescription.detach()
         _TREATED.discard(self._optimizer)
 
     def state_dict(self, made: Sequence[Intervention]) -> dict[str, Any]:
@@ -177,6 +190,7 @@ class Care:
         self.latest = {(entry.alert_kind, entry.remedy): entry for entry in made}
         if state["prescription"]:
             self._prescription.load_state_dict(state["prescription"], made)
+            self._prescription.attach(self._model)
         if self.snapshots is not None and state["snapshots"]:
             self.snapshots.load_state_dict(state["snapshots"])
         if self._contest is not None:

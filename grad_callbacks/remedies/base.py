@@ -15,8 +15,11 @@ class Remedy(Protocol):
     """Changes training in answer to an alert.
 
     A remedy of your own is a class with these members; nothing needs to be registered. Each optimizer gets
-    its own copy. It may have two more: ``release(step)`` switches it off and says whether that changed anything, and
-    ``before_backward(loss)`` is called with each loss before its backward pass.
+    its own copy. It may have more: ``release(step)`` switches it off and says whether that changed anything;
+    ``before_backward(loss)`` is called with each loss before its backward pass; ``attach(model)`` puts hooks in place
+    after a checkpoint was loaded, and ``detach()`` takes them away when the engine is closed. A true ``proves_itself``
+    says that it is switched on only where it has seen what is wrong: a warning then goes on to the next, and no trial
+    is needed. Such remedies stand first in a list.
     """
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
