@@ -23,6 +23,7 @@ WELL = 1.0  # powers of ten over which signal or error may spread over the layer
 MIRRORED = ("ReLU", "LeakyReLU", "PReLU", "GELU", "SiLU")  # f(z) - f(-z) is a multiple of z
 STRIDE = 0.004  # of the weights' norm, that a step may move a plain recurrence; 0.01 lost some that this kept
 GATED_STRIDE = 0.01  # the same with gated cells, which bear more
+LONGEST = 0.1  # the same in all other nets
 SIZES = (1.0, 0.6, 0.3)  # of the layers' outputs, tried in turn where activations are bounded
 
 
@@ -39,10 +40,10 @@ class Reinitialize:
     :mod:`~grad_callbacks.remedies.freshness`). Frozen parameters are a sign of weights worth keeping, too. Sharded
     weights are left alone.
 
-    A recurrence that keeps its gradient over time is one step away from one that blows it up, so that gradients of a
-    recurrent net are clipped from there on: a step of SGD moves the weights by 0.4% of their norm at most, with gated
-    cells by 1% (Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", sec. 3.2).
-    Other optimizers bound their steps themselves.
+    A net that keeps its gradient over many layers or steps is one step away from one that blows it up, so that
+    gradients are clipped from there on: a step of SGD moves the weights by 10% of their norm at most, those of a
+    recurrent net by 0.4%, with gated cells by 1% (Pascanu, Mikolov & Bengio 2013, "On the difficulty of training
+    recurrent neural networks", sec. 3.2). Other optimizers bound their steps themselves.
 
     Args:
         scheme: ``"lsuv"``, or ``"orthogonal"``, ``"he"`` or ``"xavier"``, which need no batch.
@@ -86,7 +87,7 @@ class Reinitialize:
         scene.began_anew = "start"
         self._skip_next = True
         self._stride = _stride(scene.model)
-        return detail if self._stride is None else {**detail, "stride": self._stride}
+        return {**detail, "stride": self._stride}
 
     def _is_allowed(self, scene: Scene) -> bool:
         if not scene.from_start or scene.readings > self.within or scene.has_learned:
@@ -125,11 +126,10 @@ class Reinitialize:
         self._stride, self._max_norm = state["stride"], state["max_norm"]
 
 
-def _stride(model: nn.Module) -> float | None:
-    """How far a step may move a recurrent net; None if the model is none."""
-    recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
-    is_plain = any(type(module) is nn.RNN for module in recurrent)
-    return (STRIDE if is_plain else GATED_STRIDE) if recurrent else None
+def _stride(model: nn.Module) -> float:
+    """How far a step may move a net, relative to its weights."""
+    kinds = {type(module) for module in model.modules() if isinstance(module, nn.RNNBase)}
+    return STRIDE if nn.RNN in kinds else GATED_STRIDE if kinds else LONGEST
 
 
 def _replay(scene: Scene) -> Callable[[], Tensor] | None:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import GradientGuard
 from grad_callbacks.diagnosis.flow import examine
-from grad_callbacks.remedies.reinitialize import STRIDE, initialise, spread
+from grad_callbacks.remedies.reinitialize import LONGEST, STRIDE, initialise, spread
 from grad_callbacks.remedies.unit_variance import Sequences, start_again
 from tests.helpers import Regression, fit, mlp
 
@@ -173,6 +173,17 @@ def test_a_recurrence_that_forgets_learns_by_steps_that_are_limited() -> None:
     assert guard.interventions[0].detail["stride"] == STRIDE
     assert max(strides.found[1:]) < 1.2 * STRIDE  # weights grow a little after the first step, of which it is a share
     assert float((task.model(inputs).sign() == targets).float().mean()) > 0.95
+
+
+def test_a_deep_net_takes_no_step_that_would_undo_its_initialisation() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(320, 4)
+    guard, strides = GradientGuard({"vanishing": ["Reinitialize"]}), Strides()
+    task = Regression(mlp(4, *[16] * 10, 2, activation=nn.Sigmoid), partial(torch.optim.SGD, lr=100.0))
+    loader = DataLoader(TensorDataset(inputs, 3 * inputs[:, :2]), batch_size=32)
+    fit(task, guard, strides, data=loader, max_epochs=3)
+    assert guard.interventions[0].detail["stride"] == LONGEST
+    assert 0.9 * LONGEST < max(strides.found[1:]) < 1.2 * LONGEST, "steps were clipped to that"
 
 
 def test_sigmoid_convolutions_use_more_of_the_sigmoid_than_linear_layers_do() -> None:
