@@ -155,7 +155,8 @@ class Care:
         step.send_results()
 
     def close(self) -> None:
-        """Let another engine treat the optimizer."""
+        """Let another engine treat the optimizer, and take the remedies' hooks off the model."""
+        self._prescription.detach()
         _TREATED.discard(self._optimizer)
 
     def state_dict(self, made: Sequence[Intervention]) -> dict[str, Any]:
@@ -177,6 +178,7 @@ class Care:
         self.latest = {(entry.alert_kind, entry.remedy): entry for entry in made}
         if state["prescription"]:
             self._prescription.load_state_dict(state["prescription"], made)
+            self._prescription.attach(self._model)
         if self.snapshots is not None and state["snapshots"]:
             self.snapshots.load_state_dict(state["snapshots"])
         if self._contest is not None:

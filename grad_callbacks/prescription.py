@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from grad_callbacks.alerts import KINDS, Alert, Kind
 from grad_callbacks.gradients import Reading
@@ -293,6 +293,20 @@ class Prescription:
             prepare = getattr(remedy, "before_backward", None)
             if prepare is not None and not isinstance(remedy, self.left_out):
                 prepare(loss)
+
+    def attach(self, model: nn.Module) -> None:
+        """Let the remedies that work in the forward pass hook into a model, as their state asks for."""
+        for _, remedy in self._each():
+            attach = getattr(remedy, "attach", None)
+            if attach is not None and not isinstance(remedy, self.left_out):
+                attach(model)
+
+    def detach(self) -> None:
+        """Take the remedies' hooks away."""
+        for _, remedy in self._each():
+            detach = getattr(remedy, "detach", None)
+            if detach is not None:
+                detach()
 
     def act(self, step: OptimizerStep) -> dict[tuple[Kind, str], bool | Tensor]:
         """Let every remedy that is on act on ``step``.

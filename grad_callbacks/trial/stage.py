@@ -95,7 +95,11 @@ def _staged(start: Start) -> Iterator[Stage]:
         assert handle.scene is not None
         snapshots = handle.scene.snapshots
         own.scene = replace(handle.scene, snapshots=None if snapshots is None else snapshots.put_back_into(twin))
-        yield Stage(twin, rate, copy.deepcopy(start.prescription), own, Motion(start.layers))
+        prescription = copy.deepcopy(start.prescription)
+        try:
+            yield Stage(twin, rate, prescription, own, Motion(start.layers))
+        finally:
+            prescription.detach()
 
 
 @torch.no_grad()
