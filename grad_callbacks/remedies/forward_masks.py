@@ -16,27 +16,26 @@ from grad_callbacks.diagnosis import undisturbed
 Change = Callable[[Any], Any]
 
 MOST_OF_THEM = 0.9  # of a tensor's entries that may be replaced: the root of normalised numbers loses half of them
+TAIL = 0.05  # of the finite entries are beyond what stands for the others
 BEYOND = 1e10  # larger activations are on their way to an overflow: then it is not an operation that is undefined
 
 
 class ForwardMasks:
-    """Puts zero for the NaN and infinite entries of what comes out of modules, or goes into them.
+    """Puts a number for the NaN and infinite entries of what comes out of modules, or goes into them.
 
     Nothing flows back through an entry that was replaced, except what an undefined derivative makes of the zero. All
-    finite numbers, and their gradients, stay the same to the bit. Zero is what an inactive unit gives, so that the
-    next layer does not see the entry; among zero, the mean and the least of the finite entries it did best.
-    It is also what :func:`torch.nan_to_num` takes for a NaN.
+    finite numbers, and their gradients, stay the same to the bit.
 
     The masks are there in evaluation too: the network has learned with them. A copy has none until it is attached.
 
     Attributes:
-        places: Where, such as ``"output of encoder.2"`` or ``"input of head"``.
+        places: What is put where, such as 0.1 for ``"output of encoder.2"`` or ``"input of head"``.
         masked: Whether there was anything to replace, scalars of the passes that may be learned from; whoever reads
             them empties the list.
     """
 
     def __init__(self) -> None:
-        self.places: list[str] = []
+        self.places: dict[str, float] = {}
         self.masked: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
 
@@ -48,10 +47,10 @@ class ForwardMasks:
         """Put the masks on a model, behind the hooks that are there."""
         self.detach()
         modules = dict(model.named_modules())
-        for place in self.places:
+        for place, number in self.places.items():
             what, _, name = place.partition(" of ")
             if name in modules:
-                self._handles.append(_put(modules[name], what, self._mask))
+                self._handles.append(_put(modules[name], what, partial(self._mask, number)))
 
     def detach(self) -> None:
         """Take them away."""
@@ -59,19 +58,19 @@ class ForwardMasks:
             handle.remove()
         self._handles = []
 
-    def _mask(self, value: Any) -> Any:
-        return tree_map(self._finite, value)
+    def _mask(self, number: float, value: Any) -> Any:
+        return tree_map(partial(self._finite, number), value)
 
-    def _finite(self, value: Any) -> Any:
+    def _finite(self, number: float, value: Any) -> Any:
         if not _may_be_masked(value):
             return value
         is_good = torch.isfinite(value)
         if torch.is_grad_enabled():
             self.masked.append(~is_good.all())
-        return value.where(is_good, torch.zeros_like(value))
+        return value.where(is_good, torch.full_like(value, number))
 
 
-def undefined_places(model: nn.Module, replay: Callable[[], Tensor] | None) -> list[str] | None:
+def undefined_places(model: nn.Module, replay: Callable[[], Tensor] | None) -> dict[str, float] | None:
     """Run a batch again and name the places where the first undefined numbers come from, in their order.
 
     An operation of a module, or of a hook on it, is found behind the module; one between two modules in front of the
@@ -82,8 +81,8 @@ def undefined_places(model: nn.Module, replay: Callable[[], Tensor] | None) -> l
         replay: Computes the loss of the batch.
 
     Returns:
-        The places, an empty list if all is finite. None if a mask would not do: data or weights are not finite, numbers
-        overflow, or hardly any is left.
+        The places, and what to put there; empty if all is finite. None if a mask would not do: data or weights are not
+        finite, numbers overflow, or hardly any is left.
     """
     if replay is None or not all(bool(torch.isfinite(tensor).all()) for tensor in model.parameters()):
         return None
@@ -93,14 +92,14 @@ def undefined_places(model: nn.Module, replay: Callable[[], Tensor] | None) -> l
             search.run(model, replay)
     except Exception:  # the user's code
         return None
-    return None if search.is_hopeless else list(search.found)
+    return None if search.is_hopeless else search.found
 
 
 class _Search:
     """Looks at what goes into each module, and what comes out."""
 
     def __init__(self) -> None:
-        self.found: dict[str, None] = {}
+        self.found: dict[str, float] = {}
         self.is_hopeless = False
 
     def run(self, model: nn.Module, replay: Callable[[], Tensor]) -> None:
@@ -121,17 +120,27 @@ class _Search:
         if not _may_be_masked(value):
             return value
         is_good = torch.isfinite(value)
-        kept = value.where(is_good, torch.zeros_like(value))
-        self.is_hopeless |= bool((kept.detach() > BEYOND).any())
+        finite = value.detach()[is_good]
+        self.is_hopeless |= bool((finite > BEYOND).any())
         if is_good.all():
             return value
         if place.startswith("input") and not value.requires_grad:  # data, or a mask made of them
             self.is_hopeless |= not bool((is_good | torch.isneginf(value)).all())
             return value
-        is_overflow = value.dtype is torch.float16
-        self.is_hopeless |= is_overflow or float(is_good.float().mean()) < 1 - MOST_OF_THEM
-        self.found[place] = None
-        return kept
+        self.is_hopeless |= value.dtype is torch.float16 or finite.numel() < (1 - MOST_OF_THEM) * value.numel()
+        number = _edge(value.detach(), finite)
+        self.found.setdefault(place, number)
+        return value.where(is_good, torch.full_like(value, number))
+
+
+def _edge(value: Tensor, finite: Tensor) -> float:
+    """What an operation gives at the edge of where it is defined: nearly its least there, or nearly its greatest."""
+    if not finite.numel():
+        return 0.0
+    rank = max(1, round(TAIL * finite.numel()))
+    if bool(value.isposinf().sum() > value.isneginf().sum()):
+        rank = finite.numel() + 1 - rank
+    return float(finite.float().kthvalue(rank).values)
 
 
 def _put(module: nn.Module, what: str, change: Change) -> RemovableHandle:

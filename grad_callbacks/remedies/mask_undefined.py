@@ -65,8 +65,8 @@ class MaskUndefined:
         self._masked: list[Tensor] = []  # of the backward passes since the last step
 
     @property
-    def places(self) -> list[str]:
-        """Where the forward pass is masked, such as ``"output of encoder.2"`` or ``"input of head"``."""
+    def places(self) -> dict[str, float]:
+        """What is put where in the forward pass, such as 0.1 for ``"output of encoder.2"`` or ``"input of head"``."""
         return self._forward.places
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
@@ -74,7 +74,7 @@ class MaskUndefined:
         scene = step.scene
         if scene is None or step.reading.is_finite or step.layers.sharding is not None:
             return None
-        before = list(self.places)
+        before = self.places
         found = self._mask_forward(scene)
         if found is None:
             found = _agreed(undefined_operations(scene.model, scene.batch.replay))
@@ -97,13 +97,13 @@ class MaskUndefined:
         tried without, since it would also mask what came from an earlier one.
         """
         before = self.places
-        places = _agreed(undefined_places(scene.model, scene.batch.replay))
+        places = _agreed_places(undefined_places(scene.model, scene.batch.replay))
         if not places:
             return None
-        found = self._put([*before, *places], scene)
-        for place in reversed(places if found is not None else ()):
+        found = self._put(before | places, scene)
+        for place in reversed(places if found is not None else {}):
             kept = self.places
-            without = self._put([other for other in kept if other != place], scene)
+            without = self._put({other: kept[other] for other in kept if other != place}, scene)
             if without is None:
                 self._put(kept, scene)
             else:
@@ -112,7 +112,7 @@ class MaskUndefined:
             self._put(before, scene)
         return found
 
-    def _put(self, places: list[str], scene: Scene) -> list[str] | None:
+    def _put(self, places: dict[str, float], scene: Scene) -> list[str] | None:
         """Mask these places, and name the operations that loss and gradients are finite with; None if they are not."""
         self._forward.places = places
         self._forward.attach(scene.model)
@@ -153,21 +153,21 @@ class MaskUndefined:
         """Mask nothing any more; an alert switches it on again."""
         was_on = bool(self.operations or self.places)
         self.detach()
-        self.operations, self._forward.places = [], []
+        self.operations, self._forward.places = [], {}
         return was_on
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is masked."""
         return {
             "operations": list(self.operations),
-            "places": list(self.places),
+            "places": dict(self.places),
             "skip_this": self._skip_this,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`; :meth:`attach` follows."""
         self.operations, self._skip_this = list(state["operations"]), state["skip_this"]
-        self._forward.places = list(state["places"])
+        self._forward.places = dict(state["places"])
 
 
 def undefined_operations(
@@ -206,15 +206,24 @@ def undefined_operations(
     return list(names)
 
 
-def _agreed(found: list[str] | None) -> list[str] | None:
+def _agreed(operations: list[str] | None) -> list[str] | None:
     """What all processes have found together: each has seen a batch of its own. None if one of them gives up."""
+    found = _agreed_places(None if operations is None else dict.fromkeys(operations, 0.0))
+    return None if found is None else list(found)
+
+
+def _agreed_places(places: dict[str, float] | None) -> dict[str, float] | None:
+    """The same of places; where several have found one, what the first of them would put there."""
     if is_alone():
-        return found
-    each: list[list[str] | None] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(each, found)
-    if any(names is None for names in each):
-        return None
-    return sorted({name for names in each for name in names or ()})
+        return places
+    each: list[dict[str, float] | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(each, places)
+    together: dict[str, float] = {}
+    for found in each:
+        if found is None:
+            return None
+        together = found | together
+    return dict(sorted(together.items()))
 
 
 def _nodes(loss: Tensor) -> Iterator[Any]:

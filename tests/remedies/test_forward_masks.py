@@ -19,6 +19,7 @@ from tests.helpers import SGD, Regression, batches, fit, mlp, trainer
 
 Operation = Callable[[Tensor], Tensor]
 ADAM = partial(torch.optim.Adam, lr=0.01)
+OPERATIONS: dict[str, Operation] = {"root": torch.sqrt, "log": torch.log, "log of zero": lambda x: x.relu().log()}
 MOMENTUM = partial(SGD, lr=0.03, momentum=0.9)
 
 
@@ -87,7 +88,9 @@ def hooks(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("make", [ADAM, MOMENTUM], ids=["adam", "momentum"])
-@pytest.mark.parametrize("operation", [torch.sqrt, torch.log, lambda x: x.relu().log()], ids=["root", "log", "log of 0"])
+@pytest.mark.parametrize(
+    "operation", [torch.sqrt, torch.log, lambda x: x.relu().log()], ids=["root", "log", "log of 0"]
+)
 @pytest.mark.parametrize("make_model", [within, Between])
 def test_the_rest_of_the_network_goes_on_learning(
     make_model: Callable[[Operation], nn.Module], operation: Operation, make: Any
@@ -146,7 +149,7 @@ def test_a_healthy_run_is_left_alone_to_the_bit() -> None:
                 assert engine.prescription is not None
                 remedy = engine.prescription.remedies["nonfinite: undefined operation"][0]
                 assert isinstance(remedy, MaskUndefined)
-                remedy.places[:] = ["output of model.1", "input of model.2"]
+                remedy.places.update({"output of model.1": 0.0, "input of model.2": 1.0})
                 remedy.attach(engine.model)
 
     for guard in (Masking(), GradientGuard()):
@@ -177,7 +180,7 @@ def test_of_two_numbers_the_finite_one_is_learned_from() -> None:
         engine.before_backward(loss)
         loss.backward()
         if step == 1:
-            assert float(loss) == 2.0  # 0 + sqrt(1 * 4)
+            assert float(loss) == 4.0  # sqrt(1 * 4), and what stands for the other
             assert float(model.scale.weight.grad) == 1.0  # 4 / (2 * sqrt(4)), and nothing of the other
         engine.before_step(loss=loss, batch=Batch(inputs, step, lambda: model(inputs)))
         engine.optimizer.step()
@@ -188,7 +191,7 @@ def test_of_two_numbers_the_finite_one_is_learned_from() -> None:
 
 def test_a_copy_takes_nobody_elses_masks_away() -> None:
     model, masks = Root(), ForwardMasks()
-    masks.places = ["output of root", "output of what is gone"]
+    masks.places = {"output of root": 0.5, "output of what is gone": 0.0}
     masks.attach(model)
     masks.attach(model)  # once more is as good as once
     assert hooks(model) == 1
@@ -251,8 +254,8 @@ def test_hardly_anything_left_is_nothing_to_learn_from() -> None:
     model = Root()
     few = torch.tensor([[1.0]] + [[-1.0]] * 19)
     assert undefined_places(model, lambda: model(few)) is None
-    assert undefined_places(model, lambda: model(few[:3])) == ["output of root"]
-    assert undefined_places(model, lambda: model(few[:1])) == []
+    assert undefined_places(model, lambda: model(few[:3])) == {"output of root": 1.0}
+    assert undefined_places(model, lambda: model(few[:1])) == {}
     assert undefined_places(model, None) is None
     assert undefined_places(model, lambda: model("no tensor")) is None
     nn.init.constant_(model.scale.weight, torch.nan)
