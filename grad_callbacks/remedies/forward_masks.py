@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,28 +15,33 @@ from torch.utils.hooks import RemovableHandle
 from grad_callbacks.diagnosis import undisturbed
 
 Change = Callable[[Any], Any]
+Bounds = list[float]  # the least and the greatest that is let through; one of them is infinite
 
 MOST_OF_THEM = 0.9  # of a tensor's entries that may be replaced: the root of normalised numbers loses half of them
-TAIL = 0.05  # of the finite entries are beyond what stands for the others
+TAILS = (0.25, 0.1, 0.0)  # shares of the finite entries that may lie beyond the bound
 BEYOND = 1e10  # larger activations are on their way to an overflow: then it is not an operation that is undefined
 
 
 class ForwardMasks:
-    """Puts a number for the NaN and infinite entries of what comes out of modules, or goes into them.
+    """Puts a bound for the NaN and infinite entries of what comes out of modules, or goes into them.
 
-    Nothing flows back through an entry that was replaced, except what an undefined derivative makes of the zero. All
-    finite numbers, and their gradients, stay the same to the bit.
+    The bound is near the least of the finite entries, or near the greatest where most infinities are positive: what
+    the operation gives at the edge of where it is defined, as if its argument had been clamped there. Entries beyond
+    the bound are set to it as well, since the derivative of a log or of a quotient grows without limit towards the
+    edge: a few such entries threw the weights of every second network about, with the bound at the edge itself or at
+    zero. Nothing flows back through what was set, except what an undefined derivative makes of the zero. A tensor
+    whose entries are all finite is left alone to the bit.
 
     The masks are there in evaluation too: the network has learned with them. A copy has none until it is attached.
 
     Attributes:
-        places: What is put where, such as 0.1 for ``"output of encoder.2"`` or ``"input of head"``.
+        places: The bounds, by places such as ``"output of encoder.2"`` or ``"input of head"``.
         masked: Whether there was anything to replace, scalars of the passes that may be learned from; whoever reads
             them empties the list.
     """
 
     def __init__(self) -> None:
-        self.places: dict[str, float] = {}
+        self.places: dict[str, Bounds] = {}
         self.masked: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
 
@@ -47,10 +53,10 @@ class ForwardMasks:
         """Put the masks on a model, behind the hooks that are there."""
         self.detach()
         modules = dict(model.named_modules())
-        for place, number in self.places.items():
+        for place, bounds in self.places.items():
             what, _, name = place.partition(" of ")
             if name in modules:
-                self._handles.append(_put(modules[name], what, partial(self._mask, number)))
+                self._handles.append(_put(modules[name], what, partial(self._mask, bounds)))
 
     def detach(self) -> None:
         """Take them away."""
@@ -58,57 +64,67 @@ class ForwardMasks:
             handle.remove()
         self._handles = []
 
-    def _mask(self, number: float, value: Any) -> Any:
-        return tree_map(partial(self._finite, number), value)
+    def _mask(self, bounds: Bounds, value: Any) -> Any:
+        return tree_map(partial(self._bounded, bounds), value)
 
-    def _finite(self, number: float, value: Any) -> Any:
+    def _bounded(self, bounds: Bounds, value: Any) -> Any:
         if not _may_be_masked(value):
             return value
         is_good = torch.isfinite(value)
         if torch.is_grad_enabled():
             self.masked.append(~is_good.all())
-        return value.where(is_good, torch.full_like(value, number))
+        return value.where(is_good.all(), _bounded(value, is_good, bounds))
 
 
-def undefined_places(model: nn.Module, replay: Callable[[], Tensor] | None) -> dict[str, float] | None:
-    """Run a batch again and name the places where the first undefined numbers come from, in their order.
+def undefined_places(model: nn.Module, replay: Callable[[], Tensor] | None) -> dict[str, Bounds] | None:
+    """Run a batch again and find the places where the first undefined numbers come from, in their order.
 
     An operation of a module, or of a hook on it, is found behind the module; one between two modules in front of the
-    second. Each is masked at once, so that the next to be found is no consequence of it. Leaves no trace.
+    second. Each is masked at once, so that the next to be found is no consequence of it. Of the bounds that
+    :data:`TAILS` give, those that make the loss least are taken. Leaves no trace.
 
     Args:
         model: The model.
         replay: Computes the loss of the batch.
 
     Returns:
-        The places, and what to put there; empty if all is finite. None if a mask would not do: data or weights are not
-        finite, numbers overflow, or hardly any is left.
+        The places and their bounds; empty if all is finite. None if a mask would not do: data or weights are not
+        finite, numbers overflow, hardly any is left, or the loss is not finite.
     """
     if replay is None or not all(bool(torch.isfinite(tensor).all()) for tensor in model.parameters()):
         return None
-    search = _Search()
-    try:
-        with undisturbed(model):
-            search.run(model, replay)
-    except Exception:  # the user's code
-        return None
-    return None if search.is_hopeless else search.found
+    best, found = math.inf, None
+    for tail in TAILS:
+        search = _Search(tail)
+        try:
+            with undisturbed(model):
+                loss = search.run(model, replay)
+        except Exception:  # the user's code
+            return None
+        if search.is_hopeless:
+            return None
+        if loss < best:
+            best, found = loss, search.found
+        if not search.found:
+            break
+    return found
 
 
 class _Search:
     """Looks at what goes into each module, and what comes out."""
 
-    def __init__(self) -> None:
-        self.found: dict[str, float] = {}
+    def __init__(self, tail: float) -> None:
+        self.found: dict[str, Bounds] = {}
         self.is_hopeless = False
+        self._tail = tail
 
-    def run(self, model: nn.Module, replay: Callable[[], Tensor]) -> None:
+    def run(self, model: nn.Module, replay: Callable[[], Tensor]) -> float:
         handles: list[RemovableHandle] = []
         try:
             for name, module in model.named_modules():
                 for what in ("input", "output"):
                     handles.append(_put(module, what, partial(self._look, f"{what} of {name}")))
-            replay()
+            return float(replay())
         finally:
             for handle in handles:
                 handle.remove()
@@ -128,19 +144,25 @@ class _Search:
             self.is_hopeless |= not bool((is_good | torch.isneginf(value)).all())
             return value
         self.is_hopeless |= value.dtype is torch.float16 or finite.numel() < (1 - MOST_OF_THEM) * value.numel()
-        number = _edge(value.detach(), finite)
-        self.found.setdefault(place, number)
-        return value.where(is_good, torch.full_like(value, number))
+        if self.is_hopeless:
+            return value
+        bounds = _bounds(finite, self._tail, bool(value.isposinf().sum() > value.isneginf().sum()))
+        self.found.setdefault(place, bounds)
+        return _bounded(value, is_good, bounds)
 
 
-def _edge(value: Tensor, finite: Tensor) -> float:
-    """What an operation gives at the edge of where it is defined: nearly its least there, or nearly its greatest."""
-    if not finite.numel():
-        return 0.0
-    rank = max(1, round(TAIL * finite.numel()))
-    if bool(value.isposinf().sum() > value.isneginf().sum()):
-        rank = finite.numel() + 1 - rank
-    return float(finite.float().kthvalue(rank).values)
+def _bounds(finite: Tensor, tail: float, is_above: bool) -> Bounds:
+    """What leaves so many of the finite numbers beyond it."""
+    rank = 1 + round(tail * (finite.numel() - 1))
+    if is_above:
+        return [-math.inf, float(finite.float().kthvalue(finite.numel() + 1 - rank).values)]
+    return [float(finite.float().kthvalue(rank).values), math.inf]
+
+
+def _bounded(value: Tensor, is_good: Tensor, bounds: Bounds) -> Tensor:
+    """What is not finite is set to the finite bound, and what is beyond it too."""
+    bound = bounds[0] if math.isfinite(bounds[0]) else bounds[1]
+    return value.where(is_good, torch.full_like(value, bound)).clamp(*bounds)
 
 
 def _put(module: nn.Module, what: str, change: Change) -> RemovableHandle:

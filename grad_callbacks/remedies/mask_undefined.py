@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from grad_callbacks.diagnosis import undisturbed
 from grad_callbacks.gradients.sharding import is_alone
-from grad_callbacks.remedies.forward_masks import ForwardMasks, undefined_places
+from grad_callbacks.remedies.forward_masks import Bounds, ForwardMasks, undefined_places
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.scene import Scene
 
@@ -65,8 +65,8 @@ class MaskUndefined:
         self._masked: list[Tensor] = []  # of the backward passes since the last step
 
     @property
-    def places(self) -> dict[str, float]:
-        """What is put where in the forward pass, such as 0.1 for ``"output of encoder.2"`` or ``"input of head"``."""
+    def places(self) -> dict[str, Bounds]:
+        """Bounds in the forward pass, by places such as ``"output of encoder.2"`` or ``"input of head"``."""
         return self._forward.places
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
@@ -112,7 +112,7 @@ class MaskUndefined:
             self._put(before, scene)
         return found
 
-    def _put(self, places: dict[str, float], scene: Scene) -> list[str] | None:
+    def _put(self, places: dict[str, Bounds], scene: Scene) -> list[str] | None:
         """Mask these places, and name the operations that loss and gradients are finite with; None if they are not."""
         self._forward.places = places
         self._forward.attach(scene.model)
@@ -208,17 +208,17 @@ def undefined_operations(
 
 def _agreed(operations: list[str] | None) -> list[str] | None:
     """What all processes have found together: each has seen a batch of its own. None if one of them gives up."""
-    found = _agreed_places(None if operations is None else dict.fromkeys(operations, 0.0))
+    found = _agreed_places(None if operations is None else {name: [] for name in operations})
     return None if found is None else list(found)
 
 
-def _agreed_places(places: dict[str, float] | None) -> dict[str, float] | None:
+def _agreed_places(places: dict[str, Bounds] | None) -> dict[str, Bounds] | None:
     """The same of places; where several have found one, what the first of them would put there."""
     if is_alone():
         return places
-    each: list[dict[str, float] | None] = [None] * torch.distributed.get_world_size()
+    each: list[dict[str, Bounds] | None] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(each, places)
-    together: dict[str, float] = {}
+    together: dict[str, Bounds] = {}
     for found in each:
         if found is None:
             return None

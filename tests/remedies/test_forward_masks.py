@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -100,7 +101,7 @@ def test_the_rest_of_the_network_goes_on_learning(
     made = guard.interventions[0]
     assert (made.step, made.remedy) == (20, "MaskUndefined")
     assert made.detail["places"] == ("output of model.1" if make_model is within else "input of model.decoder")
-    assert sum(module.errors[-10:]) < 0.4 * sum(module.errors[21:31])
+    assert sum(module.errors[-10:]) < 0.5 * sum(module.errors[21:31])
     assert hooks(module) == 0
 
 
@@ -149,7 +150,7 @@ def test_a_healthy_run_is_left_alone_to_the_bit() -> None:
                 assert engine.prescription is not None
                 remedy = engine.prescription.remedies["nonfinite: undefined operation"][0]
                 assert isinstance(remedy, MaskUndefined)
-                remedy.places.update({"output of model.1": 0.0, "input of model.2": 1.0})
+                remedy.places.update({"output of model.1": [2.0, math.inf], "input of model.2": [-math.inf, 0.1]})
                 remedy.attach(engine.model)
 
     for guard in (Masking(), GradientGuard()):
@@ -191,7 +192,7 @@ def test_of_two_numbers_the_finite_one_is_learned_from() -> None:
 
 def test_a_copy_takes_nobody_elses_masks_away() -> None:
     model, masks = Root(), ForwardMasks()
-    masks.places = {"output of root": 0.5, "output of what is gone": 0.0}
+    masks.places = {"output of root": [0.5, math.inf], "output of what is gone": [0.0, math.inf]}
     masks.attach(model)
     masks.attach(model)  # once more is as good as once
     assert hooks(model) == 1
@@ -254,7 +255,7 @@ def test_hardly_anything_left_is_nothing_to_learn_from() -> None:
     model = Root()
     few = torch.tensor([[1.0]] + [[-1.0]] * 19)
     assert undefined_places(model, lambda: model(few)) is None
-    assert undefined_places(model, lambda: model(few[:3])) == {"output of root": 1.0}
+    assert undefined_places(model, lambda: model(few[:3])) == {"output of root": [1.0, math.inf]}
     assert undefined_places(model, lambda: model(few[:1])) == {}
     assert undefined_places(model, None) is None
     assert undefined_places(model, lambda: model("no tensor")) is None
