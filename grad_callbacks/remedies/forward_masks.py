@@ -76,6 +76,14 @@ class ForwardMasks:
         return value.where(is_good.all(), _bounded(value, is_good, bounds))
 
 
+def told(places: dict[str, Bounds]) -> str:
+    """Say what is put where."""
+    sides = {
+        place: ("at least", low) if math.isfinite(low) else ("at most", high) for place, (low, high) in places.items()
+    }
+    return ", ".join(f"{place} {side} {bound:.3g}" for place, (side, bound) in sides.items())
+
+
 def undefined_places(model: nn.Module, replay: Callable[[], Tensor] | None) -> dict[str, Bounds] | None:
     """Run a batch again and find the places where the first undefined numbers come from, in their order.
 
@@ -89,42 +97,45 @@ def undefined_places(model: nn.Module, replay: Callable[[], Tensor] | None) -> d
 
     Returns:
         The places and their bounds; empty if all is finite. None if a mask would not do: data or weights are not
-        finite, numbers overflow, hardly any is left, or the loss is not finite.
+        finite, numbers overflow, hardly any is left, or the model cannot be run.
     """
     if replay is None or not all(bool(torch.isfinite(tensor).all()) for tensor in model.parameters()):
         return None
-    best, found = math.inf, None
-    for tail in TAILS:
-        search = _Search(tail)
-        try:
+    searches = [_Search(tail) for tail in TAILS]
+    try:
+        for search in searches:  # as many passes on each process, for what they exchange in them
             with undisturbed(model):
-                loss = search.run(model, replay)
-        except Exception:  # the user's code
-            return None
-        if search.is_hopeless:
-            return None
-        if loss < best:
-            best, found = loss, search.found
-        if not search.found:
-            break
-    return found
+                search.run(model, replay)
+    except Exception:  # the user's code
+        return None
+    if any(search.is_hopeless for search in searches):
+        return None
+    return min(searches, key=lambda search: search.loss).found
 
 
 class _Search:
-    """Looks at what goes into each module, and what comes out."""
+    """Looks at what goes into each module, and what comes out, and bounds it.
+
+    Attributes:
+        found: The bounds, by place.
+        loss: With them; infinite if it is not finite.
+        is_hopeless: A mask would not do.
+    """
 
     def __init__(self, tail: float) -> None:
         self.found: dict[str, Bounds] = {}
+        self.loss = math.inf
         self.is_hopeless = False
         self._tail = tail
 
-    def run(self, model: nn.Module, replay: Callable[[], Tensor]) -> float:
+    def run(self, model: nn.Module, replay: Callable[[], Tensor]) -> None:
         handles: list[RemovableHandle] = []
         try:
             for name, module in model.named_modules():
                 for what in ("input", "output"):
                     handles.append(_put(module, what, partial(self._look, f"{what} of {name}")))
-            return float(replay())
+            loss = float(replay())
+            self.loss = loss if math.isfinite(loss) else math.inf
         finally:
             for handle in handles:
                 handle.remove()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from grad_callbacks.diagnosis import undisturbed
 from grad_callbacks.gradients.sharding import is_alone
-from grad_callbacks.remedies.forward_masks import Bounds, ForwardMasks, undefined_places
+from grad_callbacks.remedies.forward_masks import Bounds, ForwardMasks, told, undefined_places
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.scene import Scene
 
@@ -86,9 +86,8 @@ class MaskUndefined:
             return None
         self.operations += new
         self._skip_this = not step.is_taken
-        told = {"operations": self.operations, "places": self.places}
-        masked = {name: ", ".join(entries) for name, entries in told.items() if entries}
-        return {**masked, "nonfinite_parameters": step.reading.nonfinite}
+        masked = {"operations": ", ".join(self.operations), "places": told(self.places)}
+        return {name: text for name, text in masked.items() if text} | {"nonfinite_parameters": step.reading.nonfinite}
 
     def _mask_forward(self, scene: Scene) -> list[str] | None:
         """Mask the places that need it; return the operations to mask with them, None if that would not do.

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from grad_callbacks import Batch, Engine, GradientGuard, MaskUndefined
-from grad_callbacks.remedies.forward_masks import ForwardMasks, undefined_places
+from grad_callbacks.remedies.forward_masks import ForwardMasks, told, undefined_places
 from tests.helpers import SGD, Regression, batches, fit, mlp, trainer
 
 Operation = Callable[[Tensor], Tensor]
@@ -100,7 +100,8 @@ def test_the_rest_of_the_network_goes_on_learning(
     fit(module, guard, data=batches(150))
     made = guard.interventions[0]
     assert (made.step, made.remedy) == (20, "MaskUndefined")
-    assert made.detail["places"] == ("output of model.1" if make_model is within else "input of model.decoder")
+    place = "output of model.1" if make_model is within else "input of model.decoder"
+    assert made.detail["places"].startswith(f"{place} at least ")
     assert sum(module.errors[-10:]) < 0.5 * sum(module.errors[21:31])
     assert hooks(module) == 0
 
@@ -190,6 +191,19 @@ def test_of_two_numbers_the_finite_one_is_learned_from() -> None:
     assert torch.isnan(model(inputs))
 
 
+def test_above_a_pole_the_bound_is_an_upper_one() -> None:
+    model, inputs = Root(), torch.tensor([[0.0], [1.0], [2.0], [4.0], [1e-6], [5.0]])
+    model.root.operation = torch.reciprocal
+    found = undefined_places(model, lambda: model(inputs))
+    assert found == {"output of root": [-math.inf, 1.0]}  # the loss is least with 1e6 at the bound, too
+    assert told(found) == "output of root at most 1"
+    masks = ForwardMasks()
+    masks.places = found
+    masks.attach(model)
+    assert float(model(inputs)) == pytest.approx(1 + 1 + 0.5 + 0.25 + 1 + 0.2)
+    assert float(model(inputs[1:])) == float(model.root.operation(inputs[1:]).sum())  # all is finite
+
+
 def test_a_copy_takes_nobody_elses_masks_away() -> None:
     model, masks = Root(), ForwardMasks()
     masks.places = {"output of root": [0.5, math.inf], "output of what is gone": [0.0, math.inf]}
@@ -241,7 +255,7 @@ def test_infinities_of_a_purpose_stay() -> None:
     loss.backward()
     engine.before_step(loss=loss, batch=Batch(inputs, 0, lambda: model(inputs)[:, 0].sum()))
     [made] = engine.record.interventions
-    assert (made.remedy, made.detail["places"]) == ("MaskUndefined", "output of root")
+    assert (made.remedy, made.detail["places"]) == ("MaskUndefined", "output of root at least 0")
     engine.close()
 
 
