@@ -17,20 +17,21 @@ from grad_callbacks.diagnosis import undisturbed
 Change = Callable[[Any], Any]
 Bounds = list[float]  # the least and the greatest that is let through; one of them is infinite
 
-MOST_OF_THEM = 0.9  # of a tensor's entries that may be replaced: the root of normalised numbers loses half of them
-TAILS = (0.25, 0.1, 0.0)  # shares of the finite entries that may lie beyond the bound
+MOST_OF_THEM = 0.9  # of a tensor's entries that may be replaced: with 0.95 and more every second run needed more help
+TAILS = (0.5, 0.25, 0.1, 0.0)  # shares of the finite entries that may lie beyond the bound
 BEYOND = 1e10  # larger activations are on their way to an overflow: then it is not an operation that is undefined
 
 
 class ForwardMasks:
     """Puts a bound for the NaN and infinite entries of what comes out of modules, or goes into them.
 
-    The bound is near the least of the finite entries, or near the greatest where most infinities are positive: what
-    the operation gives at the edge of where it is defined, as if its argument had been clamped there. Entries beyond
-    the bound are set to it as well, since the derivative of a log or of a quotient grows without limit towards the
-    edge: a few such entries threw the weights of every second network about, with the bound at the edge itself or at
-    zero. Nothing flows back through what was set, except what an undefined derivative makes of the zero. A tensor
-    whose entries are all finite is left alone to the bit.
+    The bound is the least of the finite entries, or leaves some of them below it; where most infinities are positive,
+    it is an upper one in the same way. It is what the operation gives near the edge of where it is defined, as if its
+    argument were clamped there. Entries beyond the bound are set to it as well: the derivative of a log or a quotient
+    grows without limit towards the edge. With zero, the mean or the edge itself, networks with a log inside were thrown
+    about by it; with the bound they learned as well as healthy ones.
+    Nothing flows back through what was set, except what an undefined derivative makes of the zero. A tensor whose
+    entries are all finite is left alone to the bit.
 
     The masks are there in evaluation too: the network has learned with them. A copy has none until it is attached.
 

@@ -37,7 +37,7 @@ _SUMS += ("compiled",)  # many operations in one
 
 
 class MaskUndefined:
-    """Takes zero for what an operation leaves undefined, and for its derivative there, so that the rest is learned.
+    """Takes zero for a derivative that is undefined, and a bound for what is undefined itself, and the rest is learned.
 
     A term of the loss that divides by zero, or takes the root or the log of zero, makes the whole gradient NaN in every
     batch, and skipping would mean to learn nothing any more. The operations to blame are found by running the batch
@@ -46,8 +46,9 @@ class MaskUndefined:
     finite in spite of the mask.
 
     Where an operation inside the model makes NaN or infinities in the forward pass, as the root of a negative number
-    does, they are replaced too, behind the module or before the next one
-    (:class:`~grad_callbacks.remedies.forward_masks.ForwardMasks`), and loss and gradients must be finite then.
+    does, they are replaced too, behind the module or before the next one, in training and in evaluation
+    (:class:`~grad_callbacks.remedies.forward_masks.ForwardMasks`). Loss and gradients must be finite then. The hooks
+    are gone after the training: mend the operation before the model is used elsewhere.
 
     It is not switched on if numbers are still not finite where weights and activations meet, or if data, weights or an
     overflow are to blame: then there is nothing left to learn from.

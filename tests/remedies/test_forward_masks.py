@@ -102,7 +102,7 @@ def test_the_rest_of_the_network_goes_on_learning(
     assert (made.step, made.remedy) == (20, "MaskUndefined")
     place = "output of model.1" if make_model is within else "input of model.decoder"
     assert made.detail["places"].startswith(f"{place} at least ")
-    assert sum(module.errors[-10:]) < 0.5 * sum(module.errors[21:31])
+    assert sum(module.errors[-10:]) < 0.3 * sum(module.errors[21:31])
     assert hooks(module) == 0
 
 
@@ -194,8 +194,8 @@ def test_of_two_numbers_the_finite_one_is_learned_from() -> None:
 def test_above_a_pole_the_bound_is_an_upper_one() -> None:
     model, inputs = Root(), torch.tensor([[0.0], [1.0], [2.0], [4.0], [1e-6], [5.0]])
     model.root.operation = torch.reciprocal
-    found = undefined_places(model, lambda: model(inputs))
-    assert found == {"output of root": [-math.inf, 1.0]}  # the loss is least with 1e6 at the bound, too
+    found = undefined_places(model, lambda: (model(inputs) - 4).abs())
+    assert found == {"output of root": [-math.inf, 1.0]}  # of 0.5, 1 and 1e6, the loss is least with 1
     assert told(found) == "output of root at most 1"
     masks = ForwardMasks()
     masks.places = found
@@ -255,7 +255,9 @@ def test_infinities_of_a_purpose_stay() -> None:
     loss.backward()
     engine.before_step(loss=loss, batch=Batch(inputs, 0, lambda: model(inputs)[:, 0].sum()))
     [made] = engine.record.interventions
-    assert (made.remedy, made.detail["places"]) == ("MaskUndefined", "output of root at least 0")
+    assert made.remedy == "MaskUndefined"
+    assert made.detail["places"].startswith("output of root at least ")
+    assert "scores" not in made.detail["places"]
     engine.close()
 
 
