@@ -16,7 +16,17 @@ from grad_callbacks.interventions import Intervention
 from grad_callbacks.judging import Judges
 from grad_callbacks.loss import LEARNED
 from grad_callbacks.prescription import Plan, Prescription
-from grad_callbacks.remedies import CLIPS, FloorNorm, Reinitialize, Rollback, Scene, SkipStep, Snapshots, Warmup
+from grad_callbacks.remedies import (
+    CLIPS,
+    FloorNorm,
+    Reinitialize,
+    RescaleInputs,
+    Rollback,
+    Scene,
+    SkipStep,
+    Snapshots,
+    Warmup,
+)
 from grad_callbacks.remedies.buffers import Buffers
 from grad_callbacks.remedies.optimizer_step import can_skip_on_device
 from grad_callbacks.step import StepUnderWay
@@ -65,7 +75,9 @@ class Care:
         _TREATED.add(optimizer)
         if isinstance(optimizer, torch.optim.LBFGS):
             prescription.leave_out(*CLIPS, FloorNorm, why="clipping would spoil the line search of LBFGS")
-            prescription.leave_out(Reinitialize, Rollback, Warmup, why="LBFGS remembers where its weights were")
+            prescription.leave_out(
+                Reinitialize, RescaleInputs, Rollback, Warmup, why="LBFGS remembers where its weights were"
+            )
         if prescription.skips_nonfinite and any(b.is_floating_point() for b in model.buffers()):
             self._buffers = Buffers(model)
             self._buffers.settle(False)
@@ -130,11 +142,11 @@ class Care:
         if step.handle.scene is not None and step.handle.scene.began_anew is not None:
             self._begin_anew(step.handle.scene.began_anew, step.reading.step)
 
-    def keep_a_snapshot(self, step: StepUnderWay, is_calm: bool) -> None:
-        """Take a snapshot if it is time for one; an old enough run keeps none from before its first step."""
+    def keep_a_snapshot(self, step: StepUnderWay, is_well: bool, is_near: bool) -> None:
+        """Take a snapshot if all is well and it is time; an old enough run keeps none from before its first step."""
         if self.snapshots is None:
             return
-        self.snapshots.note(step.reading.step, is_calm, self._judges.beside())
+        self.snapshots.note(step.reading.step, is_well and not is_near, not is_well, self._judges.beside())
         if self._judges.count > EARLY and self._judges.course.gained > LEARNED:
             self.snapshots.forget_first()
 
@@ -155,7 +167,7 @@ class Care:
         step.send_results()
 
     def close(self) -> None:
-        """Let another engine treat the optimizer, and take the remedies' hooks off the model."""
+        """Let another engine treat the optimizer, and take the remedies' hooks away."""
         self._prescription.detach()
         _TREATED.discard(self._optimizer)
 
@@ -202,6 +214,7 @@ class Care:
         is_fresh = isinstance(whence, str)
         beside = None if isinstance(whence, str) else whence["beside"]
         self._judges.begin_anew(beside, is_fresh)
+        self._gauge.motion.begin_anew()
         if beside is None:
             self._gauge.motion.readings = 0
         if self._buffers is not None and not is_fresh:

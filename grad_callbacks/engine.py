@@ -294,7 +294,7 @@ class Engine:
         self.record.interventions.extend(interventions)
         care.enter(interventions, step)
         self.record.active[self.index] = judges.active
-        care.keep_a_snapshot(step, step.reading.is_finite and not alerts and not judges.active and not is_near)
+        care.keep_a_snapshot(step, step.reading.is_finite and not alerts and not judges.active, is_near)
         return alerts, interventions
 
     def _enter_step(self, *_: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -17,10 +17,12 @@ from grad_callbacks.loss import LossCourse
 from grad_callbacks.remedies import (
     CLIPS,
     REMEDIES,
+    FullPrecision,
     MaskUndefined,
     OptimizerStep,
     Reinitialize,
     Remedy,
+    RescaleInputs,
     Rollback,
     SkipStep,
 )
@@ -46,23 +48,26 @@ Plan = Mapping[str, Sequence[Any]]
 
 # A single spike needs no more than the clip that acts in the same step; a second one is mostly a learning rate too
 # high, which clipping alone does not cure: back to weights from before it, and on at a tenth of the rate. What was
-# wrong from the first step on is initialised again. No remedy that acts on gradients brings back a vanishing one.
-_ANEW = ["Reinitialize", "ClipNorm", "Rollback", {"ReduceLR": 0.3}]
+# wrong from the first step on is initialised again. Inputs in another unit show themselves whatever the cause is taken
+# for, at a first warning too: only batches that are in it are changed. No remedy that acts on gradients brings back a
+# vanishing one.
+_ANEW = ["RescaleInputs", "Reinitialize", "ClipNorm", "Rollback", {"ReduceLR": 0.3}]
 FULL: Plan = {
-    "nonfinite": ["SkipStep", "MaskUndefined", "Rollback"],
-    "nonfinite: undefined operation": ["MaskUndefined", "SkipStep"],  # no other weights make it defined
-    "nonfinite: weights too large": ["Reinitialize", "SkipStep", "Rollback"],
-    "nonfinite: unscaled residual branches": ["Reinitialize", "SkipStep", "Rollback"],
-    "nonfinite: 16-bit overflow": ["Reinitialize", "SkipStep", "Rollback"],
-    "nonfinite: non-finite weights": ["Rollback", "SkipStep"],
-    "nonfinite: learning rate too high": ["Rollback", "SkipStep"],
-    "exploding": ["ClipNorm", "Rollback", {"ReduceLR": 0.3}],
-    "exploding: learning rate too high": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}],
-    "exploding: targets or loss too large": ["ClipNorm", "Rollback", {"ReduceLR": 0.3}],
+    "nonfinite": ["RescaleInputs", "SkipStep", "MaskUndefined", "Rollback"],
+    # No other weights make it defined.
+    "nonfinite: undefined operation": ["RescaleInputs", "MaskUndefined", "SkipStep"],
+    "nonfinite: weights too large": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
+    "nonfinite: unscaled residual branches": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
+    "nonfinite: 16-bit overflow": ["RescaleInputs", "Reinitialize", "FullPrecision", "SkipStep", "Rollback"],
+    "nonfinite: non-finite weights": ["RescaleInputs", "Rollback", "SkipStep"],
+    "nonfinite: learning rate too high": ["RescaleInputs", "Rollback", "SkipStep"],
+    "exploding": ["RescaleInputs", "ClipNorm", "Rollback", {"ReduceLR": 0.3}],
+    "exploding: learning rate too high": ["RescaleInputs", "Rollback", "ClipNorm", {"ReduceLR": 0.3}],
+    "exploding: targets or loss too large": ["RescaleInputs", "ClipNorm", "Rollback", {"ReduceLR": 0.3}],
     "exploding: recurrence over many steps": _ANEW,
     "exploding: weights too large": _ANEW,
     "exploding: unscaled residual branches": _ANEW,
-    "exploding: missing warm-up": ["Warmup", "Rollback", {"ReduceLR": 0.3}],
+    "exploding: missing warm-up": ["RescaleInputs", "Warmup", "Rollback", {"ReduceLR": 0.3}],
     "vanishing": ["Reinitialize"],
     "vanishing: missing warm-up": ["Warmup"],
     "vanishing: learning rate too high": ["Rollback", "Reinitialize"],
@@ -71,6 +76,7 @@ FULL: Plan = {
 GENTLE: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", {"ReduceLR": 0.3}], "vanishing": []}
 PRESETS: Mapping[str, Plan] = {"observe": {}, "gentle": GENTLE, "full": FULL}
 DEFAULT_PLAN = FULL
+AT_THE_START = (Reinitialize, FullPrecision)  # they need no step to have been taken
 
 
 class Prescription:
@@ -146,7 +152,7 @@ class Prescription:
     @property
     def looks_at_the_start(self) -> bool:
         """True if there is something to be done before the first step."""
-        return any(isinstance(remedy, Reinitialize) for _, remedy in self._each())
+        return any(isinstance(remedy, AT_THE_START) for _, remedy in self._each())
 
     def answer(
         self,
@@ -159,7 +165,8 @@ class Prescription:
     ) -> Intervention | None:
         """Switch on a remedy for ``alert``; None if there is none to switch on.
 
-        A warning gets the first remedy only: an event that has passed is no reason to escalate.
+        A warning gets the first remedy only: an event that has passed is no reason to escalate. Remedies that prove
+        themselves do not count there, and are asked even where clipping is all that is needed.
 
         Args:
             alert: Is answered.
@@ -171,13 +178,16 @@ class Prescription:
         """
         if step.scene is not None:
             step.scene.alert = alert
-            if after < 0 and self._is_absorbed(alert, step.scene.course):
-                return None
         key = key or self.list_for(alert, step)
         remedies = self.remedies[key]
         is_passing = alert.severity == "warning" and after < 0 and key == alert.kind
         usable = [place for place, remedy in enumerate(remedies) if not isinstance(remedy, self.left_out)]
-        for place in usable[:1] if is_passing else [p for p in usable if after < p <= until]:
+        proving = [place for place in usable if _proves_itself(remedies[place])]
+        if after < 0 and step.scene is not None and self._is_absorbed(alert, step.scene.course):
+            usable = proving
+        elif is_passing:
+            usable = usable[: len(proving) + 1]
+        for place in [place for place in usable if after < place <= until]:
             detail = remedies[place].engage(step, alert.evidence)
             if detail is not None:
                 detail["steps"] = 0
@@ -193,15 +203,25 @@ class Prescription:
                 return made
         return None
 
+    def answer_at_sight(self, alert: Alert, step: OptimizerStep, loss: float) -> Intervention | None:
+        """Switch on a remedy that proves itself, which needs no trial; None if none of them sees what is wrong."""
+        return self._answer_with(_proves_itself, alert, step, loss)
+
     def begin(self, alert: Alert, step: OptimizerStep) -> Intervention | None:
         """Answer what the first reading has shown, if that can be done before the first step; None if it cannot."""
         if "displacement" in alert.evidence:
             return self.answer(alert, step)
-        remedies = self.remedies[self.list_for(alert, step)]
-        place = next((p for p, remedy in enumerate(remedies) if isinstance(remedy, Reinitialize)), len(remedies))
-        if place == len(remedies) or isinstance(remedies[place], self.left_out):
-            return None
-        return self.answer(alert, step, after=place - 1, until=place)
+        return self._answer_with(lambda remedy: isinstance(remedy, AT_THE_START), alert, step)
+
+    def _answer_with(
+        self, is_meant: Callable[[Remedy], bool], alert: Alert, step: OptimizerStep, loss: float = math.nan
+    ) -> Intervention | None:
+        """Switch on the first remedy of those that are meant; None if none of them has anything to give."""
+        for place, remedy in enumerate(self.remedies[self.list_for(alert, step)]):
+            made = self.answer(alert, step, loss, after=place - 1, until=place) if is_meant(remedy) else None
+            if made is not None:
+                return made
+        return None
 
     def follow(
         self, reading: Reading, active: Sequence[Kind], course: LossCourse, step: OptimizerStep, is_near: bool = True
@@ -219,9 +239,12 @@ class Prescription:
             What was switched on because something before it did not help.
         """
         self._nonfinite = 0 if reading.is_finite or reading.overflow else self._nonfinite + 1
+        is_well = reading.is_finite and not active and not is_near
         for _, remedy in self._each():
             if isinstance(remedy, Rollback):
                 remedy.note(reading.is_finite)
+            elif isinstance(remedy, RescaleInputs) and step.scene is not None:
+                remedy.note(step.scene, is_well)
         interventions = []
         for treatment in list(self._treatments):
             kind = treatment.made.alert_kind
@@ -239,9 +262,12 @@ class Prescription:
                         interventions.append(more)
                         if outcome == "worse":
                             self._withdraw(treatment, step)
-            elif treatment.watches_the_loss and treatment.age <= WATCH and _is_lost(course):
+            elif treatment.watches_the_loss and treatment.age <= WATCH and _is_lost(treatment, course):
                 treatment.watches_the_loss = False
-                more = self.answer(treatment.alert, step, treatment.loss, after=treatment.place, key=treatment.key)
+                # What goes further each time, as a rollback does, and has helped for a while gets another chance.
+                is_rollback = isinstance(self.remedies[treatment.key][treatment.place], Rollback)
+                tried = treatment.place - (is_rollback and treatment.age > FLED)
+                more = self.answer(treatment.alert, step, treatment.loss, after=tried, key=treatment.key)
                 interventions += [] if more is None else [more]
             elif treatment.is_on and treatment.calm >= CALM and self._may_be_withdrawn(treatment):
                 self._withdraw(treatment, step)
@@ -287,26 +313,26 @@ class Prescription:
         if release is not None and release(step):
             treatment.made.detail["withdrawn_at"] = step.reading.step
 
+    def attach(self, model: nn.Module) -> None:
+        """Put the hooks in place of the remedies that live in the model."""
+        for _, remedy in self._each():
+            attach = getattr(remedy, "attach", None)
+            if attach is not None:
+                attach(model)
+
+    def detach(self) -> None:
+        """Take all hooks of remedies away."""
+        for _, remedy in self._each():
+            detach = getattr(remedy, "detach", None)
+            if detach is not None:
+                detach()
+
     def before_backward(self, loss: Tensor) -> None:
         """Let the remedies that work in the backward pass prepare for that of ``loss``."""
         for _, remedy in self._each():
             prepare = getattr(remedy, "before_backward", None)
             if prepare is not None and not isinstance(remedy, self.left_out):
                 prepare(loss)
-
-    def attach(self, model: nn.Module) -> None:
-        """Let the remedies that work in the forward pass hook into a model, as their state asks for."""
-        for _, remedy in self._each():
-            attach = getattr(remedy, "attach", None)
-            if attach is not None and not isinstance(remedy, self.left_out):
-                attach(model)
-
-    def detach(self) -> None:
-        """Take the remedies' hooks away."""
-        for _, remedy in self._each():
-            detach = getattr(remedy, "detach", None)
-            if detach is not None:
-                detach()
 
     def act(self, step: OptimizerStep) -> dict[tuple[Kind, str], bool | Tensor]:
         """Let every remedy that is on act on ``step``.
@@ -378,15 +404,21 @@ def _clips(treatment: Treatment) -> bool:
     return treatment.made.remedy in [cls.__name__ for cls in CLIPS]
 
 
+def _proves_itself(remedy: Remedy) -> bool:
+    """True for a remedy that is switched on only where it has seen what is wrong; such stand first in a list."""
+    return bool(getattr(remedy, "proves_itself", False))
+
+
 def _was_raised(step: OptimizerStep) -> bool:
     """True if the rate is far above the one of the latest snapshot."""
     entry = step.scene.snapshots.latest() if step.scene is not None and step.scene.snapshots is not None else None
     return entry is not None and not entry["first"] and step.learning_rate.effective()[0] > RAISED * entry["rate"] > 0
 
 
-def _is_lost(course: LossCourse) -> bool:
-    """True if the loss is back where the run began, on the scale it had there."""
-    return course.gained > LEARNED and LOST[0] < course.risen < LOST[1]
+def _is_lost(treatment: Treatment, course: LossCourse) -> bool:
+    """True if the loss is back where the run began, on the scale it had there, and was far below before the alert."""
+    is_back = course.gained > LEARNED and LOST[0] < course.risen < LOST[1]
+    return is_back and (math.isnan(treatment.loss) or treatment.suffers(course))
 
 
 def _kind(key: str) -> str:

@@ -114,6 +114,11 @@ class Motion:
         self._before = None
         self._is_void = True
 
+    def begin_anew(self) -> None:
+        """Forget how far earlier steps have moved the weights: they are others now."""
+        self.update_ratios = np.full(len(self.layers.names), math.nan)
+        self.moved = math.nan
+
     def arrive(self, sums: Mapping[str, FloatArray]) -> None:
         """Take up what :meth:`before_step` or :meth:`collect` returned, summed over all processes."""
         if "moved" in sums:

@@ -8,10 +8,12 @@ from grad_callbacks.remedies.base import Remedy
 from grad_callbacks.remedies.clip_norm import ClipNorm
 from grad_callbacks.remedies.clip_value import ClipValue
 from grad_callbacks.remedies.floor_norm import FloorNorm
+from grad_callbacks.remedies.full_precision import FullPrecision
 from grad_callbacks.remedies.mask_undefined import MaskUndefined
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.reduce_lr import ReduceLR
 from grad_callbacks.remedies.reinitialize import Reinitialize
+from grad_callbacks.remedies.rescale_inputs import RescaleInputs
 from grad_callbacks.remedies.rollback import Rollback
 from grad_callbacks.remedies.scene import Scene
 from grad_callbacks.remedies.skip_step import SkipStep
@@ -30,6 +32,8 @@ REMEDIES: dict[str, type[Remedy]] = {
     "MaskUndefined": MaskUndefined,
     "Rollback": Rollback,
     "Reinitialize": Reinitialize,
+    "RescaleInputs": RescaleInputs,
+    "FullPrecision": FullPrecision,
 }
 
 CLIPS: tuple[type[Remedy], ...] = (ClipNorm, ClipValue, AdaptiveClip, AGC)  # what a Trainer that clips does already
@@ -42,11 +46,13 @@ __all__ = [
     "ClipNorm",
     "ClipValue",
     "FloorNorm",
+    "FullPrecision",
     "MaskUndefined",
     "OptimizerStep",
     "ReduceLR",
     "Reinitialize",
     "Remedy",
+    "RescaleInputs",
     "Rollback",
     "Scene",
     "SkipStep",

@@ -15,11 +15,11 @@ class Remedy(Protocol):
     """Changes training in answer to an alert.
 
     A remedy of your own is a class with these members; nothing needs to be registered. Each optimizer gets
-    its own copy. It may have more: ``release(step)`` switches it off and says whether that changed anything, and
-    ``before_backward(loss)`` is called with each loss before its backward pass. One that hooks into the forward pass
-    has ``attach(model)``, which puts the hooks on the model that the state asks for, and is called after
-    ``load_state_dict``; and ``detach()``, which takes them away, and is called at the end. Remedies are copied for
-    trials (``copy.deepcopy``): a copy has no hooks of its own before it is switched on.
+    its own copy. It may have more: ``release(step)`` switches it off and says whether that changed anything;
+    ``before_backward(loss)`` is called with each loss before its backward pass; ``attach(model)`` puts hooks in place
+    after a checkpoint was loaded, and ``detach()`` takes them away when the engine is closed. A true ``proves_itself``
+    says that it is switched on only where it has seen what is wrong: a warning then goes on to the next, and no trial
+    is needed. Such remedies stand first in a list.
     """
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:

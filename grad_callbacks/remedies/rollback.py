@@ -64,7 +64,9 @@ class Rollback:
         if self._last and self._finite < 3 and not step.reading.is_finite:
             return None  # nothing is finite from there either: what comes in is to blame
         is_soon = bool(self._last) and scene.readings - self._last[0] <= SOON
-        entry = scene.snapshots.latest(before=self._last[1] if is_soon else None) or scene.snapshots.latest()
+        entry = scene.snapshots.latest()
+        if is_soon and entry is not None and entry["step"] <= self._last[1]:  # no calm has followed
+            entry = scene.snapshots.latest(before=self._last[1]) or entry
         if scene.alert is not None and scene.alert.kind == "vanishing":
             entry = scene.snapshots.oldest  # it dies quietly: the latest are of weights that were dead already
         if entry is None:
@@ -82,6 +84,7 @@ class Rollback:
         self, step: OptimizerStep, scene: Scene, entry: Mapping[str, Any], evidence: Mapping[str, float], is_soon: bool
     ) -> None:
         cause = scene.alert.cause if scene.alert is not None else ""
+        moved = evidence.get("moved", 0.0) if _is_of(step, scene) else 0.0
         now, before = step.learning_rate.clean()[0], entry["rate"]
         if not now > 0:  # unknown, or none
             return
@@ -95,8 +98,8 @@ class Rollback:
             limit = before
         elif cause == "targets or loss too large" and evidence.get("displacement", 0.0) > STRIDE / self.factor:
             limit *= STRIDE / evidence["displacement"]
-        elif evidence.get("moved", 0.0) > STRIDE / self.factor:  # what an adaptive optimizer's first steps have done
-            limit *= STRIDE / evidence["moved"]
+        elif moved > STRIDE / self.factor:  # what an adaptive optimizer's first steps have done
+            limit *= STRIDE / moved
         elif self._ceiling is None:
             limit *= min(self.factor, _share_that_helps(evidence))
         else:
@@ -143,6 +146,11 @@ class Rollback:
         self._ceiling, self._rates = state["ceiling"], list(state["rates"])
         self._done, self._last, self._skip_next = state["done"], list(state["last"]), state["skip_next"]
         self._finite = state["finite"]
+
+
+def _is_of(step: OptimizerStep, scene: Scene) -> bool:
+    """True if the alert is this step's own, not an earlier one whose remedy was not enough."""
+    return scene.alert is not None and scene.alert.step == step.reading.step
 
 
 def _share_that_helps(evidence: Mapping[str, float]) -> float:

@@ -51,17 +51,20 @@ class Snapshots:
         self.entries = []
         self.take(step, first=True, beside=beside)
 
-    def note(self, step: int, calm: bool, beside: Any = None) -> None:
+    def note(self, step: int, calm: bool, trouble: bool, beside: Any = None) -> None:
         """Note a reading that has been judged, before its step is taken; take a snapshot if all is calm and it is time.
 
         Args:
             step: The number of the step.
             calm: Nothing is wrong or about to be.
+            trouble: Something is wrong. A run that is often near trouble, and none comes of it, keeps its snapshots:
+                they only take longer to be trusted.
             beside: Plain data to keep with a snapshot.
         """
         if not calm:
-            # What was taken shortly before trouble may be part of it.
-            self.entries = [e for e in self.entries if e["calm"] >= TRUSTED or e["first"]]
+            if trouble:
+                # What was taken shortly before trouble may be part of it.
+                self.entries = [e for e in self.entries if e["calm"] >= TRUSTED or e["first"]]
             return
         for entry in self.entries:
             entry["calm"] += 1
@@ -124,9 +127,12 @@ class Snapshots:
 
     def first_parameters(self) -> dict[int, Tensor]:
         """The parameters as they were before the first step, by the id of the parameter; none if they are gone."""
+        return {} if self.first is None else self.parameters(self.first)
+
+    def parameters(self, entry: Mapping[str, Any]) -> dict[int, Tensor]:
+        """The parameters of a snapshot, by the id of the parameter."""
         parts = [p for group in self._optimizer.param_groups for p in group["params"]]
-        first = self.first
-        return {} if first is None else dict(zip(map(id, parts), first["parameters"], strict=True))
+        return dict(zip(map(id, parts), entry["parameters"], strict=True))
 
     @torch.no_grad()
     def restore(self, entry: Mapping[str, Any]) -> None:
@@ -145,9 +151,15 @@ class Snapshots:
                     mine[key].copy_(kept.to(mine[key].device))
                 else:
                     mine[key] = kept.to(parameter.device).clone() if isinstance(kept, Tensor) else copy.copy(kept)
+        self.restore_scale(entry)
+        self.entries = [e for e in self.entries if e["step"] <= entry["step"]]
+
+    @torch.no_grad()
+    def restore_scale(self, entry: Mapping[str, Any] | None = None) -> None:
+        """Put the loss scale of a snapshot back, by default of the latest one; overflows since may have spoilt it."""
+        entry = entry or self.latest() or {}
         for mine, kept in zip(_of_scaler(self.scaler), entry.get("scaler", ()), strict=False):
             mine.copy_(kept)
-        self.entries = [e for e in self.entries if e["step"] <= entry["step"]]
 
     def put_back_into(self, optimizer: torch.optim.Optimizer) -> Snapshots:
         """The same snapshots, for another optimizer of the same parameters; what is done with them stays its own."""

@@ -96,10 +96,13 @@ def _staged(start: Start) -> Iterator[Stage]:
         snapshots = handle.scene.snapshots
         own.scene = replace(handle.scene, snapshots=None if snapshots is None else snapshots.put_back_into(twin))
         prescription = copy.deepcopy(start.prescription)
+        start.prescription.detach()
         try:
+            prescription.attach(start.model)
             yield Stage(twin, rate, prescription, own, Motion(start.layers))
         finally:
             prescription.detach()
+            start.prescription.attach(start.model)
 
 
 @torch.no_grad()

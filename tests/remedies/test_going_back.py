@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from grad_callbacks.remedies.rate_cut import RateCut
 from tests.helpers import SGD, mlp
 
 
-def run(plan: dict[str, list[object]], poison: range, steps: int = 120, lr: float = 0.05) -> tuple[Engine, list[float]]:
+def run(
+    plan: dict[str, list[object]], poison: Collection[int], steps: int = 120, lr: float = 0.05
+) -> tuple[Engine, list[float]]:
     """A plain loop whose batches are not finite at the steps of ``poison``; also the rate of each step."""
     torch.manual_seed(0)
     model = mlp(4, 16, 16, 2)
@@ -66,6 +69,79 @@ def test_going_back_from_a_bad_batch_keeps_the_buffers_that_it_has_put_back(
     entry = engine._care.snapshots.entries[-1]
     assert entry["step"] == made.detail["to_step"]
     assert all(torch.equal(buffer, kept) for buffer, kept in zip(model.buffers(), entry["buffers"], strict=True))
+
+
+def test_a_second_time_it_goes_to_where_it_was_calm_since() -> None:
+    engine, _ = run({"nonfinite": ["Rollback"]}, [*range(60, 61), *range(110, 111)], steps=130)
+    first, second = (made.detail["to_step"] for made in engine.record.interventions)
+    assert first < 60 < second < 110
+
+
+class Once:
+    """Says once, at the 60th reading, that the rate is too high."""
+
+    kind = "exploding"
+    active = False
+    count = 0
+
+    def judge(self, reading: Reading) -> Alert | None:
+        self.count += 1
+        cause = "learning rate too high"
+        return Alert("exploding", "critical", 59, (), "", {"moved": 99.0}, cause, "") if self.count == 60 else None
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.count = max(self.count, state["count"])
+
+
+def test_how_far_a_step_moved_other_weights_is_forgotten() -> None:
+    torch.manual_seed(0)
+    model = mlp(4, 16, 16, 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    moved: list[float] = []
+    engine = Engine(
+        model,
+        optimizer,
+        rules=[Once()],
+        prescription={"exploding": ["Rollback"]},
+        diagnose=False,
+        on_outlook=lambda outlook: moved.append(outlook.reading.moved),
+    )
+    for step in range(63):
+        loss = nn.functional.mse_loss(model(torch.ones(16, 4) * step), torch.zeros(16, 2))
+        engine.optimizer.zero_grad()
+        loss.backward()
+        engine.before_step(loss=loss)
+        engine.optimizer.step()
+    engine.close()
+    assert math.isfinite(moved[59])
+    assert math.isnan(moved[60]), "the step before was skipped"
+    assert 0 < moved[62] < 0.01, "at the rate that was lowered"
+
+
+def test_what_is_lost_again_after_it_has_helped_is_gone_back_from_again() -> None:
+    torch.manual_seed(0)
+    model = mlp(4, 16, 16, 2)
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
+    plan = {"exploding": ["Rollback", "ClipNorm"]}
+    optimizer = SGD(model.parameters(), lr=0.05, momentum=0.9)
+    engine = Engine(model, optimizer, rules=[Once()], prescription=plan, diagnose=False)
+    for step in range(120):
+        if step == 100:
+            model.load_state_dict(fresh)
+        inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(step))
+        loss = nn.functional.mse_loss(model(inputs), inputs[:, :2])
+        engine.optimizer.zero_grad()
+        loss.backward()
+        engine.before_step(loss=loss)
+        engine.optimizer.step()
+    engine.close()
+    first, second = engine.record.interventions
+    assert (first.remedy, second.remedy) == ("Rollback", "Rollback")
+    assert first.detail["to_step"] < 59 < second.detail["to_step"] < 100
+    assert second.detail["lr_scale"] > 0.3 * first.detail["lr_scale"], "the first alert tells nothing of its rate"
 
 
 def test_where_nothing_is_finite_from_there_either_it_is_left_at_that() -> None:

@@ -55,20 +55,32 @@ def test_after_going_back_it_goes_on_as_if_it_had_never_been_away(
     torch.testing.assert_close(run(between), run(0), rtol=0, atol=0)
 
 
-@given(calm=st.lists(st.booleans(), max_size=300))
+@given(moods=st.lists(st.sampled_from(["calm", "calm", "calm", "near", "trouble"]), max_size=300))
 @settings(max_examples=50, deadline=None)
-def test_only_what_was_calm_for_long_is_gone_back_to_and_their_number_is_bounded(calm: list[bool]) -> None:
+def test_only_what_was_calm_for_long_is_gone_back_to_and_their_number_is_bounded(moods: list[str]) -> None:
     model = nn.Linear(2, 2)
     snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), interval=5)
     snapshots.begin(0)
-    for step, is_calm in enumerate(calm):
-        snapshots.note(step, is_calm)
+    for step, mood in enumerate(moods):
+        snapshots.note(step, mood == "calm", mood == "trouble")
         assert len(snapshots.entries) <= AGES
         latest = snapshots.latest()
         assert latest is not None
-        later = calm[latest["step"] + 1 : step + 1]
-        assert latest["first"] or sum(later) >= TRUSTED
+        later = moods[latest["step"] + 1 : step + 1]
+        before_trouble = later[: later.index("trouble")] if "trouble" in later else later
+        assert latest["first"] or before_trouble.count("calm") >= TRUSTED
         assert [e["step"] for e in snapshots.entries] == sorted(e["step"] for e in snapshots.entries)
+
+
+def test_a_run_that_is_often_near_trouble_keeps_its_snapshots() -> None:
+    model = nn.Linear(2, 2)
+    snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), interval=25)
+    snapshots.begin(0)
+    for step in range(60):
+        snapshots.note(step, calm=step % 3 > 0, trouble=False)
+    latest = snapshots.latest()
+    assert latest is not None
+    assert latest["step"] > 30
 
 
 def test_nothing_is_kept_beyond_the_budget() -> None:

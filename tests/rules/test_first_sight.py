@@ -71,3 +71,22 @@ def test_a_sequence_whose_early_steps_get_nothing_is_seen() -> None:
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     assert first_sight(reading([1.0, 1.0], model=model, through_time=1e-5)) is None
     assert first_sight(reading([1.0, 1.0], model=model, through_time=1e-12)) is not None
+
+
+@pytest.mark.parametrize(
+    ("growth", "displacement", "is_seen"),
+    [(6.0, math.nan, False), (15.0, math.nan, True), (6.0, 0.05, False), (6.0, 0.3, True), (0.7, 0.5, False)],
+)
+def test_a_recurrence_that_blows_the_error_up_is_seen_sooner_if_the_step_is_long(
+    growth: float, displacement: float, is_seen: bool
+) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    first = reading([growth, growth, 1.0, 1.0], model=model, through_time=0.1, displacement=displacement)
+    alert = first_sight(first)
+    assert (alert is not None) == is_seen
+    if alert is not None:
+        assert (alert.kind, alert.cause) == ("exploding", "recurrence over many steps")
+        assert alert.evidence["growth"] == pytest.approx(growth)
+    assert first_sight(reading([growth, growth, 1.0, 1.0], model=model, displacement=displacement)) is None, (
+        "not recurrent"
+    )
