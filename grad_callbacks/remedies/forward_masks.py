@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks.diagnosis import undisturbed
+from grad_callbacks.remedies.in_forward import InForward
 
 Change = Callable[[Any], Any]
 Bounds = list[float]  # the least and the greatest that is let through; one of them is infinite
@@ -22,7 +23,7 @@ TAILS = (0.5, 0.25, 0.1, 0.0)  # shares of the finite entries that may lie beyon
 BEYOND = 1e10  # larger activations are on their way to an overflow: then it is not an operation that is undefined
 
 
-class ForwardMasks:
+class ForwardMasks(InForward):
     """Puts a bound for the NaN and infinite entries of what comes out of modules, or goes into them.
 
     The bound is the least of the finite entries, or leaves some of them below it; where most infinities are positive,
@@ -42,28 +43,16 @@ class ForwardMasks:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.places: dict[str, Bounds] = {}
         self.masked: list[Tensor] = []
-        self._handles: list[RemovableHandle] = []
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave to the original what hangs on the model."""
-        return self.__dict__ | {"masked": [], "_handles": []}
-
-    def attach(self, model: nn.Module) -> None:
-        """Put the masks on a model, behind the hooks that are there."""
-        self.detach()
+    def _hook_into(self, model: nn.Module) -> Iterator[RemovableHandle]:
         modules = dict(model.named_modules())
         for place, bounds in self.places.items():
             what, _, name = place.partition(" of ")
             if name in modules:
-                self._handles.append(_put(modules[name], what, partial(self._mask, bounds)))
-
-    def detach(self) -> None:
-        """Take them away."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+                yield _put(modules[name], what, partial(self._mask, bounds))
 
     def _mask(self, bounds: Bounds, value: Any) -> Any:
         return tree_map(partial(self._bounded, bounds), value)
