@@ -93,8 +93,8 @@ class MaskUndefined:
     def _mask_forward(self, scene: Scene) -> list[str] | None:
         """Mask the places that need it; return the operations to mask with them, None if that would not do.
 
-        A place whose infinities do no harm, those of an attention mask say, is left alone; it is the last that is
-        tried without, since it would also mask what came from an earlier one.
+        A place whose infinities do no harm, those of an attention mask say, is left alone. The last place is the first
+        to be tried without: it also masks what comes from earlier ones.
         """
         before = self.places
         places = _agreed_places(undefined_places(scene.model, scene.batch.replay))
@@ -222,8 +222,8 @@ def _agreed_places(places: dict[str, Bounds] | None) -> dict[str, Bounds] | None
     for found in each:
         if found is None:
             return None
-        together = found | together
-    return dict(sorted(together.items()))
+        together |= {place: bounds for place, bounds in found.items() if place not in together}
+    return together
 
 
 def _nodes(loss: Tensor) -> Iterator[Any]:
