@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from grad_callbacks import Batch, Engine, GradientGuard, MaskUndefined
 from grad_callbacks.remedies.forward_masks import ForwardMasks, told, undefined_places
-from tests.helpers import SGD, Regression, batches, fit, mlp, trainer
+from tests.helpers import SGD, Regression, batches, fit, mlp, pending, trainer
 
 Operation = Callable[[Tensor], Tensor]
 ADAM = partial(torch.optim.Adam, lr=0.01)
@@ -277,3 +277,22 @@ def test_hardly_anything_left_is_nothing_to_learn_from() -> None:
     assert undefined_places(model, lambda: model("no tensor")) is None
     nn.init.constant_(model.scale.weight, torch.nan)
     assert undefined_places(model, lambda: model(few[:1])) is None
+
+
+def test_where_too_much_is_undefined_it_is_not_the_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grad_callbacks.remedies.mask_undefined.MOST", 1)  # a place and an operation are two
+    module, guard = broken(within, torch.sqrt), GradientGuard({"nonfinite": ["MaskUndefined", "SkipStep"]})
+    fit(module, guard, data=batches(30))
+    assert [made.remedy for made in guard.interventions] == ["SkipStep"]
+    assert torch.isnan(torch.tensor(module.errors[20:])).all()
+
+
+def test_a_released_mask_is_gone() -> None:
+    model, remedy = Root(), MaskUndefined()
+    remedy.places["output of root"] = [0.5, math.inf]
+    remedy.attach(model)
+    nn.init.ones_(model.scale.weight).grad = torch.ones(1, 1)
+    assert float(model(torch.tensor([[-1.0], [4.0]]))) == 2.5
+    assert remedy.release(pending(model))
+    assert not remedy.release(pending(model))
+    assert hooks(model) == 0
