@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from grad_callbacks.diagnosis import undisturbed
 from grad_callbacks.gradients.sharding import is_alone
+from grad_callbacks.remedies.forward_masks import Bounds, ForwardMasks, told, undefined_places
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
+from grad_callbacks.remedies.scene import Scene
 
-MOST = 8  # kinds of operations that are masked in a run: where there are more, it is not the operations
+MOST = 8  # kinds of operations, and places, that are masked in a run: where there are more, it is not the operations
 
 # What adds up over weights or activations is not finite only because what went into it was not. To mask it would take
 # away a weight's whole gradient.
@@ -35,7 +37,7 @@ _SUMS += ("compiled",)  # many operations in one
 
 
 class MaskUndefined:
-    """Takes the derivative of an operation for zero where it is not finite, so that the rest of the loss is learned.
+    """Takes zero for a derivative that is undefined, and a bound for what is undefined itself, and the rest is learned.
 
     A term of the loss that divides by zero, or takes the root or the log of zero, makes the whole gradient NaN in every
     batch, and skipping would mean to learn nothing any more. The operations to blame are found by running the batch
@@ -43,8 +45,13 @@ class MaskUndefined:
     the bit, and the loss stays what it is, NaN perhaps. The alert's step is skipped, and so is any step that is not
     finite in spite of the mask.
 
-    It is not switched on if numbers are not finite where weights and activations meet: then the trouble came with the
-    forward pass, and there is nothing left to learn from.
+    Where an operation inside the model makes NaN or infinities in the forward pass, as the root of a negative number
+    does, they are replaced too, behind the module or before the next one, in training and in evaluation
+    (:class:`~grad_callbacks.remedies.forward_masks.ForwardMasks`). Loss and gradients must be finite then. The hooks
+    are gone after the training: mend the operation before the model is used elsewhere.
+
+    It is not switched on if numbers are still not finite where weights and activations meet, or if data, weights or an
+    overflow are to blame: then there is nothing left to learn from.
     Reference: Bolte & Pauwels 2020, "A mathematical model for automatic differentiation in machine learning": what is
     taken for a derivative where there is none is a convention, such as zero for a ReLU at 0.
 
@@ -54,21 +61,70 @@ class MaskUndefined:
 
     def __init__(self) -> None:
         self.operations: list[str] = []
+        self._forward = ForwardMasks()
         self._skip_this = False
         self._masked: list[Tensor] = []  # of the backward passes since the last step
+
+    @property
+    def places(self) -> dict[str, Bounds]:
+        """Bounds in the forward pass, by places such as ``"output of encoder.2"`` or ``"input of head"``."""
+        return self._forward.places
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
         """Find the operations and mask them from the next step on; None if that would not make the gradient finite."""
         scene = step.scene
         if scene is None or step.reading.is_finite or step.layers.sharding is not None:
             return None
-        found = _agreed(undefined_operations(scene.model, scene.batch.replay))
+        before = self.places
+        found = self._mask_forward(scene)
+        if found is None:
+            found = _agreed(undefined_operations(scene.model, scene.batch.replay))
         new = [name for name in found or () if name not in self.operations]
-        if not new or len(self.operations) + len(new) > MOST:
+        is_too_much = len(self.operations) + len(new) + len(self.places) > MOST
+        if is_too_much:
+            self._put(before, scene)
+        if is_too_much or (not new and self.places == before):
             return None
         self.operations += new
         self._skip_this = not step.is_taken
-        return {"operations": ", ".join(self.operations), "nonfinite_parameters": step.reading.nonfinite}
+        masked = {"operations": ", ".join(self.operations), "places": told(self.places)}
+        return {name: text for name, text in masked.items() if text} | {"nonfinite_parameters": step.reading.nonfinite}
+
+    def _mask_forward(self, scene: Scene) -> list[str] | None:
+        """Mask the places that need it; return the operations to mask with them, None if that would not do.
+
+        A place whose infinities do no harm, those of an attention mask say, is left alone. The last place is the first
+        to be tried without: it also masks what comes from earlier ones.
+        """
+        before = self.places
+        places = _agreed_places(undefined_places(scene.model, scene.batch.replay))
+        if not places:
+            return None
+        found = self._put(before | places, scene)
+        for place in reversed(places if found is not None else {}):
+            kept = self.places
+            without = self._put({other: kept[other] for other in kept if other != place}, scene)
+            if without is None:
+                self._put(kept, scene)
+            else:
+                found = without
+        if found is None:
+            self._put(before, scene)
+        return found
+
+    def _put(self, places: dict[str, Bounds], scene: Scene) -> list[str] | None:
+        """Mask these places, and name the operations that loss and gradients are finite with; None if they are not."""
+        self._forward.places = places
+        self._forward.attach(scene.model)
+        return _agreed(undefined_operations(scene.model, scene.batch.replay, needs_finite_loss=True))
+
+    def attach(self, model: nn.Module) -> None:
+        """Put the masks of the forward pass on a model."""
+        self._forward.attach(model)
+
+    def detach(self) -> None:
+        """Take them away."""
+        self._forward.detach()
 
     def before_backward(self, loss: Tensor) -> None:
         """Put the masks into the graph of a loss."""
@@ -79,12 +135,14 @@ class MaskUndefined:
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Skip the alert's step, and what is not finite in spite of the masks; tell whether anything was done."""
-        masked, self._masked = self._masked, []
+        masked = [*self._masked, *self._forward.masked]
+        self._masked.clear()
+        self._forward.masked.clear()
         if self._skip_this:
             self._skip_this = False
             step.skip()
             return True
-        if not self.operations:
+        if not self.operations and not self.places:
             return False
         acted = step.skip_if_nonfinite()
         for flag in masked:
@@ -93,19 +151,28 @@ class MaskUndefined:
 
     def release(self, step: OptimizerStep) -> bool:
         """Mask nothing any more; an alert switches it on again."""
-        was_on, self.operations = bool(self.operations), []
+        was_on = bool(self.operations or self.places)
+        self.detach()
+        self.operations, self._forward.places = [], {}
         return was_on
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is masked."""
-        return {"operations": list(self.operations), "skip_this": self._skip_this}
+        return {
+            "operations": list(self.operations),
+            "places": dict(self.places),
+            "skip_this": self._skip_this,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
+        """Continue from :meth:`state_dict`; :meth:`attach` follows."""
         self.operations, self._skip_this = list(state["operations"]), state["skip_this"]
+        self._forward.places = dict(state["places"])
 
 
-def undefined_operations(model: nn.Module, replay: Callable[[], Tensor] | None) -> list[str] | None:
+def undefined_operations(
+    model: nn.Module, replay: Callable[[], Tensor] | None, needs_finite_loss: bool = False
+) -> list[str] | None:
     """Run a batch again and name the operations whose derivative is not finite, though what came to them was.
 
     Leaves no trace.
@@ -113,6 +180,7 @@ def undefined_operations(model: nn.Module, replay: Callable[[], Tensor] | None) 
     Args:
         model: The model.
         replay: Computes the loss of the batch.
+        needs_finite_loss: Masking will not do if the loss is not finite.
 
     Returns:
         The names of autograd's nodes, an empty list if all is finite; None if masking them would not do.
@@ -131,20 +199,31 @@ def undefined_operations(model: nn.Module, replay: Callable[[], Tensor] | None) 
         return None
     known = [gradient for gradient in gradients if gradient is not None]
     is_learning = any(bool(gradient.any()) for gradient in known)
+    if needs_finite_loss and not bool(torch.isfinite(loss).all()):
+        return None
     if not is_learning or any(part in name.lower() for name in names for part in _SUMS):
         return None
     return list(names)
 
 
-def _agreed(found: list[str] | None) -> list[str] | None:
+def _agreed(operations: list[str] | None) -> list[str] | None:
     """What all processes have found together: each has seen a batch of its own. None if one of them gives up."""
+    found = _agreed_places(None if operations is None else {name: [] for name in operations})
+    return None if found is None else list(found)
+
+
+def _agreed_places(places: dict[str, Bounds] | None) -> dict[str, Bounds] | None:
+    """The same of places; where several have found one, what the first of them would put there."""
     if is_alone():
-        return found
-    each: list[list[str] | None] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(each, found)
-    if any(names is None for names in each):
-        return None
-    return sorted({name for names in each for name in names or ()})
+        return places
+    each: list[dict[str, Bounds] | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(each, places)
+    together: dict[str, Bounds] = {}
+    for found in each:
+        if found is None:
+            return None
+        together |= {place: bounds for place, bounds in found.items() if place not in together}
+    return together
 
 
 def _nodes(loss: Tensor) -> Iterator[Any]:

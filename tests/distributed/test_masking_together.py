@@ -5,25 +5,38 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from grad_callbacks import Batch, Engine
 from tests.distributed.leaving import leave
-from tests.helpers import SGD, mlp
+from tests.helpers import SGD
 
 
-def _train(rank: int, folder: str) -> None:
+class Root(nn.Module):
+    """Takes the root of some numbers below 0, where it is told to."""
+
+    is_on = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sqrt() if self.is_on else x
+
+
+def _train(rank: int, folder: str, is_inside: bool) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     torch.manual_seed(0)
-    model = DistributedDataParallel(mlp(4, 8, 2))
+    root = Root()
+    model = DistributedDataParallel(nn.Sequential(nn.Linear(4, 8), root, nn.ReLU(), nn.Linear(8, 2)))
     engine = Engine(model, SGD(model.parameters(), lr=0.05), prescription="full")
     for step in range(40):
         inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(2 * step + rank))
         is_bad = rank == 1 and step >= 20
+        root.is_on = is_bad and is_inside
+        is_bad = is_bad and not is_inside
 
         def loss_of(outputs: Tensor, inputs: Tensor = inputs, is_bad: bool = is_bad) -> Tensor:
             error = (outputs - inputs[:, :2]).square().mean()
@@ -37,15 +50,20 @@ def _train(rank: int, folder: str) -> None:
         engine.before_step(loss=loss, batch=batch)
         engine.optimizer.step()
     engine.close()
-    told = [(made.step, made.remedy, made.detail.get("operations")) for made in engine.record.interventions]
+    told = [
+        (made.step, made.remedy, made.detail.get("operations"), made.detail.get("places", "").partition(" at ")[0])
+        for made in engine.record.interventions
+    ]
     weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).tolist()
     Path(folder, f"{rank}.json").write_text(json.dumps({"told": told, "weights": weights, "loss": float(loss)}))
     leave()
 
 
-def test_both_processes_mask_alike_and_go_on_learning(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_train, (str(tmp_path),), 2)
+@pytest.mark.parametrize(("is_inside", "place"), [(False, ""), (True, "output of 1")])
+def test_both_processes_mask_alike_and_go_on_learning(is_inside: bool, place: str, tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_train, (str(tmp_path), is_inside), 2)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert first["told"] == second["told"] == [[20, "SkipStep", None], [20, "MaskUndefined", "SqrtBackward0"]]
+    masked = [20, "MaskUndefined", "SqrtBackward0", place]
+    assert first["told"] == second["told"] == [[20, "SkipStep", None, ""], masked]
     assert first["weights"] == second["weights"]
     assert first["loss"] < 1.0
