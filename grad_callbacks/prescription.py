@@ -243,6 +243,8 @@ class Prescription:
         for _, remedy in self._each():
             if isinstance(remedy, Rollback):
                 remedy.note(reading.is_finite)
+            elif isinstance(remedy, Reinitialize):
+                remedy.note(reading)
             elif isinstance(remedy, RescaleInputs) and step.scene is not None:
                 remedy.note(step.scene, is_well)
         interventions = []

@@ -13,17 +13,16 @@ from grad_callbacks.checks import at_least
 from grad_callbacks.diagnosis import undisturbed
 from grad_callbacks.diagnosis.flow import Flow, examine
 from grad_callbacks.diagnosis.structure import branch_ends
+from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.sharding import is_alone
 from grad_callbacks.remedies.freshness import looks_trained
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.scene import Scene
+from grad_callbacks.remedies.short_steps import ShortSteps
 from grad_callbacks.remedies.unit_variance import Draft, Scheme, Sequences, apply, measure, mirror, start_again
 
 WELL = 1.0  # powers of ten over which signal or error may spread over the layers: nothing needs to be better
 MIRRORED = ("ReLU", "LeakyReLU", "PReLU", "GELU", "SiLU")  # f(z) - f(-z) is a multiple of z
-STRIDE = 0.002  # of the weights' norm, that a step may move a plain recurrence; 0.004 lost some that this kept
-GATED_STRIDE = 0.03  # the same with gated cells, which bear more, and are slow with less
-LONGEST = 0.1  # the same in all other nets
 SIZES = (1.0, 0.6, 0.3)  # of the layers' outputs, tried in turn where activations are bounded
 
 
@@ -40,10 +39,8 @@ class Reinitialize:
     :mod:`~grad_callbacks.remedies.freshness`). Frozen parameters are a sign of weights worth keeping, too. Sharded
     weights are left alone.
 
-    A net that keeps its gradient over many layers or steps is one step away from one that blows it up, so that
-    gradients are clipped from there on: a step of SGD moves the weights by 10% of their norm at most, those of a
-    recurrent net by 0.2%, with gated cells by 3% (Pascanu, Mikolov & Bengio 2013, "On the difficulty of training
-    recurrent neural networks", sec. 3.2). Other optimizers bound their steps themselves.
+    The steps that follow are kept short (see :class:`~grad_callbacks.remedies.short_steps.ShortSteps`): under SGD
+    they move the weights by 10% of their norm at most, those of a recurrent net by 0.2%, with gated cells by 3%.
 
     Args:
         scheme: ``"lsuv"``, or ``"orthogonal"``, ``"he"`` or ``"xavier"``, which need no batch.
@@ -64,8 +61,7 @@ class Reinitialize:
         self.even_if_trained = bool(even_if_trained)
         self._done = False
         self._skip_next = False
-        self._stride: float | None = None  # until it is known at which norm that is
-        self._max_norm: float | None = None
+        self._steps = ShortSteps()
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
         """Initialise the weights now, and skip the step at hand. Once only."""
@@ -86,8 +82,8 @@ class Reinitialize:
             return None
         scene.began_anew = "start"
         self._skip_next = True
-        self._stride = _stride(scene.model)
-        return {**detail, "stride": self._stride}
+        self._steps.begin(scene.model)
+        return {**detail, "stride": self._steps.stride}
 
     def _is_allowed(self, scene: Scene) -> bool:
         if not scene.from_start or scene.readings > self.within or scene.has_learned:
@@ -99,37 +95,26 @@ class Reinitialize:
         first = scene.snapshots.first_parameters() if scene.snapshots is not None else {}
         return not looks_trained(scene.model, first)
 
+    def note(self, reading: Reading) -> None:
+        """Take notice of a reading that has been judged."""
+        self._steps.note(reading)
+
     def act(self, step: OptimizerStep) -> bool | Tensor:
-        """Skip the first step after the initialisation: its gradients are those of the old weights. Clip later ones."""
+        """Skip the first step after the initialisation, whose gradients are of the old weights; limit later ones."""
         if self._skip_next:
             self._skip_next = False
             step.skip()
             return True
-        if self._stride is not None and step.reading.is_finite:
-            if step.reading.displacement > 0:
-                self._max_norm = step.reading.norm * self._stride / step.reading.displacement
-            self._stride = None
-        return False if self._max_norm is None else step.limit_norm(self._max_norm)
+        return self._steps.act(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return whether it is done, and at which norm it clips."""
-        return {
-            "done": self._done,
-            "skip_next": self._skip_next,
-            "stride": self._stride,
-            "max_norm": self._max_norm,
-        }
+        """Return whether it is done, and how it limits the steps."""
+        return {"done": self._done, "skip_next": self._skip_next, "steps": self._steps.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._done, self._skip_next = state["done"], state["skip_next"]
-        self._stride, self._max_norm = state["stride"], state["max_norm"]
-
-
-def _stride(model: nn.Module) -> float:
-    """How far a step may move a net, relative to its weights."""
-    kinds = {type(module) for module in model.modules() if isinstance(module, nn.RNNBase)}
-    return STRIDE if nn.RNN in kinds else GATED_STRIDE if kinds else LONGEST
+        self._steps.load_state_dict(state["steps"])
 
 
 def _replay(scene: Scene) -> Callable[[], Tensor] | None:
