@@ -22,7 +22,6 @@ from grad_callbacks.remedies import (
     OptimizerStep,
     Reinitialize,
     Remedy,
-    RescaleInputs,
     Rollback,
     SkipStep,
 )
@@ -241,12 +240,9 @@ class Prescription:
         self._nonfinite = 0 if reading.is_finite or reading.overflow else self._nonfinite + 1
         is_well = reading.is_finite and not active and not is_near
         for _, remedy in self._each():
-            if isinstance(remedy, Rollback):
-                remedy.note(reading.is_finite)
-            elif isinstance(remedy, Reinitialize):
-                remedy.note(reading)
-            elif isinstance(remedy, RescaleInputs) and step.scene is not None:
-                remedy.note(step.scene, is_well)
+            note = getattr(remedy, "note", None)
+            if note is not None:
+                note(step, is_well)
         interventions = []
         for treatment in list(self._treatments):
             kind = treatment.made.alert_kind

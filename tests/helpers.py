@@ -14,11 +14,33 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from grad_callbacks import OptimizerStep
+from grad_callbacks import GradientGuard, OptimizerStep
 from grad_callbacks.gradients import About, Incoming, Layers, Motion, Reading, StepPlan
 from grad_callbacks.remedies.learning_rate import LearningRate
 
 SGD = torch.optim.SGD
+
+
+class Prepared(GradientGuard):
+    """A guard one of whose remedies is switched on by hand before the first step.
+
+    Args:
+        remedy: Its class.
+        prepare: Is given the remedy and the model.
+    """
+
+    def __init__(self, remedy: type, prepare: Callable[[Any, nn.Module], object]) -> None:
+        super().__init__()
+        self._remedy, self._prepare = remedy, prepare
+
+    def on_train_start(self, *args: Any) -> None:
+        super().on_train_start(*args)
+        for engine in self._engines.values():
+            assert engine.prescription is not None
+            planned = [remedy for _, remedy in engine.prescription._each() if isinstance(remedy, self._remedy)]
+            assert planned, "it is in the plan"
+            for remedy in planned:
+                self._prepare(remedy, engine.model)
 
 
 def mlp(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:

@@ -16,7 +16,8 @@ class Remedy(Protocol):
 
     A remedy of your own is a class with these members; nothing needs to be registered. Each optimizer gets
     its own copy. It may have more: ``release(step)`` switches it off and says whether that changed anything;
-    ``before_backward(loss)`` is called with each loss before its backward pass; ``attach(model)`` puts hooks in place
+    ``before_backward(loss)`` is called with each loss before its backward pass; ``note(step, is_well)`` with each step
+    that has been judged, and whether nothing was wrong or about to be; ``attach(model)`` puts hooks in place
     after a checkpoint was loaded, and ``detach()`` takes them away when the engine is closed. A true ``proves_itself``
     says that it is switched on only where it has seen what is wrong: a warning then goes on to the next, and no trial
     is needed. Such remedies stand first in a list.

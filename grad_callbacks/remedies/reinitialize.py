@@ -13,7 +13,6 @@ from grad_callbacks.checks import at_least
 from grad_callbacks.diagnosis import undisturbed
 from grad_callbacks.diagnosis.flow import Flow, examine
 from grad_callbacks.diagnosis.structure import branch_ends
-from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.sharding import is_alone
 from grad_callbacks.remedies.freshness import looks_trained
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
@@ -95,9 +94,9 @@ class Reinitialize:
         first = scene.snapshots.first_parameters() if scene.snapshots is not None else {}
         return not looks_trained(scene.model, first)
 
-    def note(self, reading: Reading) -> None:
-        """Take notice of a reading that has been judged."""
-        self._steps.note(reading)
+    def note(self, step: OptimizerStep, is_well: bool) -> None:
+        """Note how far the latest step has moved the weights."""
+        self._steps.note(step.reading)
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Skip the first step after the initialisation, whose gradients are of the old weights; limit later ones."""

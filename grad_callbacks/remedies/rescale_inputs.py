@@ -84,9 +84,10 @@ class RescaleInputs(InForward):
         self._sizes = InputSizes()
         self._hooks: list[_Divide] = []
 
-    def note(self, scene: Scene, is_well: bool) -> None:
+    def note(self, step: OptimizerStep, is_well: bool) -> None:
         """Look at the batch of a reading."""
-        self._sizes.note(scene.batch.content, scene.readings, is_well)
+        if step.scene is not None:
+            self._sizes.note(step.scene.batch.content, step.scene.readings, is_well)
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
         """Divide what has come in another unit, and skip the step at hand; None if nothing has."""

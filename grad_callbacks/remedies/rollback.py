@@ -117,9 +117,9 @@ class Rollback:
         step.skip()
         return True
 
-    def note(self, is_finite: bool) -> None:
+    def note(self, step: OptimizerStep, is_well: bool) -> None:
         """Note whether a reading was finite."""
-        self._finite += is_finite
+        self._finite += step.reading.is_finite
 
     def _keep_below(self, step: OptimizerStep) -> None:
         now = step.learning_rate.clean()[0]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from grad_callbacks import Batch, Engine, GradientGuard, MaskUndefined
 from grad_callbacks.remedies.forward_masks import ForwardMasks, told, undefined_places
-from tests.helpers import SGD, Regression, batches, fit, mlp, pending, trainer
+from tests.helpers import SGD, Prepared, Regression, batches, fit, mlp, pending, trainer
 
 Operation = Callable[[Tensor], Tensor]
 ADAM = partial(torch.optim.Adam, lr=0.01)
@@ -142,19 +142,11 @@ def test_a_healthy_run_is_left_alone_to_the_bit() -> None:
         fit(module, *callbacks, data=batches(60))
         return [*module.parameters()]
 
-    class Masking(GradientGuard):
-        """Masks from the start, without need."""
+    def mask(remedy: MaskUndefined, model: nn.Module) -> None:
+        remedy.places.update({"output of model.1": [2.0, math.inf], "input of model.2": [-math.inf, 0.1]})
+        remedy.attach(model)
 
-        def on_train_start(self, *args: Any) -> None:
-            super().on_train_start(*args)
-            for engine in self._engines.values():
-                assert engine.prescription is not None
-                planned = engine.prescription.remedies["nonfinite: undefined operation"]
-                [remedy] = [remedy for remedy in planned if isinstance(remedy, MaskUndefined)]
-                remedy.places.update({"output of model.1": [2.0, math.inf], "input of model.2": [-math.inf, 0.1]})
-                remedy.attach(engine.model)
-
-    for guard in (Masking(), GradientGuard()):
+    for guard in (Prepared(MaskUndefined, mask), GradientGuard()):
         assert all(torch.equal(a, b) for a, b in zip(weights(guard), weights(), strict=True))
         assert guard.interventions == []
 

@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from grad_callbacks import GradientGuard
+from grad_callbacks import GradientGuard, MaskUndefined
 from grad_callbacks.remedies.mask_undefined import undefined_operations
-from tests.helpers import SGD, Regression, batches, fit, mlp, trainer
+from tests.helpers import SGD, Prepared, Regression, batches, fit, mlp, trainer
 
 Term = Callable[[Tensor], Tensor]
 
@@ -80,17 +80,11 @@ def test_what_is_finite_is_left_alone_to_the_bit() -> None:
         fit(module, *callbacks, data=batches(60))
         return [*module.parameters()]
 
-    class Masking(GradientGuard):
-        """Masks roots from the start, without need."""
-
-        def on_train_start(self, *args: Any) -> None:
-            super().on_train_start(*args)
-            for engine in self._engines.values():
-                assert engine.prescription is not None
-                engine.prescription.remedies["nonfinite: undefined operation"][0].operations = ["SqrtBackward0"]  # type: ignore[attr-defined]
+    def mask(remedy: MaskUndefined, model: nn.Module) -> None:
+        remedy.operations = ["SqrtBackward0"]
 
     guard = GradientGuard()
-    assert all(torch.equal(a, b) for a, b in zip(weights(Masking()), weights(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights(Prepared(MaskUndefined, mask)), weights(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(weights(guard), weights(), strict=True))
     assert guard.interventions == []
 

@@ -241,10 +241,11 @@ def test_what_is_divided_has_its_usual_size(factor: float, size: float, dtype: t
     def loss(inputs: Tensor) -> Tensor:
         return model(torch.zeros(64, 2, dtype=dtype), inputs=inputs).square().mean()  # type: ignore[no-any-return]
 
-    for reading in (1, 2, 4):
-        remedy.note(Scene(model, Batch(usual, 0, lambda: loss(usual)), readings=reading), is_well=True)
     loss(large).backward()  # type: ignore[no-untyped-call]
     step = pending(model)
+    for reading in (1, 2, 4):
+        step.scene = Scene(model, Batch(usual, 0, lambda: loss(usual)), readings=reading)
+        remedy.note(step, is_well=True)
     step.scene = Scene(model, Batch({"x": large}, 0, lambda: loss(large)), readings=5)
     detail = remedy.engage(step, {})
     assert detail is not None
