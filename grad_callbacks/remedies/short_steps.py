@@ -37,7 +37,8 @@ class ShortSteps:
     def __init__(self) -> None:
         self.stride: float | None = None
         self._max_norm: float | None = None
-        self._moved = math.nan  # by the latest step that was judged
+        self._moved = math.nan  # by the latest step that was measured
+        self._seen = math.nan  # what the rate has been fitted to already: later steps are measured now and then
         self._cut: RateCut | None = None  # of an adaptive optimizer's rate
 
     def begin(self, model: nn.Module) -> None:
@@ -51,8 +52,9 @@ class ShortSteps:
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Clip, or lower the rate; tell whether that was done."""
-        if self._cut is not None and self._moved > 0:  # NaN before it was measured
+        if self._cut is not None and self._moved > 0 and self._moved != self._seen:  # NaN before it was measured
             self._cut.set(step.learning_rate, min(1.0, self._cut.scale * min(RISE, ADAPTIVE / self._moved)))
+            self._seen = self._moved
         elif self._cut is None and self._max_norm is None and self.stride is not None and step.reading.is_finite:
             self._find_the_limit(step, self.stride)
         if self._cut is not None:
@@ -73,11 +75,13 @@ class ShortSteps:
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""
         cut = None if self._cut is None else self._cut.state_dict()
-        return {"stride": self.stride, "max_norm": self._max_norm, "moved": self._moved, "cut": cut}
+        seen = {"moved": self._moved, "seen": self._seen}
+        return {"stride": self.stride, "max_norm": self._max_norm, "cut": cut, **seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.stride, self._max_norm, self._moved = state["stride"], state["max_norm"], state["moved"]
+        self.stride, self._max_norm = state["stride"], state["max_norm"]
+        self._moved, self._seen = state["moved"], state["seen"]
         if state["cut"] is not None:
             self._cut = RateCut()
             self._cut.load_state_dict(state["cut"])
