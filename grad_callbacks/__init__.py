@@ -12,6 +12,7 @@ from grad_callbacks.record import Record
 from grad_callbacks.remedies import (
     AGC,
     AdaptiveClip,
+    AdaptiveStep,
     ClipNorm,
     ClipValue,
     FloorNorm,
@@ -36,6 +37,7 @@ __all__ = [
     "AGC",
     "CAUSES",
     "AdaptiveClip",
+    "AdaptiveStep",
     "Alert",
     "Batch",
     "ClipNorm",

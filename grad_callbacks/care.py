@@ -18,6 +18,7 @@ from grad_callbacks.loss import LEARNED
 from grad_callbacks.prescription import Plan, Prescription
 from grad_callbacks.remedies import (
     CLIPS,
+    AdaptiveStep,
     FloorNorm,
     Reinitialize,
     RescaleInputs,
@@ -74,7 +75,7 @@ class Care:
         self._buffers: Buffers | None = None
         _TREATED.add(optimizer)
         if isinstance(optimizer, torch.optim.LBFGS):
-            prescription.leave_out(*CLIPS, FloorNorm, why="clipping would spoil the line search of LBFGS")
+            prescription.leave_out(*CLIPS, FloorNorm, AdaptiveStep, why="clipping would spoil the line search of LBFGS")
             prescription.leave_out(
                 Reinitialize, RescaleInputs, Rollback, Warmup, why="LBFGS remembers where its weights were"
             )
@@ -135,6 +136,10 @@ class Care:
         if self._contest is not None:
             return self._contest.answer(alert, step, loss)
         return self._prescription.answer(alert, step.handle, loss)
+
+    def support(self, interventions: Sequence[Intervention], step: StepUnderWay) -> list[Intervention]:
+        """Switch on what is to stand beside what was switched on in this step; a trial has tried none of it."""
+        return [] if self._contest is not None else self._prescription.support(interventions, step.handle)
 
     def enter(self, interventions: Iterable[Intervention], step: StepUnderWay) -> None:
         """Count on what was switched on, and begin anew if a remedy has changed the weights."""

@@ -291,6 +291,7 @@ class Engine:
         if care is None:
             return alerts, []
         interventions = care.answer(alerts, step, before) if begun is None else [begun[1]]
+        interventions += care.support(interventions, step)
         self.record.interventions.extend(interventions)
         care.enter(interventions, step)
         self.record.active[self.index] = judges.active

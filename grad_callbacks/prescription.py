@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from grad_callbacks.loss import LossCourse
 from grad_callbacks.remedies import (
     CLIPS,
     REMEDIES,
+    AdaptiveStep,
     FullPrecision,
     MaskUndefined,
     OptimizerStep,
@@ -50,7 +52,7 @@ Plan = Mapping[str, Sequence[Any]]
 # wrong from the first step on is initialised again. Inputs in another unit show themselves whatever the cause is taken
 # for, at a first warning too: only batches that are in it are changed. No remedy that acts on gradients brings back a
 # vanishing one.
-_ANEW = ["RescaleInputs", "Reinitialize", "ClipNorm", "Rollback", {"ReduceLR": 0.3}]
+_ANEW = ["RescaleInputs", "Reinitialize", "ClipNorm", "Rollback", {"ReduceLR": 0.3}, "AdaptiveStep"]
 FULL: Plan = {
     "nonfinite": ["RescaleInputs", "SkipStep", "MaskUndefined", "Rollback"],
     # No other weights make it defined.
@@ -60,17 +62,23 @@ FULL: Plan = {
     "nonfinite: 16-bit overflow": ["RescaleInputs", "Reinitialize", "FullPrecision", "SkipStep", "Rollback"],
     "nonfinite: non-finite weights": ["RescaleInputs", "Rollback", "SkipStep"],
     "nonfinite: learning rate too high": ["RescaleInputs", "Rollback", "SkipStep"],
-    "exploding": ["RescaleInputs", "ClipNorm", "Rollback", {"ReduceLR": 0.3}],
-    "exploding: learning rate too high": ["RescaleInputs", "Rollback", "ClipNorm", {"ReduceLR": 0.3}],
-    "exploding: targets or loss too large": ["RescaleInputs", "ClipNorm", "Rollback", {"ReduceLR": 0.3}],
+    "exploding": ["RescaleInputs", "ClipNorm", "Rollback", {"ReduceLR": 0.3}, "AdaptiveStep"],
+    "exploding: learning rate too high": ["RescaleInputs", "Rollback", "ClipNorm", {"ReduceLR": 0.3}, "AdaptiveStep"],
+    "exploding: targets or loss too large": [
+        "RescaleInputs",
+        "ClipNorm",
+        "Rollback",
+        {"ReduceLR": 0.3},
+        "AdaptiveStep",
+    ],
     "exploding: recurrence over many steps": _ANEW,
     "exploding: weights too large": _ANEW,
     "exploding: unscaled residual branches": _ANEW,
     "exploding: missing warm-up": ["RescaleInputs", "Warmup", "Rollback", {"ReduceLR": 0.3}],
-    "vanishing": ["Reinitialize"],
+    "vanishing": ["Reinitialize", "AdaptiveStep"],
     "vanishing: missing warm-up": ["Warmup"],
-    "vanishing: learning rate too high": ["Rollback", "Reinitialize"],
-    "vanishing: dead units": ["Reinitialize", "Rollback"],
+    "vanishing: learning rate too high": ["Rollback", "Reinitialize", "AdaptiveStep"],
+    "vanishing: dead units": ["Reinitialize", "Rollback", "AdaptiveStep"],
 }
 GENTLE: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", {"ReduceLR": 0.3}], "vanishing": []}
 PRESETS: Mapping[str, Plan] = {"observe": {}, "gentle": GENTLE, "full": FULL}
@@ -180,7 +188,11 @@ class Prescription:
         key = key or self.list_for(alert, step)
         remedies = self.remedies[key]
         is_passing = alert.severity == "warning" and after < 0 and key == alert.kind
-        usable = [place for place, remedy in enumerate(remedies) if not isinstance(remedy, self.left_out)]
+        usable = [
+            place
+            for place, remedy in enumerate(remedies)
+            if not isinstance(remedy, self.left_out) and not _supports(remedy)
+        ]
         proving = [place for place in usable if _proves_itself(remedies[place])]
         if after < 0 and step.scene is not None and self._is_absorbed(alert, step.scene.course):
             usable = proving
@@ -201,6 +213,21 @@ class Prescription:
                 self._treatments.append(Treatment(made, alert, key, place, loss=loss))
                 return made
         return None
+
+    def support(self, interventions: Iterable[Intervention], step: OptimizerStep) -> list[Intervention]:
+        """Switch on what is to stand beside remedies that were switched on in this step."""
+        beside = []
+        for treatment in [t for t in self._treatments if any(t.made is made for made in interventions)]:
+            for place, remedy in enumerate(self.remedies[treatment.key]):
+                if not _supports(remedy) or isinstance(remedy, self.left_out):
+                    continue
+                detail = remedy.engage(step, treatment.alert.evidence)
+                if detail is not None:
+                    made = replace(treatment.made, remedy=type(remedy).__name__, detail=detail | {"steps": 0})
+                    self._answers[self._key(remedy)] = made.alert_kind
+                    self._treatments.append(replace(treatment, made=made, place=place))
+                    beside.append(made)
+        return beside
 
     def answer_at_sight(self, alert: Alert, step: OptimizerStep, loss: float) -> Intervention | None:
         """Switch on a remedy that proves itself, which needs no trial; None if none of them sees what is wrong."""
@@ -339,7 +366,8 @@ class Prescription:
             For kind and name of each remedy whether it changed something, as it says itself.
         """
         acted: dict[tuple[Kind, str], bool | Tensor] = {}
-        for key, remedy in self._each():
+        # What stands beside others has the last word: it may have to wait for the weights that they have changed.
+        for key, remedy in sorted(self._each(), key=lambda entry: _supports(entry[1])):
             if not step.is_skipped and not isinstance(remedy, self.left_out):
                 kind = self._answers.get(key, _kind(key.partition("#")[0]))
                 acted[cast(Kind, kind), type(remedy).__name__] = remedy.act(step)
@@ -399,12 +427,18 @@ class Prescription:
 
 
 def _clips(treatment: Treatment) -> bool:
-    return treatment.made.remedy in [cls.__name__ for cls in CLIPS]
+    """True if its remedy bounds every step, however large the gradient."""
+    return treatment.made.remedy in [cls.__name__ for cls in (*CLIPS, AdaptiveStep)]
 
 
 def _proves_itself(remedy: Remedy) -> bool:
     """True for a remedy that is switched on only where it has seen what is wrong; such stand first in a list."""
     return bool(getattr(remedy, "proves_itself", False))
+
+
+def _supports(remedy: Remedy) -> bool:
+    """True for a remedy that is switched on beside another one of its list, never in its turn."""
+    return bool(getattr(remedy, "supports", False))
 
 
 def _was_raised(step: OptimizerStep) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from grad_callbacks.remedies.adaptive_clip import AdaptiveClip
+from grad_callbacks.remedies.adaptive_step import AdaptiveStep
 from grad_callbacks.remedies.agc import AGC
 from grad_callbacks.remedies.base import Remedy
 from grad_callbacks.remedies.clip_norm import ClipNorm
@@ -34,6 +35,7 @@ REMEDIES: dict[str, type[Remedy]] = {
     "Reinitialize": Reinitialize,
     "RescaleInputs": RescaleInputs,
     "FullPrecision": FullPrecision,
+    "AdaptiveStep": AdaptiveStep,
 }
 
 CLIPS: tuple[type[Remedy], ...] = (ClipNorm, ClipValue, AdaptiveClip, AGC)  # what a Trainer that clips does already
@@ -43,6 +45,7 @@ __all__ = [
     "CLIPS",
     "REMEDIES",
     "AdaptiveClip",
+    "AdaptiveStep",
     "ClipNorm",
     "ClipValue",
     "FloorNorm",

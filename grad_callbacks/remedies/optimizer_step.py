@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from grad_callbacks.gradients import Incoming, Layers, Reading
+from grad_callbacks.gradients import Incoming, Layers, Reading, StepPlan
 from grad_callbacks.gradients.norms import l2_norms
 from grad_callbacks.gradients.sharding import sum_over_processes
 from grad_callbacks.remedies.learning_rate import LearningRate
@@ -74,6 +74,11 @@ class OptimizerStep:
         return float(self.norm_on_device)
 
     @property
+    def plan(self) -> StepPlan:
+        """With what the optimizer takes it."""
+        return self._incoming.plan
+
+    @property
     def layers(self) -> Layers:
         """The layers whose gradients it takes."""
         return self._measurement.layers
@@ -138,6 +143,32 @@ class OptimizerStep:
             gradient.mul_(factor.to(gradient.device, precision, non_blocking=True))
         self.norm_on_device = self._unless_skipped(self._measure_again())
         return self.norm_on_device != before
+
+    @torch.no_grad()
+    def replace(self, values: Sequence[Tensor | None]) -> Tensor:
+        """Put other gradients in place of the present ones; the norm is measured anew after it.
+
+        Args:
+            values: For each parameter one of its gradient's shape (see :meth:`gradients`); None leaves it alone.
+
+        Returns:
+            Whether the norm has changed, a scalar.
+        """
+        before = self.norm_on_device
+        if self.is_taken:
+            return _no(before)
+        for gradient, value in zip(self.gradients(), values, strict=True):
+            if gradient is not None and value is not None:
+                gradient.copy_(value)
+        self.norm_on_device = self._unless_skipped(self._measure_again())
+        return self.norm_on_device != before
+
+    @torch.no_grad()
+    def forget_momentum(self) -> None:
+        """Let the momentum of SGD begin anew: it is made of gradients of another scale."""
+        for state in self._optimizer.state.values():
+            if state.get("momentum_buffer") is not None:
+                state["momentum_buffer"].zero_()
 
     @torch.no_grad()
     def limit_values(self, max_value: float) -> Tensor:
