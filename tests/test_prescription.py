@@ -52,7 +52,7 @@ def test_presets_are_plans_by_name() -> None:
     assert not any(Prescription("observe").remedies.values())
     assert [type(r).__name__ for r in Prescription("gentle").remedies["exploding"]] == ["ClipNorm", "ReduceLR"]
     assert Prescription("gentle").remedies["vanishing"] == []
-    assert [type(r).__name__ for r in Prescription().remedies["vanishing"]] == ["Reinitialize"]
+    assert [type(r).__name__ for r in Prescription().remedies["vanishing"]] == ["Reinitialize", "AdaptiveStep"]
 
 
 def test_a_cause_may_have_a_list_of_its_own() -> None:

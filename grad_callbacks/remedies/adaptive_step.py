@@ -32,7 +32,7 @@ class AdaptiveStep:
     more than 10 layers take steps that are shorter in proportion to their depth: those of all layers add up.
 
     Only for ``torch.optim.SGD``; other optimizers rescale by themselves, or are unknown. Plain recurrences, which bear
-    only the shortest steps, sharded, sparse and complex gradients are left alone. It keeps two numbers per weight.
+    only the shortest steps, and sharded and sparse gradients are left alone. It keeps two numbers per weight.
     Reference: Kingma & Ba 2015, "Adam: A Method for Stochastic Optimization", algorithm 1, without a first moment where
     SGD has a momentum of its own; each entry is limited to 1, which only outliers exceed.
 
@@ -95,7 +95,7 @@ class AdaptiveStep:
             return False
         if any(type(module) is nn.RNN for module in scene.model.modules()):
             return False
-        return all(g is None or (g.is_floating_point() and not g.is_sparse) for g in step.gradients())
+        return not any(p.grad is not None and p.grad.is_sparse for p in step.layers.parameters)
 
     def _begin(self, step: OptimizerStep, displacement: float) -> None:
         """Find the scale; the displacement is that of the gradient as it was measured, at the present rate."""
@@ -110,37 +110,42 @@ class AdaptiveStep:
     @torch.no_grad()
     def _rescaled(self, step: OptimizerStep) -> list[Tensor | None]:
         assert self._scale is not None
-        assert step.plan.reach is not None
         gradients, norm = step.gradients(), step.norm_on_device
         if len(gradients) != len(self._second):  # parameters have come or gone
             self._forget()
             self._first, self._second = [None] * len(gradients), [None] * len(gradients)
-        if self._count is None:
-            self._count = torch.zeros((), dtype=torch.float64, device=norm.device)
         is_finite = torch.isfinite(norm)
-        self._count += is_finite
-        has_momentum = step.plan.reach[0] > step.plan.rates[0]
-        betas = (0.0 if has_momentum else BETAS[0], BETAS[1])
+        self._count = is_finite.double() + (0 if self._count is None else self._count)
+        least = EPSILON * norm / math.sqrt(float(step.layers.numel.sum()))
         rate = step.learning_rate.effective()[0]
         length = self._scale * min(1.0, self._rate / rate) if rate > 0 else self._scale
-        least = EPSILON * norm / math.sqrt(float(step.layers.numel.sum()))
         rescaled: list[Tensor | None] = []
         for place, gradient in enumerate(gradients):
             if gradient is None:
                 rescaled.append(None)
                 continue
-            entries = gradient.double() if gradient.dtype == torch.float64 else gradient.float()
-            entries = (entries / step.loss_scale).where(is_finite, 0.0)
-            first, second = self._first[place], self._second[place]
-            if first is None or second is None:
-                first, second = torch.zeros_like(entries), torch.zeros_like(entries)
-                self._first[place], self._second[place] = first, second
-            first.lerp_(entries, (is_finite * (1 - betas[0])).to(entries))
-            second.lerp_(entries**2, (is_finite * (1 - betas[1])).to(entries))
-            size = (second / (1 - betas[1] ** self._count)).sqrt() + least.to(entries)
-            direction = (first / (1 - betas[0] ** self._count) / size).clamp(-LIMIT, LIMIT).nan_to_num(0.0)
-            rescaled.append((direction * length * step.loss_scale).to(gradient).where(is_finite, gradient))
+            here = gradient.device  # a model may be spread over several
+            entries = gradient.to(torch.promote_types(gradient.dtype, torch.float32)) / step.loss_scale
+            direction = self._direction(place, entries, is_finite.to(here), least.to(entries), _betas(step))
+            value = (direction * length * step.loss_scale).to(gradient.dtype)
+            rescaled.append(value.where(is_finite.to(here), gradient))
         return rescaled
+
+    def _direction(
+        self, place: int, entries: Tensor, is_finite: Tensor, least: Tensor, betas: tuple[float, float]
+    ) -> Tensor:
+        """Take a gradient up into the moments of its parameter, unless it is not finite; return their quotient."""
+        assert self._count is not None
+        first, second = self._first[place], self._second[place]
+        if first is None or second is None:
+            first, second = torch.zeros_like(entries), torch.zeros_like(entries)
+            self._first[place], self._second[place] = first, second
+        entries = entries.where(is_finite, torch.zeros_like(entries))
+        first.lerp_(entries, (is_finite * (1 - betas[0])).to(entries))
+        second.lerp_(entries**2, (is_finite * (1 - betas[1])).to(entries))
+        count = self._count.to(entries.device)
+        size = (second / (1 - betas[1] ** count)).sqrt() + least
+        return (first / (1 - betas[0] ** count) / size).clamp(-LIMIT, LIMIT).nan_to_num(0.0)  # where all is zero
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers, and the moments as tensors."""
@@ -153,3 +158,10 @@ class AdaptiveStep:
         self._scale, self._rate = state["scale"], state["rate"]
         self._count = None if state["count"] is None else state["count"].clone()
         self._first, self._second = [[None if m is None else m.clone() for m in state[k]] for k in ("first", "second")]
+
+
+def _betas(step: OptimizerStep) -> tuple[float, float]:
+    """Decay of the two moments; none of the first where SGD averages gradients by itself."""
+    reach = step.plan.reach
+    assert reach is not None
+    return (0.0 if reach[0] > step.plan.rates[0] else BETAS[0], BETAS[1])

@@ -16,7 +16,7 @@ from grad_callbacks.alerts import Severity
 from grad_callbacks.remedies import REMEDIES
 from tests.helpers import mlp, pending
 
-NEED_A_SCENE = ("Rollback", "Reinitialize", "Warmup", "MaskUndefined", "RescaleInputs", "FullPrecision")
+NEED_A_SCENE = ("Rollback", "Reinitialize", "Warmup", "MaskUndefined", "RescaleInputs", "FullPrecision", "AdaptiveStep")
 
 
 def with_gradients(scale: float = 1.0, seed: int = 0) -> nn.Sequential:

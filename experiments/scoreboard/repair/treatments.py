@@ -27,7 +27,7 @@ NO_TREATMENT = ("none", "monitor", "observe")  # guards that change nothing
 
 # Remedies that change nothing before they answer an alert: a run without one is the run without a guard.
 ANSWERING = {"ClipNorm", "ClipValue", "AdaptiveClip", "AGC", "FloorNorm", "ReduceLR", "Warmup", "SkipStep", "Rollback"}
-ANSWERING |= {"MaskUndefined", "RescaleInputs", "FullPrecision"}
+ANSWERING |= {"MaskUndefined", "RescaleInputs", "FullPrecision", "AdaptiveStep"}
 
 
 @dataclass(frozen=True)
