@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from grad_callbacks import GradientGuard
 from grad_callbacks.diagnosis.flow import examine
 from grad_callbacks.remedies.reinitialize import initialise, spread
-from grad_callbacks.remedies.short_steps import ADAPTIVE, LONGEST, PLAIN, ShortSteps
+from grad_callbacks.remedies.short_steps import FIT_GATED, FIT_PLAIN, LONGEST, PLAIN, ShortSteps
 from grad_callbacks.remedies.unit_variance import Sequences, start_again
 from tests.helpers import Regression, fit, mlp, pending
 
@@ -166,7 +167,7 @@ class Strides(Callback):
 
 @pytest.mark.parametrize(
     ("optimizer", "epochs", "longest"),
-    [(partial(torch.optim.SGD, lr=0.05), 25, PLAIN), (partial(torch.optim.RMSprop, lr=0.003), 25, ADAPTIVE)],
+    [(partial(torch.optim.SGD, lr=0.05), 25, PLAIN), (partial(torch.optim.RMSprop, lr=0.003), 25, FIT_PLAIN.stride)],
 )
 def test_a_recurrence_that_forgets_learns_by_steps_that_are_limited(
     optimizer: Any, epochs: int, longest: float
@@ -193,9 +194,42 @@ def test_a_rate_is_fitted_once_to_what_was_measured_once() -> None:
     steps.act(step)
     before = step.learning_rate.scale
     for _ in range(10):
-        steps.note(replace(step.reading, moved=4 * ADAPTIVE))
+        steps.note(replace(step.reading, moved=4 * FIT_PLAIN.stride))
         steps.act(step)
     assert step.learning_rate.scale == pytest.approx(before / 4)
+
+
+def strides(cell: nn.Module, rates: Iterable[float], per_rate: float) -> list[float]:
+    """Return how far the steps at these rates of the user's move a net whose motion is ``per_rate`` of its rate."""
+    cell(torch.randn(4, 20, 2))[0].square().mean().backward()
+    optimizer = torch.optim.RMSprop(cell.parameters())
+    step, steps, found = pending(cell, optimizer), ShortSteps(), []
+    steps.begin(cell)
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = rate
+        steps.act(step)
+        found.append(per_rate * step.learning_rate.effective()[0])
+        steps.note(replace(step.reading, moved=found[-1]))
+    return found
+
+
+@pytest.mark.parametrize("cell", [nn.LSTM(2, 8), nn.GRU(2, 8)])
+@pytest.mark.parametrize("per_rate", [0.2, 3.0, 100.0], ids=["too slow", "about right", "too fast"])
+def test_steps_of_gated_cells_are_fitted_from_both_sides(cell: nn.Module, per_rate: float) -> None:
+    assert strides(cell, [0.01] * 40, per_rate)[-1] == pytest.approx(FIT_GATED.stride)
+
+
+def test_a_rate_does_not_rise_without_end() -> None:
+    assert strides(nn.GRU(2, 8), [0.01] * 60, 1e-4)[-1] == pytest.approx(FIT_GATED.most * 0.01 * 1e-4)
+
+
+def test_a_plain_recurrence_never_gets_more_than_the_users_rate() -> None:
+    assert max(strides(nn.RNN(2, 8), [0.01] * 60, 0.2)) == pytest.approx(0.01 * 0.2)
+
+
+def test_a_schedule_still_counts_where_the_rate_is_fitted() -> None:
+    schedule = [0.01] * 40 + [0.001] * 40
+    assert strides(nn.LSTM(2, 8), schedule, 0.2)[-1] == pytest.approx(FIT_GATED.stride / 10)
 
 
 @pytest.mark.parametrize("make", [partial(torch.optim.SGD, lr=0.1), partial(torch.optim.RMSprop, lr=0.01)])
