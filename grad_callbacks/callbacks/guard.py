@@ -30,10 +30,12 @@ class GradientGuard(GradientMonitor):
       numbers do not fit into 16 bits are run in float32 (``FullPrecision``);
     * an exploding gradient is clipped by norm (``ClipNorm``); if the loss suffers, or the rate is to blame, the run
       goes back, and on at a lower rate;
-    * a post-norm transformer that needed a warm-up begins again with one (``Warmup``).
+    * a post-norm transformer that needed a warm-up begins again with one (``Warmup``);
+    * besides, a run under SGD that has learned nothing yet goes on with steps like Adam's (``AdaptiveStep``).
 
     A run without alerts is not touched: its weights are the same to the bit. Four snapshots at most are kept of
-    weights, buffers and optimizer state, 4 GiB in all, and saved in checkpoints.
+    weights, buffers and optimizer state, 4 GiB in all, and saved in checkpoints. ``AdaptiveStep`` keeps two numbers per
+    weight once it is switched on.
 
     If the Trainer clips by itself (``gradient_clip_val``), clipping remedies are left out.
 

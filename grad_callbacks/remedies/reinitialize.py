@@ -39,7 +39,8 @@ class Reinitialize:
     weights are left alone.
 
     The steps that follow are kept short (see :class:`~grad_callbacks.remedies.short_steps.ShortSteps`): under SGD
-    they move the weights by 10% of their norm at most, those of a recurrent net by 0.2%, with gated cells by 3%.
+    they move the weights by 10% of their norm at most, those of a recurrent net by 0.2%, with gated cells by 3%; under
+    an adaptive optimizer a recurrent net's rate is fitted, which may raise it on gated cells.
 
     Args:
         scheme: ``"lsuv"``, or ``"orthogonal"``, ``"he"`` or ``"xavier"``, which need no batch.
