@@ -19,7 +19,7 @@ class LearningRate:
     overwritten by LambdaLR, CyclicLR, OneCycleLR and others, or compound with them.
 
     Attributes:
-        scale: The factor, 1 until a remedy lowers it.
+        scale: The factor, 1 until a remedy changes it.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:

@@ -14,10 +14,10 @@ from grad_callbacks.diagnosis import undisturbed
 from grad_callbacks.diagnosis.flow import Flow, examine
 from grad_callbacks.diagnosis.structure import branch_ends
 from grad_callbacks.gradients.sharding import is_alone
+from grad_callbacks.remedies.fitted_steps import FittedSteps
 from grad_callbacks.remedies.freshness import looks_trained
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.scene import Scene
-from grad_callbacks.remedies.short_steps import ShortSteps
 from grad_callbacks.remedies.unit_variance import Draft, Scheme, Sequences, apply, measure, mirror, start_again
 
 WELL = 1.0  # powers of ten over which signal or error may spread over the layers: nothing needs to be better
@@ -38,9 +38,9 @@ class Reinitialize:
     :mod:`~grad_callbacks.remedies.freshness`). Frozen parameters are a sign of weights worth keeping, too. Sharded
     weights are left alone.
 
-    The steps that follow are kept short (see :class:`~grad_callbacks.remedies.short_steps.ShortSteps`): under SGD
-    they move the weights by 10% of their norm at most, those of a recurrent net by 0.2%, with gated cells by 3%; under
-    an adaptive optimizer a recurrent net's rate is fitted, which may raise it on gated cells.
+    The steps that follow are fitted (see :class:`~grad_callbacks.remedies.fitted_steps.FittedSteps`): under SGD they
+    move the weights by 10% of their norm at most, those of a recurrent net by 0.2%, with gated cells by 3%; under an
+    adaptive optimizer a recurrent net's rate is fitted, and on gated cells it may rise to 100 times the user's.
 
     Args:
         scheme: ``"lsuv"``, or ``"orthogonal"``, ``"he"`` or ``"xavier"``, which need no batch.
@@ -61,7 +61,7 @@ class Reinitialize:
         self.even_if_trained = bool(even_if_trained)
         self._done = False
         self._skip_next = False
-        self._steps = ShortSteps()
+        self._steps = FittedSteps()
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
         """Initialise the weights now, and skip the step at hand. Once only."""
@@ -82,8 +82,8 @@ class Reinitialize:
             return None
         scene.began_anew = "start"
         self._skip_next = True
-        self._steps.begin(scene.model)
-        return {**detail, "stride": self._steps.stride}
+        self._steps.begin(step, scene.model)
+        return detail if self._steps.stride is None else {**detail, "stride": self._steps.stride}
 
     def _is_allowed(self, scene: Scene) -> bool:
         if not scene.from_start or scene.readings > self.within or scene.has_learned:

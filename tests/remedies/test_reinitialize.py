@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import GradientGuard
 from grad_callbacks.diagnosis.flow import examine
+from grad_callbacks.remedies.fitted_steps import FIT_GATED, FIT_PLAIN, LONGEST, PLAIN, FittedSteps
 from grad_callbacks.remedies.reinitialize import initialise, spread
-from grad_callbacks.remedies.short_steps import FIT_GATED, FIT_PLAIN, LONGEST, PLAIN, ShortSteps
 from grad_callbacks.remedies.unit_variance import Sequences, start_again
 from tests.helpers import Regression, fit, mlp, pending
 
@@ -181,7 +181,7 @@ def test_a_recurrence_that_forgets_learns_by_steps_that_are_limited(
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=32)
     fit(task, guard, strides, data=loader, max_epochs=epochs)
     assert [made.remedy for made in guard.interventions] == ["Reinitialize"]
-    assert guard.interventions[0].detail["stride"] == PLAIN
+    assert guard.interventions[0].detail["stride"] == longest
     assert max(strides.found[1:12]) < 1.6 * longest, "the weights grow, and an adaptive optimizer's step is seen late"
     assert float((task.model(inputs).sign() == targets).float().mean()) > 0.95
 
@@ -189,8 +189,8 @@ def test_a_recurrence_that_forgets_learns_by_steps_that_are_limited(
 def test_a_rate_is_fitted_once_to_what_was_measured_once() -> None:
     model = Recall()
     model(torch.randn(4, 20, 2)).square().mean().backward()
-    step, steps = pending(model, torch.optim.RMSprop(model.parameters(), lr=0.01)), ShortSteps()
-    steps.begin(model)
+    step, steps = pending(model, torch.optim.RMSprop(model.parameters(), lr=0.01)), FittedSteps()
+    steps.begin(step, model)
     steps.act(step)
     before = step.learning_rate.scale
     for _ in range(10):
@@ -199,14 +199,19 @@ def test_a_rate_is_fitted_once_to_what_was_measured_once() -> None:
     assert step.learning_rate.scale == pytest.approx(before / 4)
 
 
-def strides(cell: nn.Module, rates: Iterable[float], per_rate: float) -> list[float]:
-    """Return how far the steps at these rates of the user's move a net whose motion is ``per_rate`` of its rate."""
+def strides(cell: nn.Module, rates: Iterable[float], per_rate: float, cut_at: int = -1) -> list[float]:
+    """Return how far the steps at these rates of the user's move a net whose motion is ``per_rate`` of its rate.
+
+    Another remedy lowers the rate to a tenth at step ``cut_at``.
+    """
     cell(torch.randn(4, 20, 2))[0].square().mean().backward()
     optimizer = torch.optim.RMSprop(cell.parameters())
-    step, steps, found = pending(cell, optimizer), ShortSteps(), []
-    steps.begin(cell)
-    for rate in rates:
+    step, steps, found = pending(cell, optimizer), FittedSteps(), []
+    steps.begin(step, cell)
+    for number, rate in enumerate(rates):
         optimizer.param_groups[0]["lr"] = rate
+        if number == cut_at:
+            step.learning_rate.reduce(0.1)
         steps.act(step)
         found.append(per_rate * step.learning_rate.effective()[0])
         steps.note(replace(step.reading, moved=found[-1]))
@@ -232,15 +237,22 @@ def test_a_schedule_still_counts_where_the_rate_is_fitted() -> None:
     assert strides(nn.LSTM(2, 8), schedule, 0.2)[-1] == pytest.approx(FIT_GATED.stride / 10)
 
 
+@pytest.mark.parametrize("cell", [nn.LSTM(2, 8), nn.RNN(2, 8)])
+def test_a_rate_that_another_remedy_has_lowered_is_not_raised_again(cell: nn.Module) -> None:
+    found = strides(cell, [0.01] * 80, 10.0, cut_at=40)
+    assert found[-1] == pytest.approx(found[39] / 10)
+
+
 @pytest.mark.parametrize("make", [partial(torch.optim.SGD, lr=0.1), partial(torch.optim.RMSprop, lr=0.01)])
-def test_short_steps_go_on_from_a_checkpoint(make: Any) -> None:
+def test_fitted_steps_go_on_from_a_checkpoint(make: Any) -> None:
     torch.manual_seed(0)
     model = Recall()
     model(torch.randn(4, 20, 2)).square().mean().backward()
     optimizer = make(model.parameters())
-    steps, resumed = ShortSteps(), ShortSteps()
-    steps.begin(model)
-    assert steps.act(pending(model, optimizer))
+    steps, resumed = FittedSteps(), FittedSteps()
+    step = pending(model, optimizer)
+    steps.begin(step, model)
+    assert steps.act(step)
     resumed.load_state_dict(json.loads(json.dumps(steps.state_dict())))
     later = [(each, pending(model, optimizer)) for each in (steps, resumed)]
     for each, step in later:

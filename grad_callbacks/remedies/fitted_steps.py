@@ -1,10 +1,10 @@
-"""Steps that do not undo an initialisation."""
+"""Steps that make use of an initialisation and do not undo it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,36 +27,35 @@ class Fit:
         stride: Of the weights' norm, that a step shall move them.
         first: Of the user's rate, to begin with. RMSprop's first steps are ten times as long as later ones.
         most: Of the user's rate, that it may become.
-        least: By which it may change at a step, downwards.
+        fall: The smallest factor by which it may change at a step.
     """
 
     stride: float
     first: float
     most: float
-    least: float
+    fall: float
 
 
-RISE = 1.5  # by which such a rate may rise from step to step
+RISE = 1.5  # the largest such factor
 # A plain recurrence bears no long steps: of 8 made-up runs 5 learn so, 3 with steps twice as long, 4 with half.
-FIT_PLAIN = Fit(stride=0.01, first=0.01, most=1.0, least=0.0)
+FIT_PLAIN = Fit(stride=0.01, first=0.01, most=1.0, fall=0.0)
 # Gated cells that begin with closed gates need longer steps than most rates give them: of 24 made-up runs 21 learn
 # so, and 8 at the user's rate.
-FIT_GATED = Fit(stride=0.015, first=0.1, most=100.0, least=1 / RISE)
-FITS = {PLAIN: FIT_PLAIN, GATED: FIT_GATED}
+FIT_GATED = Fit(stride=0.015, first=0.1, most=100.0, fall=1 / RISE)
 
 
-class ShortSteps:
-    """Keeps the steps short that follow an initialisation.
+class FittedSteps:
+    """Gives the steps that follow an initialisation the length that it bears.
 
     A net that keeps its gradient over many layers or steps is one step away from one that blows it up. Under SGD
     gradients are clipped at the norm that moves the weights by ``stride`` of their norm (Pascanu, Mikolov & Bengio
     2013, "On the difficulty of training recurrent neural networks", sec. 3.2). An adaptive optimizer takes no notice of
     that: with recurrent nets its rate is fitted, step by step, so that the weights move by 1% of their norm at most in
     a plain one, which bears least, and by 1.5% in a gated one, where the rate may rise to a hundred times the user's.
-    Where a schedule lowers the user's rate the steps get shorter in proportion.
+    Where the user's schedule or another remedy lowers the rate the steps get shorter in proportion.
 
     Attributes:
-        stride: Of the weights' norm, that a step of SGD may move them; None before :meth:`begin`.
+        stride: Of the weights' norm, that a step may move them; None where nothing is limited.
     """
 
     def __init__(self) -> None:
@@ -64,58 +63,64 @@ class ShortSteps:
         self._max_norm: float | None = None
         self._moved = math.nan  # by the latest step that was measured
         self._seen = math.nan  # what the rate has been fitted to already: later steps are measured now and then
-        self._cut: RateCut | None = None  # of an adaptive optimizer's rate
-        self._rate = math.nan  # the user's when it began
+        self._fit: Fit | None = None  # under an adaptive optimizer
+        self._factor: RateCut | None = None  # on its rate
+        self._rate = math.nan  # without that factor, when it began
 
-    def begin(self, model: nn.Module) -> None:
-        """Limit the steps from the next one on."""
+    def begin(self, step: OptimizerStep, model: nn.Module) -> None:
+        """Fit the steps from the next one on."""
         kinds = {type(module) for module in model.modules() if isinstance(module, nn.RNNBase)}
-        self.stride = PLAIN if nn.RNN in kinds else GATED if kinds else LONGEST
+        if step.plan.reach is not None:
+            self.stride = PLAIN if nn.RNN in kinds else GATED if kinds else LONGEST
+        elif kinds:
+            self._fit = FIT_PLAIN if nn.RNN in kinds else FIT_GATED
+            self.stride = self._fit.stride
 
     def note(self, reading: Reading) -> None:
         """Note how far the latest step has moved the weights."""
         self._moved = reading.moved
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
-        """Clip, or lower the rate; tell whether that was done."""
-        if self._cut is not None and self._moved > 0 and self._moved != self._seen:  # NaN before it was measured
-            self._fit(step, self._cut)
-        elif self._cut is None and self._max_norm is None and self.stride is not None and step.reading.is_finite:
-            self._find_the_limit(step, self.stride)
-        if self._cut is not None:
-            return self._cut.scale != 1.0
+        """Clip, or change the rate; tell whether that was done."""
+        if self._fit is not None:
+            return self._change_rate(step, self._fit)
+        if self._max_norm is None and self.stride is not None and step.reading.is_finite:
+            self._find_max_norm(step, self.stride)
         return False if self._max_norm is None else step.limit_norm(self._max_norm)
 
-    def _find_the_limit(self, step: OptimizerStep, stride: float) -> None:
-        """Find it at the first finite step; an adaptive optimizer's displacement is unknown."""
+    def _find_max_norm(self, step: OptimizerStep, stride: float) -> None:
+        """Find it at the first finite step."""
         displacement = step.reading.displacement
         if displacement > 0:
             self._max_norm = step.reading.norm * stride / displacement
-        elif math.isnan(displacement) and stride in FITS:
-            self._cut, self._rate = RateCut(), step.learning_rate.clean()[0]
-            self._cut.set(step.learning_rate, FITS[stride].first)
         else:
             self.stride = None  # nothing to limit
 
-    def _fit(self, step: OptimizerStep, cut: RateCut) -> None:
-        """Change the rate so that the next step moves the weights as it should."""
-        assert self.stride is not None
-        fit, rate = FITS[self.stride], step.learning_rate.clean()[0]
-        stride = fit.stride * min(1.0, rate / self._rate) if self._rate > 0 else fit.stride
-        factor = min(RISE, max(fit.least, stride / self._moved))
-        cut.set(step.learning_rate, min(fit.most, cut.scale * factor))
-        self._seen = self._moved
+    def _change_rate(self, step: OptimizerStep, fit: Fit) -> bool:
+        """Change it so that the next step moves the weights as it should, once for each step that was measured."""
+        if self._factor is None:
+            self._factor, self._rate = RateCut(), step.learning_rate.effective()[0]
+            self._factor.set(step.learning_rate, fit.first)
+        elif self._moved > 0 and self._moved != self._seen:  # NaN before it was measured
+            rate = step.learning_rate.effective()[0] / self._factor.scale
+            stride = fit.stride * min(1.0, rate / self._rate) if self._rate > 0 else fit.stride
+            change = min(RISE, max(fit.fall, stride / self._moved))
+            self._factor.set(step.learning_rate, min(fit.most, self._factor.scale * change))
+            self._seen = self._moved
+        return self._factor.scale != 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""
-        cut = None if self._cut is None else self._cut.state_dict()
+        fit = None if self._fit is None else asdict(self._fit)
+        factor = None if self._factor is None else self._factor.state_dict()
         seen = {"moved": self._moved, "seen": self._seen, "rate": self._rate}
-        return {"stride": self.stride, "max_norm": self._max_norm, "cut": cut, **seen}
+        return {"stride": self.stride, "max_norm": self._max_norm, "fit": fit, "factor": factor, **seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self.stride, self._max_norm = state["stride"], state["max_norm"]
         self._moved, self._seen, self._rate = state["moved"], state["seen"], state["rate"]
-        if state["cut"] is not None:
-            self._cut = RateCut()
-            self._cut.load_state_dict(state["cut"])
+        self._fit = None if state["fit"] is None else Fit(**state["fit"])
+        if state["factor"] is not None:
+            self._factor = RateCut()
+            self._factor.load_state_dict(state["factor"])
