@@ -160,7 +160,7 @@ def initialise(model: nn.Module, scheme: Scheme, replay: Callable[[], Tensor] | 
         if scheme == "lsuv":
             draft = Draft(model, activation, ends, size)
             if looks_linear:
-                mirror(draft.layers(), [name for name in before.layers if name in draft.layers()])
+                mirror(draft, [name for name in before.layers if name in draft.layers()], replay)
             apply(draft, measure(draft, replay))
         found = spread(examine(model, replay))
         if best is None or found < best[0]:

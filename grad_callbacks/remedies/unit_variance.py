@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -149,49 +150,75 @@ def measure(draft: Draft, replay: Callable[[], Tensor]) -> dict[str, Plan]:
 
 
 @torch.no_grad()
-def mirror(layers: Mapping[str, nn.Module], order: Sequence[str]) -> bool:
+def mirror(draft: Draft, order: Sequence[str], replay: Callable[[], Tensor]) -> bool:
     """Make the layers of a plain stack look linear, so that a deep rectifier net starts as an orthogonal linear one.
 
     Half of the units are the other half's negatives, and the next layer takes their difference: relu(z) - relu(-z) is
     z, and the same holds for GELU and SiLU. In a deep stack all inputs would else come out alike (Balduzzi et al.
-    2017, "The Shattered Gradients Problem", sec. 4.1).
+    2017, "The Shattered Gradients Problem", sec. 4.1). A layer whose outputs go on as they are, an autoencoder's code
+    say, keeps a unit for each: without an activation between them two such halves would stay each other's negatives,
+    and half of the code would be lost for good.
 
     Args:
-        layers: By name; linear ones and convolutions are changed in place.
+        draft: Its linear layers and convolutions are changed in place.
         order: Their names in the order of execution.
+        replay: Runs the batch.
 
     Returns:
         False, and nothing is changed, if a layer does not fit to the one before.
     """
+    layers = draft.layers()
     stack = [layers[name] for name in order]
+    is_halved = [not passed_on for passed_on in _passed_on(draft, order, replay)] + [False]
     outs = [_sizes(module)[0] for module in stack]
     ins = [_sizes(module)[1] for module in stack]
-    if not all(isinstance(module, (nn.Linear, _CONV)) for module in stack) or any(out % 2 for out in outs[:-1]):
+    is_plain = all(isinstance(module, (nn.Linear, _CONV)) for module in stack) and len(set(stack)) == len(stack)
+    if not is_plain or any(out % 2 for out, halved in zip(outs, is_halved, strict=True) if halved):
         return False
-    if len({id(module) for module in stack}) < len(stack) or any(into % out for out, into in pairwise_(outs, ins)):
+    if any(into % out for out, into in zip(outs, ins[1:], strict=False)):
         return False
     for place, module in enumerate(stack):
         weight: Tensor = module.weight  # type: ignore[assignment]
-        rows = slice(None) if place == len(stack) - 1 else slice(0, len(weight) // 2)
-        half = weight[rows].flatten(2) if weight.ndim > 2 else weight[rows].unsqueeze(2)
-        if place > 0:
-            half = half[:, : half.shape[1] // 2]
+        takes_difference = place > 0 and is_halved[place - 1]
+        half = weight[: len(weight) // 2] if is_halved[place] else weight
+        half = half.flatten(2) if weight.ndim > 2 else half.unsqueeze(2)
+        half = half[:, : half.shape[1] // 2] if takes_difference else half
         seed = half.flatten(1)
-        made = (_orthogonal(seed) if min(seed.shape) <= LARGEST else seed / seed.norm(dim=1).mean()).view_as(half)
-        whole = torch.cat([made, -made], dim=1) if place > 0 else made
-        whole = whole if place == len(stack) - 1 else torch.cat([whole, -whole])
+        whole = (_orthogonal(seed) if min(seed.shape) <= LARGEST else seed / seed.norm(dim=1).mean()).view_as(half)
+        whole = torch.cat([whole, -whole], dim=1) if takes_difference else whole
+        whole = torch.cat([whole, -whole]) if is_halved[place] else whole
         weight.copy_(whole.view_as(weight))
     return True
+
+
+def _passed_on(draft: Draft, order: Sequence[str], replay: Callable[[], Tensor]) -> list[bool]:
+    """Whether the next layer takes in what each layer but the last gives out, the same numbers."""
+    ins: dict[str, Tensor] = {}
+    outs: dict[str, Tensor] = {}
+
+    def note(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if name not in outs and inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            # Copies: an activation may work in place.
+            ins[name], outs[name] = inputs[0].detach().clone(), output.detach().clone()
+
+    layers = draft.layers()
+    with undisturbed(draft.model):
+        handles = [layers[name].register_forward_hook(partial(note, name)) for name in order]
+        try:
+            replay()
+        finally:
+            for handle in handles:
+                handle.remove()
+    return [name in outs and other in ins and _is_same(outs[name], ins[other]) for name, other in pairwise(order)]
+
+
+def _is_same(output: Tensor, taken: Tensor) -> bool:
+    return output.numel() == taken.numel() and torch.equal(output.flatten(), taken.flatten())
 
 
 def _sizes(module: nn.Module) -> tuple[int, int]:
     weight: Tensor = module.weight  # type: ignore[assignment]
     return weight.shape[0], weight.shape[1]
-
-
-def pairwise_(outs: Sequence[int], ins: Sequence[int]) -> list[tuple[int, int]]:
-    """Each layer's outputs beside the next one's inputs."""
-    return list(zip(outs[:-1], ins[1:], strict=True))
 
 
 @torch.no_grad()
