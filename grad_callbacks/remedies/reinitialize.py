@@ -53,7 +53,7 @@ class Reinitialize:
 
     needs_snapshots = True
 
-    def __init__(self, scheme: Scheme = "lsuv", within: int = 60, even_if_trained: bool = False) -> None:
+    def __init__(self, scheme: Scheme = "lsuv", within: int = 100, even_if_trained: bool = False) -> None:
         if scheme not in get_args(Scheme):
             raise ValueError(f"scheme must be one of {', '.join(get_args(Scheme))}, got {scheme!r}")
         self.scheme: Scheme = scheme

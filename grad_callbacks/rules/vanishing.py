@@ -20,6 +20,9 @@ MIN_DEPTH = 5
 NOTHING_LEARNED = 0.05  # of the loss at the start: what a head learns by its bias alone
 LONG = 5  # times the patience: a stalled loss must last so much longer than early layers that stand still
 IDLE = 10  # the same where the last layers have learned something, or the shape is that of a plateau
+SLOW = 4  # the same where, besides, early layers move by less than 5 times what counts as standing still
+NEARLY = 0.9  # power of the ratio that is enough for that, twice 1e-3, and
+SLUGGISH = 5.0  # times the motion: five sigmoid layers that left their plateau moved by 50 times it
 MUCH_LEFT = 0.5  # of the loss at the start: a loss below has been learned by more than the last layers
 
 
@@ -40,7 +43,8 @@ class Vanishing:
     first layer has none at all, or the gradient dies out over the steps of a sequence, below ``through_time`` of the
     late steps'. And it is enough that for 10 times ``patience`` readings the early layers' gradient is below ``ratio``
     while the loss stays above half of where it began and does not come down by 5% of that: the last layers have learned
-    what they can do alone.
+    what they can do alone. Where the early layers hardly move either, by less than 5 times ``motion``, 4 times
+    ``patience`` are enough for that, and twice ``ratio``.
 
     A decay is judged from five layers with weights on (embeddings not counted), since over fewer a single unlike layer
     looks like one; over three and four it must be below the square of ``ratio``. Dead units are judged from three.
@@ -66,8 +70,8 @@ class Vanishing:
         self._course = LossCourse()
         self._still = 0  # readings in a row with the shape, over early layers that stand still
         self._stalled = 0  # readings in a row with the shape and nothing learned yet
-        self._idle = 0  # readings in a row with the shape and nothing more learned
-        self._idle_since = math.nan  # the level of the loss when they began
+        self._idle = _Idleness()  # readings in a row with the shape and nothing more learned
+        self._slow = _Idleness()  # the same with nearly the shape, over early layers that hardly move
         self._forgotten = 0  # the same as stalled for the shape through time
         self._time = math.nan  # as last measured
         self._told = False
@@ -85,7 +89,8 @@ class Vanishing:
     @property
     def _lasting(self) -> int:
         """Readings for which the conditions have held, counted as fast as those that must hold longest allow."""
-        return max(self._still, self._stalled // LONG, self._idle // IDLE, self._forgotten // LONG)
+        waits = (self._stalled // LONG, self._idle.count // IDLE, self._slow.count // SLOW, self._forgotten // LONG)
+        return max(self._still, *waits)
 
     def judge(self, reading: Reading) -> Alert | None:
         """Raise a critical alert when the conditions have held for long enough."""
@@ -99,10 +104,12 @@ class Vanishing:
         # Known only from the fifth loss on; before that nothing can have been learned.
         has_learned = self._course.gained > NOTHING_LEARNED
         is_blind = math.isnan(reading.loss)
-        self._still = self._still + 1 if has_vanished and self._is_still(reading) else 0
+        self._still = self._still + 1 if has_vanished and self._moves_less(reading, self.motion) else 0
         is_cut = _has_no_start(reading) or any(self._decays(profile, 1.5) for profile in decays)
         self._stalled = self._stalled + 1 if is_cut and not has_learned and not is_blind else 0
-        self._follow_idleness(bool(decays))
+        self._idle.follow(bool(decays), self._course)
+        nearly = any(self._decays(p, NEARLY) for p in (reading.profile, reading.error_profile))
+        self._slow.follow(nearly and self._moves_less(reading, SLUGGISH * self.motion), self._course)
         forgets = self._time < self.through_time
         self._forgotten = self._forgotten + 1 if forgets and not has_learned and not is_blind else 0
         if not self.active:
@@ -111,17 +118,8 @@ class Vanishing:
         if self._told:
             return None
         self._told = True
-        return self._alert(reading) if has_vanished or is_cut else self._alert_through_time(reading)
-
-    def _follow_idleness(self, decays: bool) -> None:
-        """Count the readings with the shape since the loss has last come down."""
-        level, scale = self._course.level, self._course.scale
-        if not (decays and level > MUCH_LEFT * scale):
-            self._idle = 0
-        elif self._idle == 0 or self._idle_since - level > NOTHING_LEARNED * scale:
-            self._idle, self._idle_since = 1, level
-        else:
-            self._idle += 1
+        through_depth = has_vanished or is_cut or nearly
+        return self._alert(reading) if through_depth else self._alert_through_time(reading)
 
     def _decays(self, profile: Profile, power: float = 1.0) -> bool:
         limit = self.ratio**power if len(profile) >= MIN_DEPTH else self.ratio**2
@@ -129,11 +127,12 @@ class Vanishing:
             return False  # the fit is dear for many layers
         return decay_per_layer(profile) ** (len(profile) - 1) < limit
 
-    def _is_still(self, reading: Reading) -> bool:
+    def _moves_less(self, reading: Reading, motion: float) -> bool:
+        """True if most of the early layers move less than that."""
         if reading.motion is None or len(reading.profile) < 3:
             return False
         early = reading.motion[reading.profiled][: len(reading.profile) // 3]
-        return bool(2 * np.count_nonzero(early < self.motion) > len(early))  # NaN, not measured yet, is not still
+        return bool(2 * np.count_nonzero(early < motion) > len(early))  # NaN, not measured yet, is not still
 
     def _alert(self, reading: Reading) -> Alert:
         profile, third = reading.profile, len(reading.profile) // 3
@@ -156,7 +155,8 @@ class Vanishing:
                 f"layers get {evidence['early_to_late']:.1e} of the late ones' and move by {early_motion:.1e} a step"
             )
         if self._still < self.patience:
-            idle = self._course.count if self._stalled >= LONG * self.patience else self._idle
+            is_new = self._stalled >= LONG * self.patience
+            idle = self._course.count if is_new else max(self._idle.count, self._slow.count)
             message += f"; the loss has not come down in {idle} steps"
         faint = profile <= self.ratio * profile.max()
         faint[:third] = True
@@ -191,8 +191,8 @@ class Vanishing:
             "course": self._course.state_dict(),
             "still": self._still,
             "stalled": self._stalled,
-            "idle": self._idle,
-            "idle_since": self._idle_since,
+            "idle": self._idle.state_dict(),
+            "slow": self._slow.state_dict(),
             "forgotten": self._forgotten,
             "time": self._time,
             "told": self._told,
@@ -202,8 +202,39 @@ class Vanishing:
         """Continue from :meth:`state_dict`."""
         self._course.load_state_dict(state["course"])
         self._still, self._stalled, self._forgotten = state["still"], state["stalled"], state["forgotten"]
-        self._idle, self._idle_since = state["idle"], state["idle_since"]
+        self._idle.load_state_dict(state["idle"])
+        self._slow.load_state_dict(state["slow"])
         self._time, self._told = state["time"], state["told"]
+
+
+class _Idleness:
+    """Counts readings since the loss has last come down, while a condition holds and most is still to be learned.
+
+    Attributes:
+        count: So many readings in a row.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._since = math.nan  # the level of the loss when they began
+
+    def follow(self, holds: bool, course: LossCourse) -> None:
+        """Take in a reading."""
+        level, scale = course.level, course.scale
+        if not (holds and level > MUCH_LEFT * scale):
+            self.count = 0
+        elif self.count == 0 or self._since - level > NOTHING_LEARNED * scale:
+            self.count, self._since = 1, level
+        else:
+            self.count += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers."""
+        return {"count": self.count, "since": self._since}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.count, self._since = state["count"], state["since"]
 
 
 def _is_dead(reading: Reading) -> bool:
