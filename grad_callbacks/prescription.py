@@ -24,6 +24,7 @@ from grad_callbacks.remedies import (
     OptimizerStep,
     Reinitialize,
     Remedy,
+    RescaleInputs,
     Rollback,
     SkipStep,
 )
@@ -90,7 +91,7 @@ FULL: Plan = {
 GENTLE: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", {"ReduceLR": 0.3}], "vanishing": []}
 PRESETS: Mapping[str, Plan] = {"observe": {}, "gentle": GENTLE, "full": FULL}
 DEFAULT_PLAN = FULL
-AT_THE_START = (Reinitialize, FullPrecision)  # they need no step to have been taken
+AT_THE_START = (RescaleInputs, Reinitialize, FullPrecision)  # they need no step to have been taken
 
 
 class Prescription:
@@ -294,7 +295,11 @@ class Prescription:
                         interventions.append(more)
                         if outcome == "worse":
                             self._withdraw(treatment, step)
-            elif treatment.watches_the_loss and treatment.age <= WATCH and _is_lost(treatment, course):
+            elif (
+                treatment.watches_the_loss
+                and treatment.age <= WATCH
+                and (_is_lost(treatment, course) or _has_died(treatment, active))
+            ):
                 treatment.watches_the_loss = False
                 # What goes further each time, as a rollback does, and has helped for a while gets another chance.
                 is_rollback = isinstance(self.remedies[treatment.key][treatment.place], Rollback)
@@ -458,6 +463,11 @@ def _is_lost(treatment: Treatment, course: LossCourse) -> bool:
     """True if the loss is back where the run began, on the scale it had there, and was far below before the alert."""
     is_back = course.gained > LEARNED and LOST[0] < course.risen < LOST[1]
     return is_back and (math.isnan(treatment.loss) or treatment.suffers(course))
+
+
+def _has_died(treatment: Treatment, active: Sequence[Kind]) -> bool:
+    """True if what was treated has left a net behind that no gradient comes through."""
+    return treatment.made.alert_kind != "vanishing" and "vanishing" in active
 
 
 def _kind(key: str) -> str:

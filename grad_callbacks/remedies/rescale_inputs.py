@@ -21,6 +21,7 @@ from grad_callbacks.remedies.replayed import can_be_replayed, from_all, replayed
 from grad_callbacks.remedies.scene import Scene
 
 CHANGED = 30.0  # times the usual size: units differ by more, and batches of one unit by less
+STANDARD = 1.0  # the size that inputs should have (LeCun et al. 1998, "Efficient BackProp", sec. 4.3)
 ALIKE = 1e-3  # by which the sizes of a tensor and its cast to another type may differ
 MUCH = 2.0  # times the loss that the weights of a snapshot give
 
@@ -94,7 +95,7 @@ class RescaleInputs(InForward):
         scene = step.scene
         if scene is None or step.layers.sharding is not None:
             return None
-        changed = self._changed(scene)
+        changed = self._changed(scene, step.reading.overflow)
         new = _agreed(_takers(scene, changed)) if all(from_all(bool(changed))) else None
         if not new or not self._is_news(new):
             return None
@@ -133,11 +134,14 @@ class RescaleInputs(InForward):
         ratios = [change.divisor / known.get((change.module, change.argument), 1.0) for change in new]
         return any(abs(math.log(ratio)) > 0.5 * math.log(CHANGED) for ratio in ratios)
 
-    def _changed(self, scene: Scene) -> dict[int, Change]:
-        """Which of the batch's tensors are too large, by their place, and how large they were."""
+    def _changed(self, scene: Scene, overflow: bool) -> dict[int, Change]:
+        """Which of the batch's tensors are too large, by their place, and how large they were, or should have been."""
         tensors = float_tensors(scene.batch.content)
+        usual = self._sizes.usual(len(tensors))
+        if usual is None and scene.readings <= 1 and overflow:
+            usual = [STANDARD] * len(tensors)
         found = {}
-        for place, (tensor, size) in enumerate(zip(tensors, self._sizes.usual(len(tensors)) or [], strict=False)):
+        for place, (tensor, size) in enumerate(zip(tensors, usual or [], strict=False)):
             ratio = float(size_of(tensor)) / size if size > 0 else math.nan
             if math.isfinite(ratio) and ratio >= CHANGED:
                 found[place] = Change("", 0, ratio, size)
