@@ -23,6 +23,8 @@ IDLE = 10  # the same where the last layers have learned something, or the shape
 SLOW = 4  # the same where, besides, early layers move by less than 5 times what counts as standing still
 NEARLY = 0.9  # power of the ratio that is enough for that, twice 1e-3, and
 SLUGGISH = 5.0  # times the motion: five sigmoid layers that left their plateau moved by 50 times it
+SUNKEN = 5e-3  # early over late where the first steps have spoilt it; of 414 healthy runs none was there for three
+FALL = 50.0  # times what it began with, that it has sunk by
 MUCH_LEFT = 0.5  # of the loss at the start: a loss below has been learned by more than the last layers
 
 
@@ -45,6 +47,11 @@ class Vanishing:
     while the loss stays above half of where it began and does not come down by 5% of that: the last layers have learned
     what they can do alone. Where the early layers hardly move either, by less than 5 times ``motion``, 4 times
     ``patience`` are enough for that, and twice ``ratio``.
+
+    First steps that are too long make a gradient die out which the fresh weights let through, as those of Adam without
+    a warm-up in a transformer with its normalisation behind the branches (Liu et al. 2020, "Understanding the
+    Difficulty of Training Transformers"). So it is enough that for ``patience`` readings the early layers' gradient is
+    below 5e-3, a fiftieth of what it began with at most, and the loss above half of where it began.
 
     A decay is judged from five layers with weights on (embeddings not counted), since over fewer a single unlike layer
     looks like one; over three and four it must be below the square of ``ratio``. Dead units are judged from three.
@@ -72,6 +79,8 @@ class Vanishing:
         self._stalled = 0  # readings in a row with the shape and nothing learned yet
         self._idle = _Idleness()  # readings in a row with the shape and nothing more learned
         self._slow = _Idleness()  # the same with nearly the shape, over early layers that hardly move
+        self._began = math.nan  # early over late at the first reading
+        self._sunken = 0  # readings in a row with far less than that
         self._forgotten = 0  # the same as stalled for the shape through time
         self._time = math.nan  # as last measured
         self._told = False
@@ -90,7 +99,7 @@ class Vanishing:
     def _lasting(self) -> int:
         """Readings for which the conditions have held, counted as fast as those that must hold longest allow."""
         waits = (self._stalled // LONG, self._idle.count // IDLE, self._slow.count // SLOW, self._forgotten // LONG)
-        return max(self._still, *waits)
+        return max(self._still, self._sunken, *waits)
 
     def judge(self, reading: Reading) -> Alert | None:
         """Raise a critical alert when the conditions have held for long enough."""
@@ -110,6 +119,8 @@ class Vanishing:
         self._idle.follow(bool(decays), self._course)
         nearly = any(self._decays(p, NEARLY) for p in (reading.profile, reading.error_profile))
         self._slow.follow(nearly and self._moves_less(reading, SLUGGISH * self.motion), self._course)
+        has_sunk = self._has_sunk(reading.profile)
+        self._sunken = self._sunken + 1 if has_sunk and self._course.level > MUCH_LEFT * self._course.scale else 0
         forgets = self._time < self.through_time
         self._forgotten = self._forgotten + 1 if forgets and not has_learned and not is_blind else 0
         if not self.active:
@@ -118,7 +129,7 @@ class Vanishing:
         if self._told:
             return None
         self._told = True
-        through_depth = has_vanished or is_cut or nearly
+        through_depth = has_vanished or is_cut or nearly or has_sunk
         return self._alert(reading) if through_depth else self._alert_through_time(reading)
 
     def _decays(self, profile: Profile, power: float = 1.0) -> bool:
@@ -126,6 +137,14 @@ class Vanishing:
         if not early_to_late(profile) < limit:  # NaN for fewer than three
             return False  # the fit is dear for many layers
         return decay_per_layer(profile) ** (len(profile) - 1) < limit
+
+    def _has_sunk(self, profile: Profile) -> bool:
+        """True if its early part has become small that was not so at the first reading."""
+        if len(profile) < MIN_DEPTH:
+            return False
+        if math.isnan(self._began):
+            self._began = _decay(profile)
+        return early_to_late(profile) < SUNKEN and _decay(profile) < min(SUNKEN, self._began / FALL)
 
     def _moves_less(self, reading: Reading, motion: float) -> bool:
         """True if most of the early layers move less than that."""
@@ -193,6 +212,8 @@ class Vanishing:
             "stalled": self._stalled,
             "idle": self._idle.state_dict(),
             "slow": self._slow.state_dict(),
+            "began": self._began,
+            "sunken": self._sunken,
             "forgotten": self._forgotten,
             "time": self._time,
             "told": self._told,
@@ -204,6 +225,7 @@ class Vanishing:
         self._still, self._stalled, self._forgotten = state["still"], state["stalled"], state["forgotten"]
         self._idle.load_state_dict(state["idle"])
         self._slow.load_state_dict(state["slow"])
+        self._began, self._sunken = state["began"], state["sunken"]
         self._time, self._told = state["time"], state["told"]
 
 
@@ -235,6 +257,13 @@ class _Idleness:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self.count, self._since = state["count"], state["since"]
+
+
+def _decay(profile: Profile) -> float:
+    """Early over late, at the ends or along the fit, whichever is more."""
+    with np.errstate(over="ignore"):
+        fit = float(np.float64(decay_per_layer(profile)) ** (len(profile) - 1))
+    return max(early_to_late(profile), fit)
 
 
 def _is_dead(reading: Reading) -> bool:
