@@ -98,10 +98,11 @@ class Prescription:
     """Answers each alert with the first remedy of its list that still has something to give.
 
     A critical alert goes on to the next remedy when the first is on already; a warning does not, and neither does an
-    explosion that clipping absorbs. So does trouble that is still there 40 readings after a remedy was switched on, or
-    whose loss has doubled. A remedy against what passes, a bad batch say, is withdrawn when the run has been calm for
-    200 readings, once; any is withdrawn that has made the loss worse and gives way to the next. What came of each
-    intervention is written into its detail: ``outcome`` is ``"helped"``, ``"no change"`` or ``"worse"``.
+    explosion that clipping absorbs. So does trouble that is still there 40 readings after a remedy was switched on,
+    whose loss has doubled, or that has left a net behind which no gradient comes through. A remedy against what passes,
+    a bad batch say, is withdrawn when the run has been calm for 200 readings, once; any is withdrawn that has made the
+    loss worse and gives way to the next. What came of each intervention is written into its detail: ``outcome`` is
+    ``"helped"``, ``"no change"`` or ``"worse"``.
 
     Args:
         plan: For each kind of alert its remedies in order: objects, names or plain values (see

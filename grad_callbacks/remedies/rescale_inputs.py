@@ -69,7 +69,8 @@ class RescaleInputs(InForward):
     If the loss needs the inputs too, as an autoencoder's does, the batch itself is divided.
 
     A tensor is recognised behind views, casts and transpositions, not behind arithmetic in ``training_step``. What was
-    in a wrong unit from the first step on cannot be told, nor what has become smaller. Needs a ``training_step`` that
+    in a wrong unit from the first step on cannot be told, unless it overflows 16 bits there: then inputs of size 30 and
+    more are brought to 1. Nor can be told what has become smaller. Needs a ``training_step`` that
     can be run again; compiled and sharded models are left alone. The hooks live as long as the training.
 
     Attributes:

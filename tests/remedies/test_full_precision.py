@@ -131,3 +131,30 @@ def test_autocast_is_as_before_after_an_error() -> None:
     assert copy.deepcopy(remedy)._handles == []
     remedy.detach()
     assert hooks(model) == 0
+
+
+class Raw(Regression):
+    """Inputs in a unit far too large for 16 bits, from the first step on."""
+
+    def __init__(self, factor: float) -> None:
+        torch.manual_seed(0)
+        super().__init__(mlp(4, 16, 16, 2), lambda p: torch.optim.Adam(p, lr=0.01))
+        self.factor = factor
+        self.losses: list[float] = []
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        inputs = torch.randn(32, 4, generator=torch.Generator().manual_seed(self.global_step))
+        batch[0].set_(inputs * self.factor)
+        loss = nn.functional.mse_loss(self.model(batch[0]), inputs[:, :2])
+        self.losses.append(float(loss.detach()))
+        return loss
+
+
+def test_inputs_that_overflow_at_the_first_step_are_brought_to_unit_size() -> None:
+    module, plain, guard = Raw(1e6), Raw(1.0), GradientGuard()
+    fit(module, guard, data=batches(120), **half())
+    fit(plain, data=batches(120), **half())
+    [made] = guard.interventions
+    assert (made.step, made.remedy, made.detail["usual_size"]) == (0, "RescaleInputs", 1.0)
+    assert made.detail["divisor"] == pytest.approx(1e6, rel=0.5)
+    assert sum(module.losses[-10:]) < 2 * sum(plain.losses[-10:])

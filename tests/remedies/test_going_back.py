@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from grad_callbacks import Alert, Engine, Reading
+from grad_callbacks import Alert, Engine, Reading, Vanishing
 from grad_callbacks.remedies.learning_rate import LearningRate
 from grad_callbacks.remedies.rate_cut import RateCut
 from tests.helpers import SGD, mlp
@@ -142,6 +142,31 @@ def test_what_is_lost_again_after_it_has_helped_is_gone_back_from_again() -> Non
     assert (first.remedy, second.remedy) == ("Rollback", "Rollback")
     assert first.detail["to_step"] < 59 < second.detail["to_step"] < 100
     assert second.detail["lr_scale"] > 0.3 * first.detail["lr_scale"], "the first alert tells nothing of its rate"
+
+
+def test_a_net_that_an_explosion_has_killed_is_brought_back() -> None:
+    torch.manual_seed(0)
+    model = mlp(4, 16, 16, 16, 2)
+    optimizer = SGD(model.parameters(), lr=0.05, momentum=0.9)
+    plan = {"exploding": ["ClipNorm", "Rollback"]}
+    engine = Engine(model, optimizer, rules=[Once(), Vanishing()], prescription=plan, diagnose=False)
+    losses = []
+    for step in range(120):
+        if step == 62:
+            with torch.no_grad():
+                model[4].bias.fill_(-100.0)
+        inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(step))
+        # With a constant, so that the loss itself says little of what is lost.
+        loss = nn.functional.mse_loss(model(inputs), inputs[:, :2]) + 10.0
+        losses.append(float(loss.detach()) - 10.0)
+        engine.optimizer.zero_grad()
+        loss.backward()
+        engine.before_step(loss=loss)
+        engine.optimizer.step()
+    engine.close()
+    assert [made.remedy for made in engine.record.interventions] == ["ClipNorm", "Rollback"]
+    assert engine.record.interventions[-1].detail["to_step"] < 59
+    assert sum(losses[-10:]) < 0.5 * sum(losses[65:75])
 
 
 def test_where_nothing_is_finite_from_there_either_it_is_left_at_that() -> None:

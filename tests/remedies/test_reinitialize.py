@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -284,3 +285,19 @@ def test_sigmoid_convolutions_use_more_of_the_sigmoid_than_linear_layers_do() ->
     assert model(x).square().mean().sqrt().item() == pytest.approx(0.3, rel=0.01)
     for end in range(1, len(layers), 2):
         assert model[:end](x).square().mean().sqrt().item() == pytest.approx(2.0, rel=0.01)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [(nn.Linear, ()), (partial(nn.Conv2d, kernel_size=1), (2, 2))])
+def test_a_code_without_an_activation_behind_it_keeps_all_its_units(kind: Any, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    sizes = [16, 16, 16, 8, 16, 16, 16]
+    layers = [kind(fan_in, fan_out) for fan_in, fan_out in pairwise(sizes)]
+    activations = [nn.Identity() if module.weight.shape[0] == 8 else nn.ReLU() for module in layers]
+    model = nn.Sequential(*(part for pair in zip(layers, activations, strict=True) for part in pair))
+    for module in layers:
+        nn.init.normal_(module.weight, std=0.01)
+    inputs = torch.randn(16, 16, *shape)
+    assert initialise(model, "lsuv", lambda: model(inputs).square().mean())
+    is_halved = [torch.allclose(m.weight[: len(m.weight) // 2], -m.weight[len(m.weight) // 2 :]) for m in layers]
+    assert is_halved == [True, True, False, True, True, False]
+    assert int(torch.linalg.matrix_rank(layers[2].weight.flatten(1))) == 8

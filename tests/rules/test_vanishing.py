@@ -15,6 +15,7 @@ from tests.helpers import reading
 
 DECAY = [float(x) for x in 0.2 ** np.arange(8)[::-1]]  # 1.3e-5 ... 1
 STILL = [1e-6] * 8
+DEEP_IN_TIME = "recurrence over many steps"
 
 
 def judged(times: int = 30, rule: Vanishing | None = None, **event: Any) -> list[Alert]:
@@ -129,7 +130,7 @@ def test_early_time_steps_that_are_not_heard(
     seen = lambda step: through_time if step % 25 == 0 else math.nan  # noqa: E731
     alerts = [rule.judge(reading(step=step, loss=loss(step), through_time=seen(step))) for step in range(100)]
     assert [alert.step for alert in alerts if alert] == steps
-    assert all(alert.cause == "recurrence over many steps" for alert in alerts if alert)
+    assert all(alert.cause == DEEP_IN_TIME for alert in alerts if alert)
 
 
 @pytest.mark.parametrize(
@@ -169,3 +170,59 @@ def test_activations_are_worth_watching_before_the_alert() -> None:
         rule.judge(reading(DECAY, step, motion=STILL))
         near.append(rule.near)
     assert near == [False] * 4 + [True] * 5 + [False] * 3
+
+
+NEARLY = [1.2e-3, 1.2e-3, 0.02, 0.1, 1.0, 1.0]  # as of five sigmoid layers: a little above a thousandth
+
+
+@pytest.mark.parametrize(
+    ("norms", "motion", "loss", "steps"),
+    [
+        (NEARLY, 2e-4, lambda step: 2.4 + 0.05 * (step % 3), [43]),  # the level of a loss is known from the fifth on
+        (NEARLY, 5e-3, lambda step: 2.4, []),  # a plateau that the early layers are leaving
+        (NEARLY, 2e-4, lambda step: 2.4 * 0.99**step, []),  # it learns all the same
+        ([0.1, 0.2, 0.3, 0.5, 0.7, 1.0], 2e-4, lambda step: 2.4, []),  # a small learning rate
+    ],
+)
+def test_a_plateau_over_layers_that_hardly_move(
+    norms: list[float], motion: float, loss: Callable[[int], float], steps: list[int]
+) -> None:
+    rule = Vanishing()
+    alerts = [rule.judge(reading(norms, step, motion=[motion] * 6, loss=loss(step))) for step in range(60)]
+    named = [alert for alert in alerts if alert]
+    assert [alert.step for alert in named] == steps
+    assert all("has not come down in" in alert.message and alert.cause != DEEP_IN_TIME for alert in named)
+
+
+FLAT = [1.0] * 8
+SUNK = [float(x) for x in 0.3 ** np.arange(8)[::-1]]  # 2e-4 ... 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "loss", "steps"),
+    [
+        (FLAT, SUNK, 3.0, [13]),  # the level of a loss is known from the fifth on
+        (FLAT, SUNK, 1.0, []),  # most has been learned in spite of it
+        (FLAT, [max(0.01, norm) for norm in SUNK], 3.0, []),  # not so far
+        (SUNK, SUNK, 3.0, []),  # the weights were made so
+        (FLAT[:4], [1e-5, 0.01, 0.1, 1.0], 3.0, []),  # too few layers to judge a decay
+    ],
+)
+def test_a_profile_that_the_first_steps_have_spoilt(
+    before: list[float], after: list[float], loss: float, steps: list[int]
+) -> None:
+    rule, moving = Vanishing(), [1e-2] * len(before)
+    alerts = [
+        rule.judge(reading(before if step < 3 else after, step, motion=moving, loss=4.0 if step < 3 else loss))
+        for step in range(40)
+    ]
+    assert [alert.step for alert in alerts if alert] == steps
+
+
+def test_what_a_profile_began_with_is_remembered_over_a_checkpoint() -> None:
+    rule, resumed = Vanishing(), Vanishing()
+    for step in range(8):
+        rule.judge(reading(FLAT if step < 3 else SUNK, step, motion=[1e-2] * 8, loss=3.0))
+    resumed.load_state_dict(rule.state_dict())
+    alerts = [resumed.judge(reading(SUNK, step, motion=[1e-2] * 8, loss=3.0)) for step in range(8, 20)]
+    assert [alert.step for alert in alerts if alert] == [13]
