@@ -18,7 +18,7 @@ demo: setup
 	$(BIN)/python -m experiments.demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 score: setup
 	$(BIN)/python -m experiments.scoreboard detect --subset quick --strict
