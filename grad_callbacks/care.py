@@ -15,7 +15,8 @@ from grad_callbacks.gradients import Gauge
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.judging import Judges
 from grad_callbacks.loss import LEARNED
-from grad_callbacks.prescription import Plan, Prescription
+from grad_callbacks.prescription import Prescription
+from grad_callbacks.presets import Plan
 from grad_callbacks.remedies import (
     CLIPS,
     AdaptiveStep,

@@ -18,7 +18,8 @@ from grad_callbacks.gradients import About, Gauge, Reading, StepPlan, arrives_la
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.judging import Judges
 from grad_callbacks.outlook import Outlook
-from grad_callbacks.prescription import Plan, Prescription
+from grad_callbacks.prescription import Prescription
+from grad_callbacks.presets import Plan
 from grad_callbacks.record import Record
 from grad_callbacks.remedies import OptimizerStep
 from grad_callbacks.remedies.learning_rate import LearningRate

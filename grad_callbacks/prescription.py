@@ -15,16 +15,14 @@ from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.sharding import is_first_process
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.loss import LossCourse
+from grad_callbacks.presets import AT_THE_START, DEFAULT_PLAN, PRESETS, Plan
 from grad_callbacks.remedies import (
     CLIPS,
     REMEDIES,
     AdaptiveStep,
-    FullPrecision,
     MaskUndefined,
     OptimizerStep,
-    Reinitialize,
     Remedy,
-    RescaleInputs,
     Rollback,
     SkipStep,
 )
@@ -45,53 +43,6 @@ from grad_callbacks.treatment import (
 )
 
 log = logging.getLogger("grad_callbacks")
-
-Plan = Mapping[str, Sequence[Any]]
-
-# A single spike needs no more than the clip that acts in the same step; a second one is mostly a learning rate too
-# high, which clipping alone does not cure: back to weights from before it, and on at a tenth of the rate. What was
-# wrong from the first step on is initialised again. Inputs in another unit show themselves whatever the cause is taken
-# for, at a first warning too: only batches that are in it are changed. No remedy that acts on gradients brings back a
-# vanishing one.
-_ANEW = ["RescaleInputs", "Reinitialize", "ClipNorm", "Rollback", {"ReduceLR": 0.3}, "AdaptiveStep"]
-FULL: Plan = {
-    "nonfinite": ["RescaleInputs", "SkipStep", "MaskUndefined", "Rollback"],
-    # No other weights make it defined.
-    "nonfinite: undefined operation": ["RescaleInputs", "MaskUndefined", "SkipStep"],
-    "nonfinite: weights too large": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
-    "nonfinite: unscaled residual branches": ["RescaleInputs", "Reinitialize", "SkipStep", "Rollback"],
-    "nonfinite: 16-bit overflow": [
-        "RescaleInputs",
-        "Reinitialize",
-        "FullPrecision",
-        "SkipStep",
-        "Rollback",
-        "AdaptiveStep",
-    ],
-    "nonfinite: non-finite weights": ["RescaleInputs", "Rollback", "SkipStep"],
-    "nonfinite: learning rate too high": ["RescaleInputs", "Rollback", "SkipStep"],
-    "exploding": ["RescaleInputs", "ClipNorm", "Rollback", {"ReduceLR": 0.3}, "AdaptiveStep"],
-    "exploding: learning rate too high": ["RescaleInputs", "Rollback", "ClipNorm", {"ReduceLR": 0.3}, "AdaptiveStep"],
-    "exploding: targets or loss too large": [
-        "RescaleInputs",
-        "ClipNorm",
-        "Rollback",
-        {"ReduceLR": 0.3},
-        "AdaptiveStep",
-    ],
-    "exploding: recurrence over many steps": _ANEW,
-    "exploding: weights too large": _ANEW,
-    "exploding: unscaled residual branches": _ANEW,
-    "exploding: missing warm-up": ["RescaleInputs", "Warmup", "Rollback", {"ReduceLR": 0.3}],
-    "vanishing": ["Reinitialize", "AdaptiveStep"],
-    "vanishing: missing warm-up": ["Warmup"],
-    "vanishing: learning rate too high": ["Rollback", "Reinitialize", "AdaptiveStep"],
-    "vanishing: dead units": ["Reinitialize", "Rollback", "AdaptiveStep"],
-}
-GENTLE: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", {"ReduceLR": 0.3}], "vanishing": []}
-PRESETS: Mapping[str, Plan] = {"observe": {}, "gentle": GENTLE, "full": FULL}
-DEFAULT_PLAN = FULL
-AT_THE_START = (RescaleInputs, Reinitialize, FullPrecision)  # they need no step to have been taken
 
 
 class Prescription:

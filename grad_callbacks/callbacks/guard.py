@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 
 from grad_callbacks.alerts import Alert
 from grad_callbacks.callbacks.monitor import GradientMonitor
-from grad_callbacks.prescription import DEFAULT_PLAN, Prescription
+from grad_callbacks.prescription import Prescription
+from grad_callbacks.presets import DEFAULT_PLAN
 from grad_callbacks.remedies import CLIPS
 from grad_callbacks.trial import Trial, TrialResult
 
