@@ -26,7 +26,7 @@ from grad_callbacks.remedies import (
     Rollback,
     SkipStep,
 )
-from grad_callbacks.remedies.rollback import RAISED
+from grad_callbacks.remedies.rollback import was_raised
 from grad_callbacks.spec import build, load_named_states
 from grad_callbacks.treatment import (
     CALM,
@@ -341,7 +341,7 @@ class Prescription:
         """Which list answers an alert: one spike is no proof of its cause, unless the rate has just been raised."""
         cause = alert.cause
         if alert.severity == "warning":
-            cause = "learning rate too high" if alert.kind == "exploding" and _was_raised(step) else ""
+            cause = "learning rate too high" if alert.kind == "exploding" and was_raised(step) else ""
         key = f"{alert.kind}: {cause}"
         return key if key in self.remedies else alert.kind
 
@@ -403,12 +403,6 @@ def _proves_itself(remedy: Remedy) -> bool:
 def _supports(remedy: Remedy) -> bool:
     """True for a remedy that is switched on beside another one of its list, never in its turn."""
     return bool(getattr(remedy, "supports", False))
-
-
-def _was_raised(step: OptimizerStep) -> bool:
-    """True if the rate is far above the one of the latest snapshot."""
-    entry = step.scene.snapshots.latest() if step.scene is not None and step.scene.snapshots is not None else None
-    return entry is not None and not entry["first"] and step.learning_rate.effective()[0] > RAISED * entry["rate"] > 0
 
 
 def _is_lost(treatment: Treatment, course: LossCourse) -> bool:

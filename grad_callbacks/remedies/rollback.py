@@ -28,7 +28,8 @@ class Rollback:
     that led to the trouble are not seen again. A rate too high would lead there again, so it gets a ceiling: the rate
     at the time of the snapshot if it was raised since, else ``factor`` times the present one. If a batch was to blame
     the rate stays; a rate that has come down by itself stays too. If that is not enough, the next rollback soon after
-    goes further back, and lowers the ceiling.
+    goes further back, and lowers the ceiling. A net whose gradient vanishes goes back as far as it can, unless a raised
+    rate has killed it.
     Reference: Chowdhery et al. 2022, "PaLM", sec. 5.1: restart from a checkpoint from before the spike, and skip the
     batches that were seen around it; Zhang et al. 2022, "OPT", sec. 2.5: and lower the rate.
 
@@ -67,7 +68,7 @@ class Rollback:
         entry = scene.snapshots.latest()
         if is_soon and entry is not None and entry["step"] <= self._last[1]:  # no calm has followed
             entry = scene.snapshots.latest(before=self._last[1]) or entry
-        if scene.alert is not None and scene.alert.kind == "vanishing":
+        if scene.alert is not None and scene.alert.kind == "vanishing" and not was_raised(step):
             entry = scene.snapshots.oldest  # it dies quietly: the latest are of weights that were dead already
         if entry is None:
             return None
@@ -146,6 +147,12 @@ class Rollback:
         self._ceiling, self._rates = state["ceiling"], list(state["rates"])
         self._done, self._last, self._skip_next = state["done"], list(state["last"]), state["skip_next"]
         self._finite = state["finite"]
+
+
+def was_raised(step: OptimizerStep) -> bool:
+    """True if the rate is far above the one of the latest snapshot."""
+    entry = step.scene.snapshots.latest() if step.scene is not None and step.scene.snapshots is not None else None
+    return entry is not None and not entry["first"] and step.learning_rate.effective()[0] > RAISED * entry["rate"] > 0
 
 
 def _is_of(step: OptimizerStep, scene: Scene) -> bool:

@@ -169,6 +169,34 @@ def test_a_net_that_an_explosion_has_killed_is_brought_back() -> None:
     assert sum(losses[-10:]) < 0.5 * sum(losses[65:75])
 
 
+@pytest.mark.parametrize(("factor", "to_step", "scale"), [(1.0, 0, 0.1), (500.0, 74, 1 / 500)])
+def test_a_net_that_a_raised_rate_has_killed_goes_back_no_further_than_before_it(
+    factor: float, to_step: int, scale: float
+) -> None:
+    class Seen(Once):
+        kind = "vanishing"
+
+        def judge(self, reading: Reading) -> Alert | None:
+            self.count += 1
+            found = Alert("vanishing", "critical", 100, (), "", {}, "learning rate too high", "")
+            return found if self.count == 101 else None
+
+    model = mlp(4, 16, 16, 2)
+    plan = {"vanishing": ["Rollback"]}
+    engine = Engine(model, SGD(model.parameters(), lr=1e-4), rules=[Seen()], prescription=plan, diagnose=False)
+    for step in range(104):
+        inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        engine.optimizer.param_groups[0]["lr"] = 1e-4 * (factor if step >= 95 else 1.0)
+        engine.optimizer.zero_grad()
+        nn.functional.mse_loss(model(inputs), inputs[:, :2]).backward()
+        engine.before_step()
+        engine.optimizer.step()
+    engine.close()
+    [made] = engine.record.interventions
+    assert made.detail["to_step"] == to_step
+    assert made.detail["lr_scale"] == pytest.approx(scale)
+
+
 def test_where_nothing_is_finite_from_there_either_it_is_left_at_that() -> None:
     engine, _ = run({"nonfinite": ["SkipStep", "Rollback"]}, range(60, 1000))
     remedies = [made.remedy for made in engine.record.interventions]
