@@ -184,6 +184,23 @@ def test_first_steps_that_throw_the_weights_of_an_adaptive_optimizer_about() -> 
     assert judged(Exploding(), start, *[{**thrown, "moved": 0.01}] * 5, calm=0) == [], "a new scale of the loss"
 
 
+@pytest.mark.parametrize(("readings", "alerts"), [(4, 0), (5, 1)])
+def test_first_steps_that_only_shake_the_weights_are_given_time_to_come_down(readings: int, alerts: int) -> None:
+    start = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 3.0}
+    shaken = {"norms": [6.0, 8.0], "displacement": math.nan, "loss": 30.0, "moved": 0.7}
+    back = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 3.0, "moved": 0.1}
+    found = judged(Exploding(), start, *[shaken] * readings, back, back, calm=0)
+    assert [alert.evidence["moved"] for alert in found] == [0.7] * alerts
+
+
+def test_a_loss_that_is_lost_by_steps_that_get_shorter_as_it_rises() -> None:
+    healthy = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 2.0, "moved": 0.01}
+    far = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 2.0, "moved": 0.3}
+    lost = {"norms": [12.0, 16.0], "displacement": math.nan, "loss": 100.0, "moved": 0.05}
+    [alert] = judged(Exploding(), *[healthy] * 30, far, *[lost] * 7, calm=0)
+    assert alert.severity == "critical"
+
+
 @pytest.mark.parametrize(("moved", "alerts"), [(0.2, 1), (0.01, 0)])
 def test_a_loss_that_is_lost_while_the_weights_are_thrown_about(moved: float, alerts: int) -> None:
     healthy = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 2.0, "moved": 0.01}
