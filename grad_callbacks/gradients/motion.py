@@ -28,11 +28,14 @@ class StepPlan:
         rates: Learning rate of each parameter group; NaN where it has none.
         reach: How far a gradient of norm 1 moves each group's weights in all; None for adaptive optimizers.
         decay: What decoupled weight decay takes off each group's weights, relative to them.
+        slowness: Decay of the squared gradients' mean in RMSprop, which begins at zero and is not corrected for that:
+            step ``t`` is ``(1 - slowness**t)**-0.5`` times as long as it would be else. 0 for other optimizers.
     """
 
     rates: tuple[float, ...]
     reach: tuple[float, ...] | None
     decay: tuple[float, ...]
+    slowness: float = 0.0
 
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> StepPlan:
@@ -40,7 +43,8 @@ class StepPlan:
         groups = optimizer.param_groups
         decay = tuple(rate * group.get("weight_decay", 0.0) for group, rate in zip(groups, rates, strict=True))
         if not isinstance(optimizer, torch.optim.SGD) or any(group["momentum"] >= 1 for group in groups):
-            return cls(tuple(rates), None, decay)
+            slowness = groups[0]["alpha"] if isinstance(optimizer, torch.optim.RMSprop) else 0.0
+            return cls(tuple(rates), None, decay, slowness)
         reach = tuple(
             rate * (1 - group["dampening"] * bool(group["momentum"])) / (1 - group["momentum"])
             for group, rate in zip(groups, rates, strict=True)

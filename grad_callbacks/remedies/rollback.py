@@ -29,7 +29,8 @@ class Rollback:
     at the time of the snapshot if it was raised since, else ``factor`` times the present one. If a batch was to blame
     the rate stays; a rate that has come down by itself stays too. If that is not enough, the next rollback soon after
     goes further back, and lowers the ceiling. A net whose gradient vanishes goes back as far as it can, unless a raised
-    rate has killed it.
+    rate has killed it. Where RMSprop begins anew, its rate rises to the ceiling while its mean of squared gradients
+    fills, by Adam's correction (Kingma & Ba 2015, sec. 3).
     Reference: Chowdhery et al. 2022, "PaLM", sec. 5.1: restart from a checkpoint from before the spike, and skip the
     batches that were seen around it; Zhang et al. 2022, "OPT", sec. 2.5: and lower the rate.
 
@@ -56,6 +57,7 @@ class Rollback:
         self._last: list[int] = []  # the reading of the last rollback, and the step it went to
         self._finite = 0  # readings since then that were finite
         self._skip_next = False
+        self._taken = math.inf  # steps since the optimizer began anew
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
         """Go back now, skip the step at hand, and limit the rate if it may be to blame."""
@@ -78,6 +80,7 @@ class Rollback:
         self._last = [scene.readings, entry["step"]]
         self._finite = 0
         self._skip_next = True
+        self._taken = 0 if entry["first"] else math.inf
         self._limit(step, scene, entry, evidence, is_soon)
         return {"to_step": entry["step"], "lr_scale": step.learning_rate.scale}
 
@@ -100,7 +103,8 @@ class Rollback:
         elif cause == "targets or loss too large" and evidence.get("displacement", 0.0) > STRIDE / self.factor:
             limit *= STRIDE / evidence["displacement"]
         elif moved > STRIDE / self.factor:  # what an adaptive optimizer's first steps have done
-            limit *= STRIDE / moved
+            # The farthest was mostly the very first one: that tells the rate for later ones, if they are shorter.
+            limit *= min(1.0, STRIDE / moved / _share_of_length(step, 1 if entry["first"] else math.inf))
         elif self._ceiling is None:
             limit *= min(self.factor, _share_that_helps(evidence))
         else:
@@ -113,6 +117,7 @@ class Rollback:
         self._rates = [*self._rates, step.learning_rate.clean()[0]][-RECENT:]
         self._keep_below(step)
         if not self._skip_next:
+            self._taken += 1
             return self._cut.scale < 1.0
         self._skip_next = False
         step.skip()
@@ -125,7 +130,7 @@ class Rollback:
     def _keep_below(self, step: OptimizerStep) -> None:
         now = step.learning_rate.clean()[0]
         if self._ceiling is not None and now > 0:
-            scale = min(1.0, self._ceiling / now)
+            scale = min(1.0, self._ceiling * _share_of_length(step, self._taken + 1) / now)
             if scale != self._cut.scale:
                 self._cut.set(step.learning_rate, scale)
 
@@ -139,6 +144,7 @@ class Rollback:
             "last": list(self._last),
             "finite": self._finite,
             "skip_next": self._skip_next,
+            "taken": self._taken,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -146,7 +152,7 @@ class Rollback:
         self._cut.load_state_dict(state["cut"])
         self._ceiling, self._rates = state["ceiling"], list(state["rates"])
         self._done, self._last, self._skip_next = state["done"], list(state["last"]), state["skip_next"]
-        self._finite = state["finite"]
+        self._finite, self._taken = state["finite"], state["taken"]
 
 
 def was_raised(step: OptimizerStep) -> bool:
@@ -158,6 +164,11 @@ def was_raised(step: OptimizerStep) -> bool:
 def _is_of(step: OptimizerStep, scene: Scene) -> bool:
     """True if the alert is this step's own, not an earlier one whose remedy was not enough."""
     return scene.alert is not None and scene.alert.step == step.reading.step
+
+
+def _share_of_length(step: OptimizerStep, taken: float) -> float:
+    """Share of the present rate at which RMSprop's step after so many others is as long as later on; 1 elsewhere."""
+    return math.sqrt(1 - step.plan.slowness**taken)
 
 
 def _share_that_helps(evidence: Mapping[str, float]) -> float:

@@ -18,7 +18,7 @@ from grad_callbacks.rules.episode import CALM, Episode
 
 SUSTAINED = 3  # readings within which a second alarm tells a diverging run from two bad batches
 EARLY = 20  # readings at the start, in which every step's motion is measured; and over which it is remembered
-THROWN = 1.6  # times ``displacement``: what first steps move the weights by and a run seldom recovers from
+THROWN = 1.8  # times ``displacement``: what first steps move the weights by and a run seldom recovers from
 MIN_DEPTH = 5  # layers over which a growth can be fitted
 
 # What was seen:
@@ -68,8 +68,8 @@ class Exploding:
     shrug one hard example off. A second one within 3 readings makes it ``critical``: single corrupt batches
     are further apart, a diverging run is not. All others are ``critical`` at once; a loss that has
     left must be seen in 2 or 3 readings in a row, and so must a growth over depth; in 5 after first steps that have
-    moved the weights by less than 0.8 of their norm, with which RMSprop often begins: five runs whose loss came down by
-    itself had moved theirs by 0.60 to 0.74, all 27 of the corpus whose loss did not by 1.0 or more.
+    moved the weights by less than 0.9 of their norm, with which RMSprop often begins: seven runs whose loss came down
+    by itself had moved theirs by 0.60 to 0.80, all 27 of the corpus whose loss did not by 1.0 or more.
 
     Args:
         factor: Multiple of the baseline. 5 is the one of 3, 4 and 5, tried with displacements of 0.3 to 0.5 on 33

@@ -169,6 +169,37 @@ def test_a_net_that_an_explosion_has_killed_is_brought_back() -> None:
     assert sum(losses[-10:]) < 0.5 * sum(losses[65:75])
 
 
+@pytest.mark.parametrize(
+    ("make", "scales"),
+    [
+        (torch.optim.Adam, [0.03 / 0.9] * 5),
+        (torch.optim.RMSprop, [0.03 / 0.9 / 0.1 * math.sqrt(1 - 0.99**taken) for taken in range(1, 6)]),
+    ],
+)
+def test_first_steps_too_long_are_cut_to_the_stride_and_those_of_rmsprop_rise_as_its_mean_fills(
+    make: type[torch.optim.Optimizer], scales: list[float]
+) -> None:
+    class Seen(Once):
+        def judge(self, reading: Reading) -> Alert | None:
+            told = {"moved": 0.9}
+            found = Alert("exploding", "critical", 2, (), "", told, "learning rate too high", "")
+            return found if reading.step == 2 else None
+
+    model = mlp(4, 8, 2)
+    optimizer = make(model.parameters(), lr=0.1)  # type: ignore[call-arg]
+    engine = Engine(model, optimizer, rules=[Seen()], prescription={"exploding": ["Rollback"]}, diagnose=False)
+    rates: list[float] = []
+    optimizer.register_step_pre_hook(lambda *_: rates.append(engine.learning_rate.effective()[0]))
+    for step in range(8):
+        inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(inputs), inputs[:, :2]).backward()
+        engine.before_step()
+        optimizer.step()
+    engine.close()
+    assert rates[-5:] == pytest.approx([0.1 * scale for scale in scales])
+
+
 @pytest.mark.parametrize(("factor", "to_step", "scale"), [(1.0, 0, 0.1), (500.0, 74, 1 / 500)])
 def test_a_net_that_a_raised_rate_has_killed_goes_back_no_further_than_before_it(
     factor: float, to_step: int, scale: float
