@@ -17,6 +17,7 @@ EPSILON = 1e-8  # the same, relative to the root mean square of all entries
 LIMIT = 3.16  # (1 - 0.9) / sqrt(1 - 0.999): the farthest that a single outlier can move an entry there
 SHALLOW = 10  # layers with weights, up to which steps after an initialisation need not be shorter
 PASSING = ("", "bad batch")  # causes that go away by themselves
+FALLEN = 1 / 3  # of the user's rate at the alert: it was too high for a step or two
 
 
 class AdaptiveStep:
@@ -28,7 +29,8 @@ class AdaptiveStep:
     their norm at most, whatever the gradient's scale. Where the rate falls below the one it was switched on at the
     steps get shorter in proportion, so a schedule and a lowered rate still count; a rate that rises does not.
 
-    A run that has learned something already, or met a bad batch, keeps its own steps. After an initialisation nets of
+    A run that has learned something already, or met a bad batch, keeps its own steps; so does one whose rate has come
+    down by itself before the first rescaled step. After an initialisation nets of
     more than 10 layers take steps that are shorter in proportion to their depth: those of all layers add up.
 
     Only for ``torch.optim.SGD``; other optimizers rescale by themselves, or are unknown. Plain recurrences, which bear
@@ -52,6 +54,7 @@ class AdaptiveStep:
     def __init__(self, stride: float = 0.03) -> None:
         self.stride = positive("stride", stride)
         self._engaged = False
+        self._at_alert = math.nan  # the user's rate
         self._stride = self.stride
         self._scale: float | None = None  # what an entry of size 1 becomes, found at the first step
         self._rate = math.nan  # the rate at which it was found
@@ -65,6 +68,7 @@ class AdaptiveStep:
         if self._engaged or not self._is_for(step):
             return None
         self._engaged = True
+        self._at_alert = step.learning_rate.clean()[0]
         assert step.scene is not None
         depth = int(step.layers.has_weight.sum())
         if step.scene.began_anew == "start" and depth > SHALLOW:
@@ -77,6 +81,9 @@ class AdaptiveStep:
             return False
         if self._scale is None:
             if not step.reading.displacement > 0:  # it is not finite, or zero
+                return False
+            if step.learning_rate.clean()[0] < FALLEN * self._at_alert:
+                self._engaged = False
                 return False
             self._begin(step, step.reading.displacement)
         return step.replace(self._rescaled(step))
@@ -150,12 +157,13 @@ class AdaptiveStep:
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers, and the moments as tensors."""
         told = {"engaged": self._engaged, "stride": self._stride, "scale": self._scale, "rate": self._rate}
+        told["at_alert"] = self._at_alert
         return {**told, "count": self._count, "first": list(self._first), "second": list(self._second)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._engaged, self._stride = state["engaged"], state["stride"]
-        self._scale, self._rate = state["scale"], state["rate"]
+        self._scale, self._rate, self._at_alert = state["scale"], state["rate"], state["at_alert"]
         self._count = None if state["count"] is None else state["count"].clone()
         self._first, self._second = [[None if m is None else m.clone() for m in state[k]] for k in ("first", "second")]
 
