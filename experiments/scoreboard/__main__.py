@@ -1,6 +1,7 @@
 """The scoreboard: ``python -m experiments.scoreboard detect`` scores detectors, ``replay`` other thresholds of ours.
 
-``repair`` scores remedies: what they make of the failing runs, and what harm they do to the healthy ones.
+``repair`` scores remedies: what they make of the failing runs, and what harm they do to the healthy ones. ``unseen``
+tries the default guard on runs whose settings are drawn by lot.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--split", choices=("score", "tune", "all"), help=halves)
     common.add_argument("--subset", choices=("quick",), help="only some 24 scenarios")
     common.add_argument("--scenarios", nargs="+", default=[], metavar="NAME", help="only these")
-    common.add_argument("--seeds", nargs="+", default=[], type=_seed, metavar="SEED", help="default: 0 1 2; quick: 0")
+    common.add_argument("--seeds", nargs="+", default=[], type=_whole, metavar="SEED", help="default: 0 1 2; quick: 0")
     common.add_argument("--workers", type=_positive, default=2, help="processes (default: %(default)s)")
     common.add_argument("--folder", type=Path, default=Path("recordings"), help="of recordings (default: %(default)s)")
     common.add_argument("--conf", type=Path, help="folder of configs (default: that of this repository)")
@@ -65,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     repair.add_argument("--picture", type=Path, help="default: scoreboard.png beside the outcomes")
     repair.add_argument("--no-mlflow", action="store_true", help="log nothing")
     repair.set_defaults(run=_repair, default_split="score")
+
+    unseen = commands.add_parser("unseen", help="try the default guard on runs that are drawn by lot")
+    unseen.add_argument("--first", type=_whole, default=0, metavar="NUMBER", help="of the runs (default: %(default)s)")
+    unseen.add_argument("--count", type=_positive, default=100, help="how many runs (default: %(default)s)")
+    unseen.add_argument("--workers", type=_positive, default=2, help="processes (default: %(default)s)")
+    unseen.add_argument("--folder", type=Path, default=Path("unseen"), help="of outcomes (default: %(default)s)")
+    unseen.set_defaults(run=_unseen)
     return parser
 
 
@@ -92,6 +100,15 @@ def _repair(options: argparse.Namespace) -> int:
     return repair(choice, options.treatments, options.folder, options.repairs, options.workers, picture, is_logged)
 
 
+def _unseen(options: argparse.Namespace) -> int:
+    from experiments.corpus import CONF
+    from experiments.scoreboard.unseen.command import unseen
+
+    options.folder.mkdir(parents=True, exist_ok=True)
+    numbers = range(options.first, options.first + options.count)
+    return unseen(numbers, options.folder, options.workers, CONF)
+
+
 def _picture(options: argparse.Namespace, folder: Path) -> Path:
     """Make the folder of the results, and return the file of the picture."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,9 +127,9 @@ def _choice(options: argparse.Namespace) -> Any:
     return choose(split, is_quick, options.scenarios, options.seeds, conf)
 
 
-def _seed(text: str) -> int:
+def _whole(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 on, not {text!r}")
+        raise argparse.ArgumentTypeError(f"a whole number from 0 on is needed, not {text!r}")
     return int(text)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.corpus import label_runs
-from experiments.corpus.workers import quiet
+from experiments.corpus.workers import quiet, work_through
 from experiments.scoreboard.choosing import Choice
 from experiments.scoreboard.commands import progress
 from experiments.scoreboard.repair.outcomes import Outcome
@@ -18,7 +18,7 @@ from experiments.scoreboard.repair.scoring import score
 from experiments.scoreboard.repair.shelf import Shelf
 from experiments.scoreboard.repair.table import repair_table, tell_failures
 from experiments.scoreboard.repair.tracking import EXPERIMENT, log_repairs
-from experiments.scoreboard.repair.treating import Job, treat_all
+from experiments.scoreboard.repair.treating import Job, treat
 from experiments.scoreboard.repair.treatments import FAULTLESS, OURS, UNGUARDED, WATCHED, Treatment, all_treatments
 from experiments.scoreboard.table import tell_runs
 from grad_callbacks.tracking import default_store, prepare_store
@@ -110,5 +110,5 @@ def _train(console: Console, what: str, due: Iterable[Job | None], workers: int,
     jobs = [job for job in due if job is not None]
     if jobs:
         with progress(console, what, len(jobs)) as advance:
-            treat_all(jobs, workers, conf, lambda job: advance())
+            work_through(treat, jobs, workers, conf, lambda job: advance())
     return sum(len(job.due) for job in jobs)

@@ -1,24 +1,20 @@
-"""Treating: the runs that are missing, over several processes, each outcome in a file of its own."""
+"""Treating: a run that is missing under some treatments, each outcome in a file of its own."""
 
 from __future__ import annotations
 
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 
 from experiments.corpus import CONF, Recording
 from experiments.corpus.scenarios import compose_run, configs
-from experiments.corpus.workers import pool
 from experiments.run import run
 from experiments.scoreboard.repair.outcomes import Outcome
 from experiments.scoreboard.repair.treatments import BARE, UNGUARDED, Treatment
@@ -61,58 +57,27 @@ class Stopwatch(Callback):
         self.seconds = time.perf_counter() - self._started
 
 
-def treat_all(
-    jobs: Sequence[Job],
-    workers: int = 2,
-    conf: Path = CONF,
-    on_done: Callable[[Job], object] | None = None,
-) -> None:
-    """Train all that is missing and write the outcomes.
-
-    Args:
-        jobs: What is missing.
-        workers: Processes, each with one thread; 1 is this process.
-        conf: The folder of the configs.
-        on_done: Called after each job.
-
-    Raises:
-        OSError: If a process was killed.
-    """
-    if workers == 1:
-        torch.set_num_threads(1)
-        for job in jobs:
-            treat(job, conf)
-            if on_done is not None:
-                on_done(job)
-        return
-    with pool(workers) as processes:
-        waiting = {processes.submit(treat, job, conf): job for job in jobs}
-        try:
-            for future in as_completed(waiting):
-                future.result()
-                if on_done is not None:
-                    on_done(waiting[future])
-        except BrokenProcessPool:
-            raise OSError(
-                "a process was killed, perhaps for want of memory: the same command goes on from here"
-            ) from None
-        except BaseException:
-            processes.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def treat(job: Job, conf: Path = CONF) -> None:
     """Train one scenario with one seed under all treatments that are due, and write what came of each."""
     with configs(conf):
         cfg = compose_run(job.scenario, job.seed)
-        bare = _trained(job, BARE, cfg).seconds if job.is_timed else math.nan
+        bare = trained(job.scenario, job.seed, BARE, cfg).seconds if job.is_timed else math.nan
         for treatment, path in job.due:
-            _trained(job, treatment, cfg, bare).write(path)
+            trained(job.scenario, job.seed, treatment, cfg, bare).write(path)
             for outdated in set(path.parent.glob(f"{job.scenario}-{job.seed}-{treatment.name}-*.json")) - {path}:
                 outdated.unlink()
 
 
-def _trained(job: Job, treatment: Treatment, cfg: DictConfig, bare: float = math.nan) -> Outcome:
+def trained(scenario: str, seed: int, treatment: Treatment, cfg: DictConfig, bare: float = math.nan) -> Outcome:
+    """Train one run under a treatment, and return what came of it; an error of the training is part of that.
+
+    Args:
+        scenario: Name of the scenario.
+        seed: Its seed.
+        treatment: The treatment.
+        cfg: The config of the unguarded run.
+        bare: Seconds of the same training without any treatment.
+    """
     stopwatch = Stopwatch()
     try:
         result = run(treatment.apply(cfg), callbacks=[*treatment.callbacks(), stopwatch])
@@ -121,11 +86,11 @@ def _trained(job: Job, treatment: Treatment, cfg: DictConfig, bare: float = math
         told = (
             f"{type(error).__name__}: {' '.join(str(error).split())[:300]} ({Path(place.filename).name}:{place.lineno})"
         )
-        return Outcome(job.scenario, job.seed, treatment.name, math.nan, error=told)
+        return Outcome(scenario, seed, treatment.name, math.nan, error=told)
     guard: Any = result.monitor
     return Outcome(
-        scenario=job.scenario,
-        seed=job.seed,
+        scenario=scenario,
+        seed=seed,
         treatment=treatment.name,
         quality=result.quality,
         seconds=stopwatch.seconds,
