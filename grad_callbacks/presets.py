@@ -17,6 +17,7 @@ _SKIPS = ["SkipStep", "Rollback"]
 # wrong from the first step on is initialised again.
 _EXPLODING: Plan = {
     "exploding": [*_BOUNDS, "AdaptiveStep"],
+    "exploding: bad batch": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}],  # one that clipping has come too late for
     "exploding: learning rate too high": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}, "AdaptiveStep"],
     "exploding: recurrence over many steps": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
     "exploding: weights too large": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],

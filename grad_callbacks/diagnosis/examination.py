@@ -22,6 +22,7 @@ from grad_callbacks.diagnosis.weights import error_factor, spectral_radii, weigh
 
 EARLY = 20  # steps after which weights tell of the training, not of their initialisation
 LASTING = 100  # steps for which the initial gains are still believed to matter
+RAISED = 3.0  # times the rate at the start: schedules but for warm-ups rise less
 GROWN = 1.5  # times its first size: a layer's weights seldom grow so in the few steps before an alert
 AFTERMATH = 20  # steps in which an explosion is the consequence of the one before; an episode of alarms lasts as long
 
@@ -203,6 +204,14 @@ class Examination:
         first = self.case.first_rates or [group["lr"] for group in groups]
         later = [max(group["lr"], group.get("initial_lr", group["lr"])) for group in groups]
         return any(rate > 1.001 * begun for rate, begun in zip(later, first, strict=False))
+
+    @property
+    def is_rate_raised(self) -> bool:
+        """True if a learning rate is far above where it began, or what its schedule was given."""
+        groups = self.case.optimizer.param_groups if self.case.optimizer is not None else []
+        first = self.case.first_rates or [group["lr"] for group in groups]
+        usual = [max(rate, group.get("initial_lr", rate)) for rate, group in zip(first, groups, strict=False)]
+        return any(group["lr"] > RAISED * rate for group, rate in zip(groups, usual, strict=False))
 
     def module(self, name: str) -> nn.Module | None:
         """Return the module of a layer; None if its name is no module's."""

@@ -30,6 +30,8 @@ def blame_batch(exam: Examination) -> Finding | None:
     before = aftermath(exam)
     if before is not None and before.cause == "bad batch":
         return before
+    if "readings_since_jump" in exam.alert.evidence and not exam.is_rate_raised:
+        return _blame_jump(exam)
     batch = exam.batch
     seen: list[str] = []
     if batch.nonfinite:
@@ -46,6 +48,14 @@ def blame_batch(exam: Examination) -> Finding | None:
         evidence["batch_index"] = float(index)
     which = "the batch" if index is None else f"batch {index}"
     return Finding("bad batch", f"{which} is unlike the others: {' and '.join(seen)}", _batch_remedies(exam), evidence)
+
+
+def _blame_jump(exam: Examination) -> Finding:
+    """The loss of a batch, some readings ago, was far above those before it and those after."""
+    ago, loss = exam.alert.evidence["readings_since_jump"], exam.alert.evidence["jump_loss"]
+    seen = f"a batch {ago:.0f} readings ago had a loss of {loss:.3g}, and what had been learned is lost since"
+    advices = (advice.clip(exam), "skip such batches: `SkipStep`", "look at the batches before the alert")
+    return Finding("bad batch", seen, advices, exam.batch.evidence())
 
 
 def aftermath(exam: Examination) -> Finding | None:

@@ -19,6 +19,9 @@ from grad_callbacks.rules.episode import CALM, Episode
 SUSTAINED = 3  # readings within which a second alarm tells a diverging run from two bad batches
 EARLY = 20  # readings at the start, in which every step's motion is measured; and over which it is remembered
 THROWN = 1.8  # times ``displacement``: what first steps move the weights by and a run seldom recovers from
+AFTERMATH = 20  # readings in which a jump shows what it has done
+LEARNED = 0.3  # of the first loss, that had been gained
+UNDONE = 0.5  # of what had been gained
 MIN_DEPTH = 5  # layers over which a growth can be fitted
 
 # What was seen:
@@ -29,9 +32,10 @@ MIN_DEPTH = 5  # layers over which a growth can be fitted
 # shaken  the same by less, as by the first steps of RMSprop, which are ten times as long as the later ones
 # cast    the same later on, where no step moves the weights far any more
 # lost    the loss is far above where the run began, under gradients far beyond the usual
+# undone  a jump has passed, and what was learned before it is gone
 # growth  the error grows on its way back through the layers
 # fled    one of these a step ago, and now nothing is finite
-Sight = Literal["sweep", "spike", "jump", "thrown", "shaken", "cast", "lost", "growth", "fled"]
+Sight = Literal["sweep", "spike", "jump", "thrown", "shaken", "cast", "lost", "undone", "growth", "fled"]
 # How many readings in a row must show it, if not one: a loss that a first step has thrown up may come down by itself.
 _LASTING: dict[Sight, int] = {"jump": 2, "thrown": 2, "shaken": 5, "lost": 3, "growth": 3}
 
@@ -59,6 +63,8 @@ class Exploding:
     * Or the level of the loss is ``rise`` times the largest of the first 10, the norm twice the baseline, and one of
       the last 20 steps has moved the weights by a fifth of ``displacement``. (Without motion only the loss's scale has
       changed.)
+    * Or a jump has passed, but within 20 readings half of what had been gained before it is lost, and a step was a
+      twentieth of ``displacement`` long. (A single batch can do that to Adam, whose momentum carries it on.)
     * The error, as the biases show it, grows ``growth``-fold from the last layers to the first, along a fitted factor
       per layer, or from the last layer to a recurrent one: the chain rule explodes, whatever the optimizer makes of it.
       A tenth of that is enough where the step would displace the weights by ``displacement``.
@@ -102,6 +108,8 @@ class Exploding:
         self._first: list[float] = []  # norm and loss of the first reading
         self._last_norm = math.inf
         self._moves: list[float] = []  # how far the latest steps have moved all weights
+        self._since_jump = math.inf  # readings since the latest jump
+        self._jump = [math.nan, math.nan]  # its loss, and the level of the loss before it
         self._count = 0
         self._is_recurrent = False
         self._level_before = math.nan  # of the loss
@@ -155,7 +163,11 @@ class Exploding:
         if math.isnan(level) and self._sweeps_away(reading):
             return "sweep"
         if math.isnan(reading.displacement):
+            self._since_jump += 1
             if self._jumps(reading):
+                if self._since_jump > AFTERMATH:
+                    self._jump = [abs(reading.loss), self._level_before]
+                self._since_jump = 0
                 return "jump"
         elif norm > self.factor * level and reading.displacement > self.displacement and self._does_harm(reading):
             return "spike"
@@ -169,7 +181,16 @@ class Exploding:
                 return "cast"
             if norm > 2 * level and self._course.risen > self.rise and self._farthest > self.displacement / 5:
                 return "lost"
+            if self._since_jump <= AFTERMATH and self._is_undone():
+                return "undone"
         return "growth" if self._grows(reading) else None
+
+    def _is_undone(self) -> bool:
+        """True if a jump has cost most of what was learned before it."""
+        course, (loss, before) = self._course, self._jump
+        was_learned = before < (1 - LEARNED) * course.start
+        is_back = before + UNDONE * (course.start - before) < course.level < loss / 3
+        return was_learned and is_back and self._farthest > self.displacement / 20  # else the batches are harder
 
     @property
     def _farthest(self) -> float:
@@ -257,9 +278,12 @@ class Exploding:
         if sight in ("thrown", "shaken", "cast"):
             evidence["moved"] = self._farthest
             seen += f"; a step has moved the weights by {self._farthest:.0%} of their norm"
+        if sight == "undone":
+            evidence |= {"readings_since_jump": self._since_jump, "jump_loss": self._jump[0]}
+            seen += f"; {self._since_jump:.0f} readings ago it jumped, with a loss of {self._jump[0]:.3g}"
         if math.isfinite(reading.loss):
             evidence["loss"] = reading.loss
-            if sight in ("thrown", "shaken", "cast", "lost"):
+            if sight in ("thrown", "shaken", "cast", "lost", "undone"):
                 seen += f"; the loss has risen to {reading.loss:.3g}"
         return seen, {name: value for name, value in evidence.items() if math.isfinite(value)}
 
@@ -275,7 +299,7 @@ class Exploding:
                 "weights too large",
                 "initialise with He or Xavier; scale residual branches; add normalisation",
             )
-        if sight == "spike" and not self._critical:
+        if sight == "undone" or (sight == "spike" and not self._critical):
             return (
                 "bad batch",
                 "clip by norm (ClipNorm) near the usual norm; lower the learning rate if it happens again",
@@ -294,6 +318,8 @@ class Exploding:
             "first": list(self._first),
             "last_norm": self._last_norm,
             "moves": list(self._moves),
+            "since_jump": self._since_jump,
+            "jump": list(self._jump),
             "count": self._count,
             "is_recurrent": self._is_recurrent,
             "in_a_row": self._in_a_row,
@@ -309,5 +335,6 @@ class Exploding:
         self._episode.load_state_dict(state["episode"])
         self._first, self._last_norm = list(state["first"]), state["last_norm"]
         self._moves, self._count, self._is_recurrent = list(state["moves"]), state["count"], state["is_recurrent"]
+        self._since_jump, self._jump = state["since_jump"], list(state["jump"])
         self._in_a_row, self._critical = state["in_a_row"], state["critical"]
         self._was_alarming, self._is_large = state["was_alarming"], state["is_large"]

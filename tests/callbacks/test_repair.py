@@ -126,6 +126,29 @@ def test_a_rate_too_high_from_the_start_is_lowered_from_the_start() -> None:
     assert reached > 0.88
 
 
+class Corrupt(Callback):
+    """One batch of noise in the middle of training."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 150:
+            batch[0].copy_(1000 * torch.randn(batch[0].shape, generator=torch.Generator().manual_seed(1)))
+
+
+def test_what_a_single_batch_has_undone_under_adam_is_gone_back_from_at_the_same_rate() -> None:
+    reached = {}
+    for guard in (GradientGuard(), GradientMonitor()):
+        torch.manual_seed(0)
+        model = each(mlp(64, *[64] * 4, 10), he)
+        reached[type(guard)] = accuracy(model, partial(torch.optim.Adam, lr=0.02), guard, Corrupt(), epochs=9)
+        [alert] = guard.alerts
+        assert (alert.kind, alert.severity, alert.cause) == ("exploding", "critical", "bad batch")
+        if isinstance(guard, GradientGuard):
+            [made] = guard.interventions
+            assert (made.remedy, made.detail["lr_scale"]) == ("Rollback", 1.0)
+            assert made.detail["to_step"] < 150
+    assert reached[GradientGuard] > max(0.85, reached[GradientMonitor] + 0.1)
+
+
 @pytest.mark.parametrize("make", [partial(SGD, lr=0.02, momentum=0.9), partial(torch.optim.AdamW, lr=1e-3)])
 def test_a_healthy_network_is_the_same_to_the_bit(make: Callable[..., Any]) -> None:
     def weights(*callbacks: Callback) -> list[Tensor]:

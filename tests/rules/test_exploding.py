@@ -208,6 +208,23 @@ def test_a_loss_that_is_lost_while_the_weights_are_thrown_about(moved: float, al
     assert len(judged(Exploding(), *[healthy] * 30, *[lost] * 8, calm=0)) == alerts
 
 
+@pytest.mark.parametrize(
+    ("after", "alerts"),
+    [
+        ({"loss": 2.1, "moved": 0.1}, 1),
+        ({"loss": 0.3, "moved": 0.1}, 0),  # shrugged off
+        ({"loss": 2.1, "moved": 0.001}, 0),  # no step has undone it: the batches have become harder
+    ],
+)
+def test_one_jump_that_has_cost_all_that_was_learned(after: dict[str, float], alerts: int) -> None:
+    base = {"norms": [0.6, 0.8], "displacement": math.nan}
+    start, learned = {**base, "loss": 2.0, "moved": 0.005}, {**base, "loss": 0.1, "moved": 0.005}
+    jump = {**base, "norms": [600.0, 800.0], "loss": 900.0, "moved": 0.005}
+    found = judged(Exploding(), *[start] * 10, *[learned] * 40, jump, *[{**base, **after}] * 8, calm=0)
+    assert [(alert.severity, alert.cause) for alert in found] == [("critical", "bad batch")] * alerts
+    assert all(alert.evidence["jump_loss"] == 900.0 for alert in found)
+
+
 def test_near_a_minimum_a_gradient_may_jump_a_hundredfold_as_long_as_the_loss_stays_small() -> None:
     start = {"norms": [6.0, 8.0], "displacement": math.nan, "loss": 2.0}
     calm = {"norms": [0.06, 0.08], "displacement": math.nan, "loss": 0.01}
