@@ -22,6 +22,7 @@ THROWN = 1.8  # times ``displacement``: what first steps move the weights by and
 AFTERMATH = 20  # readings in which a jump shows what it has done
 LEARNED = 0.3  # of the first loss, that had been gained
 UNDONE = 0.5  # of what had been gained
+PASSED = 3.0  # times the first loss, below which a jump is over
 MIN_DEPTH = 5  # layers over which a growth can be fitted
 
 # What was seen:
@@ -187,9 +188,9 @@ class Exploding:
 
     def _is_undone(self) -> bool:
         """True if a jump has cost most of what was learned before it."""
-        course, (loss, before) = self._course, self._jump
+        course, before = self._course, self._jump[1]
         was_learned = before < (1 - LEARNED) * course.start
-        is_back = before + UNDONE * (course.start - before) < course.level < loss / 3
+        is_back = before + UNDONE * (course.start - before) < course.level < PASSED * course.scale
         return was_learned and is_back and self._farthest > self.displacement / 20  # else the batches are harder
 
     @property

@@ -213,6 +213,7 @@ def test_a_loss_that_is_lost_while_the_weights_are_thrown_about(moved: float, al
     [
         ({"loss": 2.1, "moved": 0.1}, 1),
         ({"loss": 0.3, "moved": 0.1}, 0),  # shrugged off
+        ({"loss": 9.0, "moved": 0.09}, 0),  # it is not over yet
         ({"loss": 2.1, "moved": 0.001}, 0),  # no step has undone it: the batches have become harder
     ],
 )
