@@ -254,6 +254,7 @@ def test_system_metrics_come_in_every_fit(
             self.running += (sum(thread.name == "grad-callbacks-system" for thread in threading.enumerate()),)
 
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1000")  # no fit is so slow: the last sample only
     made, model = logger(), Watched()
     made.log_metrics({"before": 1.0})
     made.finalize("success")  # as `trainer.validate` does
