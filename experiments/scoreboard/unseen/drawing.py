@@ -38,6 +38,8 @@ def draw(number: int) -> list[str]:
     ]
     settings += NETWORKS[lot.choice(list(NETWORKS))](lot)
     fault = [part.format(factor=lot.choice([30, 100, 300, 1000])) for part in lot.choice(FAULTS)]
+    if "data=text" in settings and "fault=raised_rate" not in fault:
+        fault = []  # there is no noise among letters
     return settings + (fault and [*fault, f"fault.step={lot.choice([60, 100, 150])}"])
 
 
