@@ -10,9 +10,9 @@ from rich.console import Console
 
 from experiments.corpus.scenarios import configs
 from experiments.scoreboard.__main__ import main
-from experiments.scoreboard.unseen.command import Tried, tell
+from experiments.scoreboard.unseen.command import Verdict, tell
 from experiments.scoreboard.unseen.drawing import NETWORKS, draw
-from experiments.scoreboard.unseen.trying import Trial
+from experiments.scoreboard.unseen.training import UnseenRun
 
 
 def test_a_number_always_draws_the_same_settings_and_they_compose() -> None:
@@ -27,26 +27,28 @@ def test_a_number_always_draws_the_same_settings_and_they_compose() -> None:
             assert compose("config", overrides=[*settings, "guard=none", "logger=none"]).trainer.max_steps > 0
 
 
-def tried(unguarded: float, faultless: float, guarded: float, error: str = "") -> Tried:
-    return Tried(Trial(0, Path()), unguarded, faultless, guarded, error=error)
+def verdict(unguarded: float, faultless: float, guarded: float, error: str = "") -> Verdict:
+    return Verdict(UnseenRun(0, Path()), unguarded, faultless, guarded, error=error)
 
 
 @pytest.mark.parametrize(
     ("one", "told"),
     [
-        (tried(0.1, 0.9, 0.9), (True, True, False, True)),
-        (tried(0.1, 0.9, 0.8), (True, False, False, True)),
-        (tried(0.9, 0.9, 0.9), (False, False, False, False)),
-        (tried(0.9, 0.9, 0.8), (False, False, True, False)),
-        (tried(0.1, 0.1, 0.9), (False, False, False, True)),
+        (verdict(0.1, 0.9, 0.9), (True, True, False, True)),
+        (verdict(0.1, 0.9, 0.8), (True, False, False, True)),
+        (verdict(0.9, 0.9, 0.9), (False, False, False, False)),
+        (verdict(0.9, 0.9, 0.8), (False, False, True, False)),
+        (verdict(0.1, 0.1, 0.9), (False, False, False, True)),
     ],
 )
-def test_what_is_broken_repaired_harmed_and_made_better(one: Tried, told: tuple[bool, ...]) -> None:
-    assert (one.is_broken, one.is_repaired, one.is_harmed, one.is_raised) == told
+def test_what_is_broken_repaired_harmed_and_made_better(one: Verdict, told: tuple[bool, ...]) -> None:
+    assert (one.is_broken, one.is_repaired, one.is_harmed, one.is_better) == told
 
 
 def test_what_could_not_be_trained_counts_for_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
-    tell(Console(width=200), [tried(0.0, 0.9, 0.0, "OSError: broken"), tried(0.1, 0.9, 0.9), tried(0.5, 0.5, 0.4)])
+    tell(
+        Console(width=200), [verdict(0.0, 0.9, 0.0, "OSError: broken"), verdict(0.1, 0.9, 0.9), verdict(0.5, 0.5, 0.4)]
+    )
     out = capsys.readouterr().out
     assert "could not be trained (1)" in out
     assert "Broken by a fault: 1; repaired 1." in out
@@ -58,6 +60,6 @@ def test_the_command_trains_what_is_missing_once(tmp_path: Path, capsys: pytest.
     command = ["unseen", "--first", "3", "--count", "1", "--workers", "1", "--folder", str(tmp_path)]
     assert main(command) == 0
     assert "1 of 1 runs trained" in capsys.readouterr().out
-    assert len(list(tmp_path.iterdir())) == len(Trial(3, tmp_path).treatments)
+    assert len(list(tmp_path.iterdir())) == len(UnseenRun(3, tmp_path).treatments)
     assert main(command) == 0
     assert "0 of 1 runs trained" in capsys.readouterr().out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import pytest
 import torch
@@ -35,6 +35,16 @@ def run(
         engine.optimizer.step()
     engine.close()
     return engine, rates
+
+
+def walk(engine: Engine, steps: Iterable[int]) -> None:
+    """A plain loop whose engine is not told the loss."""
+    for step in steps:
+        inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        engine.optimizer.zero_grad()
+        nn.functional.mse_loss(engine.model(inputs), inputs[:, :2]).backward()
+        engine.before_step()
+        engine.optimizer.step()
 
 
 def test_going_back_leaves_the_batches_behind_and_skips_the_step() -> None:
@@ -190,12 +200,7 @@ def test_first_steps_too_long_are_cut_to_the_stride_and_those_of_rmsprop_rise_as
     engine = Engine(model, optimizer, rules=[Seen()], prescription={"exploding": ["Rollback"]}, diagnose=False)
     rates: list[float] = []
     optimizer.register_step_pre_hook(lambda *_: rates.append(engine.learning_rate.effective()[0]))
-    for step in range(8):
-        inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
-        optimizer.zero_grad()
-        nn.functional.mse_loss(model(inputs), inputs[:, :2]).backward()
-        engine.before_step()
-        optimizer.step()
+    walk(engine, range(8))
     engine.close()
     assert rates[-5:] == pytest.approx([0.1 * scale for scale in scales])
 
@@ -215,13 +220,9 @@ def test_a_net_that_a_raised_rate_has_killed_goes_back_no_further_than_before_it
     model = mlp(4, 16, 16, 2)
     plan = {"vanishing": ["Rollback"]}
     engine = Engine(model, SGD(model.parameters(), lr=1e-4), rules=[Seen()], prescription=plan, diagnose=False)
-    for step in range(104):
-        inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
-        engine.optimizer.param_groups[0]["lr"] = 1e-4 * (factor if step >= 95 else 1.0)
-        engine.optimizer.zero_grad()
-        nn.functional.mse_loss(model(inputs), inputs[:, :2]).backward()
-        engine.before_step()
-        engine.optimizer.step()
+    walk(engine, range(95))
+    engine.optimizer.param_groups[0]["lr"] *= factor
+    walk(engine, range(95, 104))
     engine.close()
     [made] = engine.record.interventions
     assert made.detail["to_step"] == to_step
@@ -327,12 +328,7 @@ def test_the_rate_that_helped_on_trial_is_taken_unless_the_weights_were_thrown_a
     model = mlp(4, 8, 2)
     plan = {"exploding": ["Rollback"]}
     engine = Engine(model, SGD(model.parameters(), lr=0.1), rules=[Seen()], prescription=plan, diagnose=False)
-    for step in range(8):
-        inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
-        engine.optimizer.zero_grad()
-        nn.functional.mse_loss(model(inputs), inputs[:, :2]).backward()
-        engine.before_step()
-        engine.optimizer.step()
+    walk(engine, range(8))
     engine.close()
     [made] = engine.record.interventions
     assert made.detail["lr_scale"] == pytest.approx(scale)

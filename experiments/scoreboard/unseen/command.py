@@ -14,17 +14,17 @@ from experiments.corpus.workers import quiet, work_through
 from experiments.scoreboard.commands import progress
 from experiments.scoreboard.repair.scoring import HARMED, REPAIRED
 from experiments.scoreboard.repair.treatments import FAULTLESS, WATCHED
-from experiments.scoreboard.unseen.trying import GUARDED, Trial, attempt
+from experiments.scoreboard.unseen.training import GUARDED, UnseenRun, train
 
-RAISED = 0.02  # of quality: what the guard has raised, and not the noise of another rounding
+BETTER = 0.02  # of quality: what the guard has raised, and not the noise of another rounding
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What came of an unseen run.
+class Verdict:
+    """What the guard has come to on an unseen run.
 
     Attributes:
-        trial: The run.
+        run: The run.
         unguarded: Quality without the guard, within 0 and 1.
         faultless: The same without its fault.
         guarded: Quality with the guard.
@@ -33,7 +33,7 @@ class Tried:
         error: Why it could not be trained; empty if it could.
     """
 
-    trial: Trial
+    run: UnseenRun
     unguarded: float
     faultless: float
     guarded: float
@@ -42,12 +42,12 @@ class Tried:
     error: str = ""
 
     @classmethod
-    def of(cls, trial: Trial) -> Tried:
-        """Read the outcomes of a trial."""
-        unguarded, guarded = trial.outcome(WATCHED), trial.outcome(GUARDED)
-        faultless = trial.outcome(FAULTLESS) if trial.has_fault else unguarded
+    def of(cls, run: UnseenRun) -> Verdict:
+        """Read the outcomes of a run."""
+        unguarded, guarded = run.outcome(WATCHED), run.outcome(GUARDED)
+        faultless = run.outcome(FAULTLESS) if run.has_fault else unguarded
         return cls(
-            trial,
+            run,
             *(_within(outcome.quality) for outcome in (unguarded, faultless, guarded)),
             guarded.remedies,
             bool(guarded.alerted),
@@ -70,9 +70,9 @@ class Tried:
         return self.guarded < HARMED * self.unguarded
 
     @property
-    def is_raised(self) -> bool:
+    def is_better(self) -> bool:
         """True if the guard has made it better."""
-        return self.guarded > self.unguarded + RAISED
+        return self.guarded > self.unguarded + BETTER
 
 
 def unseen(numbers: Sequence[int], folder: Path, workers: int, conf: Path) -> int:
@@ -89,42 +89,42 @@ def unseen(numbers: Sequence[int], folder: Path, workers: int, conf: Path) -> in
     """
     console, started = Console(), time.monotonic()
     quiet()
-    trials = [Trial(number, folder) for number in numbers]
-    due = [trial for trial in trials if not all(trial.path(treatment).exists() for treatment in trial.treatments)]
+    runs = [UnseenRun(number, folder) for number in numbers]
+    due = [run for run in runs if not all(run.path(treatment).exists() for treatment in run.treatments)]
     if due:
         with progress(console, "trained", len(due)) as advance:
-            work_through(attempt, due, workers, conf, lambda trial: advance())
-    tried = [Tried.of(trial) for trial in trials]
-    tell(console, tried)
-    console.print(f"{len(due)} of {len(trials)} runs trained in {time.monotonic() - started:.0f} s.")
-    return 1 if any(one.error for one in tried) else 0
+            work_through(train, due, workers, conf, lambda run: advance())
+    verdicts = [Verdict.of(run) for run in runs]
+    tell(console, verdicts)
+    console.print(f"{len(due)} of {len(runs)} runs trained in {time.monotonic() - started:.0f} s.")
+    return 1 if any(one.error for one in verdicts) else 0
 
 
-def tell(console: Console, tried: Sequence[Tried]) -> None:
+def tell(console: Console, verdicts: Sequence[Verdict]) -> None:
     """Print by name what is not repaired, or harmed, or could not be trained; then the figures."""
-    well = [one for one in tried if not one.error]
+    well = [one for one in verdicts if not one.error]
     broken, others = [one for one in well if one.is_broken], [one for one in well if not one.is_broken]
     _tell_names(console, "not repaired", [one for one in broken if not one.is_repaired])
     _tell_names(console, "harmed", [one for one in others if one.is_harmed])
-    _tell_names(console, "could not be trained", [one for one in tried if one.error])
+    _tell_names(console, "could not be trained", [one for one in verdicts if one.error])
     repaired = sum(one.is_repaired for one in broken)
     console.print(f"Broken by a fault: {len(broken)}; repaired {repaired}.", highlight=False)
-    alarmed, raised = sum(one.is_alarmed for one in others), sum(one.is_raised for one in others)
+    alarmed, better = sum(one.is_alarmed for one in others), sum(one.is_better for one in others)
     harmed = sum(one.is_harmed for one in others)
-    told = f"All others: {len(others)}; with an alert {alarmed}, made better {raised}, worse {harmed}."
+    told = f"All others: {len(others)}; with an alert {alarmed}, made better {better}, worse {harmed}."
     console.print(told, highlight=False)
     if well:
         before, after = fmean(one.unguarded for one in well), fmean(one.guarded for one in well)
         console.print(f"Mean quality: {before:.3f} unguarded, {after:.3f} guarded.", highlight=False)
 
 
-def _tell_names(console: Console, title: str, group: Sequence[Tried]) -> None:
+def _tell_names(console: Console, title: str, group: Sequence[Verdict]) -> None:
     if group:
         console.print(f"[bold]{title}[/bold] ({len(group)})")
     for one in group:
         told = f"{one.unguarded:.2f}, faultless {one.faultless:.2f}, guarded {one.guarded:.2f}"
         done = one.error or f"{told}; {', '.join(one.remedies) or 'no remedy'}"
-        console.print(f"  {one.trial.number}: {done}; {' '.join(one.trial.settings)}", highlight=False, soft_wrap=True)
+        console.print(f"  {one.run.number}: {done}; {' '.join(one.run.settings)}", highlight=False, soft_wrap=True)
 
 
 def _within(quality: float) -> float:

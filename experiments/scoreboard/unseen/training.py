@@ -1,4 +1,4 @@
-"""Trying: one unseen run without the guard, without its fault and with the guard, each outcome in a file of its own."""
+"""Training: an unseen run without the guard, without its fault and with the guard; each outcome is a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GUARDED = Treatment(OURS, "GradientGuard() with its defaults.", {"_target_": "gr
 
 
 @dataclass(frozen=True)
-class Trial:
+class UnseenRun:
     """One unseen run and the files of its outcomes.
 
     Attributes:
@@ -57,12 +57,12 @@ class Trial:
         return Outcome.read(self.path(treatment))
 
 
-def attempt(trial: Trial, conf: Path) -> None:
-    """Train what is missing of a trial, and write what came of it."""
+def train(run: UnseenRun, conf: Path) -> None:
+    """Train what is missing of a run, and write what came of it."""
     with configs(conf):
         quietly = ["guard=none", "logger=none", "trainer.enable_progress_bar=false"]
-        cfg = compose("config", overrides=[*trial.settings, *quietly])
-        for treatment in trial.treatments:
-            path = trial.path(treatment)
+        cfg = compose("config", overrides=[*run.settings, *quietly])
+        for treatment in run.treatments:
+            path = run.path(treatment)
             if not path.exists():
-                trained(SCENARIO, trial.number, treatment, cfg).write(path)
+                trained(SCENARIO, run.number, treatment, cfg).write(path)
