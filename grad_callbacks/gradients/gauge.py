@@ -73,10 +73,10 @@ class Gauge:
 
     def take(self, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> Incoming | None:
         """Measure the gradients as they are now; None if there is none."""
-        through_time = self._through_time.take()
+        recurrent = self._through_time.take()
         if self.replicas is None and self.layers.sharding is None and not is_alone():
-            about, through_time = replace(about, loss=None), None  # nobody tells what the other processes saw
-        return Incoming.take(self.motion, plan, about, loss_scale, through_time, self.replicas)
+            about, recurrent = replace(about, loss=None), (None, None)  # nobody tells what the other processes saw
+        return Incoming.take(self.motion, plan, about, loss_scale, recurrent, self.replicas)
 
     def take_up_motion(self) -> bool:
         """Bring the last step's motion home, which else comes with the next reading; True if there was one."""

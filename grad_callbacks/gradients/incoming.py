@@ -60,7 +60,7 @@ class Incoming:
         plan: StepPlan,
         about: About,
         loss_scale: float | Tensor = 1.0,
-        through_time: Tensor | None = None,
+        recurrent: tuple[Tensor | None, Tensor | None] = (None, None),
         group: dist.ProcessGroup | None = None,
     ) -> Incoming | None:
         """Measure gradients, and weights if it is time; None if no parameter has a gradient.
@@ -70,12 +70,12 @@ class Incoming:
             plan: With what the optimizer will take the step.
             about: What the reading says beside the numbers.
             loss_scale: What the gradients are still multiplied with.
-            through_time: As in the reading, a scalar on the device.
+            recurrent: ``through_time`` and ``recurrence`` as in the reading, scalars on the device.
             group: The processes that train replicas, each with a loss of its own.
         """
         if not motion.layers.parameters:
             return None
-        beside = (about.loss, through_time)
+        beside = (about.loss, *recurrent)
         measurement = measure(motion.layers, loss_scale, motion.before_step(), beside, group)
         if measurement is None:
             motion.void_step()
@@ -85,7 +85,7 @@ class Incoming:
     @cached_property
     def reading(self) -> Reading:
         """The reading. The first use waits until the numbers have arrived."""
-        norms, present, (loss, through_time), *sums = self._transfer.wait()
+        norms, present, (loss, through_time, recurrence), *sums = self._transfer.wait()
         self._motion.arrive(dict(zip(self.measurement.companions, sums, strict=True)))
         is_finite = bool(np.isfinite(norms).all())
         motion, displacement, moved = None, math.nan, math.nan
@@ -110,4 +110,5 @@ class Incoming:
             loss=float(loss),
             has_loss=self._about.loss is not None,
             through_time=float(through_time),
+            recurrence=float(recurrence),
         )

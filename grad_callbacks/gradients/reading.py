@@ -38,6 +38,8 @@ class Reading:
         has_loss: The loss was told, so that NaN is what it is.
         through_time: Gradient of a recurrent layer's input at its early time steps over that at the late ones; NaN
             where it was not measured (see :class:`~grad_callbacks.gradients.through_time.ThroughTime`).
+        recurrence: Powers of ten by which the weights of plain recurrent layers would multiply an error over a whole
+            sequence if their states were small; NaN but in the first reading.
     """
 
     step: int
@@ -55,6 +57,7 @@ class Reading:
     loss: float = math.nan
     has_loss: bool = False
     through_time: float = math.nan
+    recurrence: float = math.nan
 
     @cached_property
     def norm(self) -> float:

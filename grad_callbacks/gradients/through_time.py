@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch.utils.hooks import RemovableHandle
 
 FIRST = 3  # readings that are all measured,
 INTERVAL = 25  # later ones at intervals
+SQUARINGS = 10  # of a recurrent weight: its 1024th power shows the spectral radius to a percent
+LARGEST = 1024  # side of a recurrent weight above which they take too long
 
 
 class ThroughTime:
@@ -22,6 +25,10 @@ class ThroughTime:
     The hooks are there only for the passes that are measured, and never on a compiled model, which they would compile
     anew. An input that needs no gradient is made to need one, which changes no other gradient.
 
+    What the weights themselves would make of an error is known before the first step already: its factor for a sequence
+    of ``T`` steps is the spectral radius of a plain recurrence to the power of ``T``, as long as the states are small
+    (Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", sec. 2.1).
+
     Args:
         model: Its recurrent layers are measured.
     """
@@ -31,13 +38,16 @@ class ThroughTime:
         self._recurrent = [] if compiled else [m for m in model.modules() if isinstance(m, nn.RNNBase)]
         self._handles: list[RemovableHandle] = []
         self._sizes: dict[nn.Module, Tensor] = {}  # for each time step the norm of the input's gradient
+        self._powers: list[Tensor] | None = []  # of ten, by layer; None once they are told
         self._readings = 0
         self._attach()
 
-    def take(self) -> Tensor | None:
-        """Return the gradient in the first third of the time steps over its largest one, None if not measured.
+    def take(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return what was measured, two scalars; None for what was not. Called once a reading.
 
-        Where several layers were measured it is the smallest ratio, a scalar. Called once a reading.
+        The first is the gradient in the first third of the time steps over its largest one, where several layers were
+        measured the smallest such ratio. The second is told once: the powers of ten by which trainable weights of plain
+        recurrences would multiply an error over a whole sequence, where there are several the most.
         """
         ratios = [_early_to_late(sizes) for sizes in self._sizes.values()]
         self._readings += 1
@@ -45,7 +55,8 @@ class ThroughTime:
             self._attach()
         else:
             self.detach()
-        return torch.stack(ratios).amin() if ratios else None
+        powers, self._powers = self._powers, None
+        return torch.stack(ratios).amin() if ratios else None, torch.stack(powers).amax() if powers else None
 
     def detach(self) -> None:
         """Take the hooks away."""
@@ -67,6 +78,9 @@ class ThroughTime:
             return None
         if not sequence.requires_grad:
             sequence = sequence.detach().requires_grad_()
+        if self._powers is not None and isinstance(module, nn.RNN):
+            steps = sequence.shape[1 if module.batch_first else 0]
+            self._powers += [steps / math.log(10) * log_radius(weight) for weight in _recurrent_weights(module)]
         sequence.register_hook(partial(self._note, module))  # type: ignore[no-untyped-call]
         return (sequence, *inputs[1:])
 
@@ -78,3 +92,26 @@ class ThroughTime:
 def _early_to_late(sizes: Tensor) -> Tensor:
     early = sizes[: max(1, len(sizes) // 3)]
     return early.median() / sizes.amax()
+
+
+def _recurrent_weights(module: nn.RNN) -> list[Tensor]:
+    return [
+        weight
+        for name, weight in module.named_parameters(recurse=False)
+        if name.startswith("weight_hh") and weight.requires_grad and weight.shape[0] <= LARGEST
+    ]
+
+
+@torch.no_grad()
+def log_radius(weight: Tensor) -> Tensor:
+    """Return the natural logarithm of the spectral radius of a square matrix, a scalar on its device.
+
+    By Gelfand's formula, the root of the norm of a high power, which needs no eigenvalues and waits for no device.
+    """
+    power = weight.detach().float()
+    log_norm = torch.zeros((), device=power.device)
+    for _ in range(SQUARINGS):
+        norm = torch.linalg.vector_norm(power)
+        power = (power / norm) @ (power / norm)
+        log_norm = 2 * (log_norm + norm.log())
+    return (log_norm + torch.linalg.vector_norm(power).log()) / 2**SQUARINGS

@@ -12,7 +12,7 @@ from grad_callbacks.alerts import Alert, Kind, Severity
 from grad_callbacks.checks import positive
 from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.profile import decay_per_layer, early_to_late
-from grad_callbacks.loss import LossCourse
+from grad_callbacks.loss import LEARNED, LossCourse
 from grad_callbacks.rules.baseline import Baseline
 from grad_callbacks.rules.episode import CALM, Episode
 
@@ -20,10 +20,12 @@ SUSTAINED = 3  # readings within which a second alarm tells a diverging run from
 EARLY = 20  # readings at the start, in which every step's motion is measured; and over which it is remembered
 THROWN = 1.8  # times ``displacement``: what first steps move the weights by and a run seldom recovers from
 AFTERMATH = 20  # readings in which a jump shows what it has done
-LEARNED = 0.3  # of the first loss, that had been gained
+MUCH_LEARNED = 0.3  # of the first loss, that had been gained
 UNDONE = 0.5  # of what had been gained
 PASSED = 3.0  # times the first loss, below which a jump is over
 MIN_DEPTH = 5  # layers over which a growth can be fitted
+STUCK = 80  # readings in which a recurrence should have learned something; after 100 it is not initialised again
+CHAOTIC = 2.0  # powers of ten by which it would multiply an error over a sequence, as over the layers of fresh weights
 
 # What was seen:
 # sweep   before there is a baseline, a step that would leave nothing of the weights
@@ -35,8 +37,9 @@ MIN_DEPTH = 5  # layers over which a growth can be fitted
 # lost    the loss is far above where the run began, under gradients far beyond the usual
 # undone  a jump has passed, and what was learned before it is gone
 # growth  the error grows on its way back through the layers
+# stuck   a recurrence whose weights would blow the error up has learned nothing
 # fled    one of these a step ago, and now nothing is finite
-Sight = Literal["sweep", "spike", "jump", "thrown", "shaken", "cast", "lost", "undone", "growth", "fled"]
+Sight = Literal["sweep", "spike", "jump", "thrown", "shaken", "cast", "lost", "undone", "growth", "stuck", "fled"]
 # How many readings in a row must show it, if not one: a loss that a first step has thrown up may come down by itself.
 _LASTING: dict[Sight, int] = {"jump": 2, "thrown": 2, "shaken": 5, "lost": 3, "growth": 3}
 
@@ -69,6 +72,8 @@ class Exploding:
     * The error, as the biases show it, grows ``growth``-fold from the last layers to the first, along a fitted factor
       per layer, or from the last layer to a recurrent one: the chain rule explodes, whatever the optimizer makes of it.
       A tenth of that is enough where the step would displace the weights by ``displacement``.
+    * Nothing has been learned in 80 readings by a plain recurrence whose weights would multiply the error a
+      hundredfold over a sequence, were its states small. Its tanh holds the error in, and the states are chaotic instead.
     * Nothing is finite any more one reading after one of these: the explosion came first.
 
     The first spike or jump is a ``warning``; a jump must be seen in 2 readings in a row, since adaptive optimizers
@@ -113,6 +118,7 @@ class Exploding:
         self._jump = [math.nan, math.nan]  # its loss, and the level of the loss before it
         self._count = 0
         self._is_recurrent = False
+        self._recurrence = math.nan  # powers of ten, as the first reading has told them
         self._level_before = math.nan  # of the loss
         self._in_a_row = 0  # readings with a sight
         self._was_alarming = False  # the last reading was, or nearly
@@ -158,6 +164,8 @@ class Exploding:
             self._first = [norm, abs(reading.loss)]
         self._count += 1
         self._is_recurrent = self._is_recurrent or math.isfinite(reading.through_time)
+        if self._count == 1:
+            self._recurrence = reading.recurrence
         is_early = self._count <= EARLY
         if math.isfinite(reading.moved):
             self._moves = [*self._moves, reading.moved][-EARLY:]
@@ -184,12 +192,18 @@ class Exploding:
                 return "lost"
             if self._since_jump <= AFTERMATH and self._is_undone():
                 return "undone"
-        return "growth" if self._grows(reading) else None
+        if self._grows(reading):
+            return "growth"
+        return "stuck" if self._is_stuck() else None
+
+    def _is_stuck(self) -> bool:
+        """True once, when a recurrence that would blow the error up should have learned something by now."""
+        return self._recurrence > CHAOTIC and self._course.count == STUCK and self._course.gained < LEARNED
 
     def _is_undone(self) -> bool:
         """True if a jump has cost most of what was learned before it."""
         course, before = self._course, self._jump[1]
-        was_learned = before < (1 - LEARNED) * course.start
+        was_learned = before < (1 - MUCH_LEARNED) * course.start
         is_back = before + UNDONE * (course.start - before) < course.level < PASSED * course.scale
         return was_learned and is_back and self._farthest > self.displacement / 20  # else the batches are harder
 
@@ -279,6 +293,12 @@ class Exploding:
         if sight in ("thrown", "shaken", "cast"):
             evidence["moved"] = self._farthest
             seen += f"; a step has moved the weights by {self._farthest:.0%} of their norm"
+        if sight == "stuck":
+            evidence["recurrence"] = self._recurrence
+            seen += (
+                f"; the loss has not come down in {STUCK} steps, and recurrent weights would multiply an error by "
+                f"1e{self._recurrence:.0f} over a sequence"
+            )
         if sight == "undone":
             evidence |= {"readings_since_jump": self._since_jump, "jump_loss": self._jump[0]}
             seen += f"; {self._since_jump:.0f} readings ago it jumped, with a loss of {self._jump[0]:.3g}"
@@ -290,7 +310,7 @@ class Exploding:
 
     def _guess(self, reading: Reading, sight: Sight) -> tuple[str, str]:
         """Cause and advice as far as the readings alone can tell."""
-        if sight == "growth" or (math.isnan(self._baseline.level) and self._grows(reading)):
+        if sight in ("growth", "stuck") or (math.isnan(self._baseline.level) and self._grows(reading)):
             if self._is_recurrent:
                 return (
                     "recurrence over many steps",
@@ -323,6 +343,7 @@ class Exploding:
             "jump": list(self._jump),
             "count": self._count,
             "is_recurrent": self._is_recurrent,
+            "recurrence": self._recurrence,
             "in_a_row": self._in_a_row,
             "was_alarming": self._was_alarming,
             "is_large": self._is_large,
@@ -336,6 +357,7 @@ class Exploding:
         self._episode.load_state_dict(state["episode"])
         self._first, self._last_norm = list(state["first"]), state["last_norm"]
         self._moves, self._count, self._is_recurrent = list(state["moves"]), state["count"], state["is_recurrent"]
+        self._recurrence = state["recurrence"]
         self._since_jump, self._jump = state["since_jump"], list(state["jump"])
         self._in_a_row, self._critical = state["in_a_row"], state["critical"]
         self._was_alarming, self._is_large = state["was_alarming"], state["is_large"]

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from grad_callbacks import Engine
+from grad_callbacks import Engine, Reading
+from grad_callbacks.gradients.through_time import log_radius
 from tests.helpers import SGD
 
 
@@ -34,6 +37,10 @@ def with_radius(radius: float, **options: Any) -> nn.RNN:
 
 
 def through_time(model: Last, inputs: Tensor, steps: int = 1) -> list[float]:
+    return [seen.through_time for seen in readings(model, inputs, steps)]
+
+
+def readings(model: Last, inputs: Tensor, steps: int = 1) -> list[Reading]:
     engine = Engine(model, SGD(model.parameters(), lr=0.0))
     seen = []
     for _ in range(steps):
@@ -42,7 +49,7 @@ def through_time(model: Last, inputs: Tensor, steps: int = 1) -> list[float]:
         outlook = engine.before_step(loss=loss)
         engine.optimizer.step()
         assert outlook is not None
-        seen.append(outlook.reading.through_time)
+        seen.append(outlook.reading)
     engine.close()
     return seen
 
@@ -93,3 +100,27 @@ def test_no_hook_stays() -> None:
     assert model.recurrent._forward_pre_hooks
     engine.close()
     assert not model.recurrent._forward_pre_hooks
+
+
+@pytest.mark.parametrize("radius", [0.3, 1.0, 1.2, 30.0])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_the_first_reading_tells_what_the_recurrence_would_make_of_an_error(radius: float, batch_first: bool) -> None:
+    model = Last(with_radius(radius, batch_first=batch_first))
+    first, second = readings(model, torch.randn(*((8, 300, 3) if batch_first else (300, 8, 3))), steps=2)
+    assert first.recurrence == pytest.approx(300 * math.log10(radius), abs=0.01 * 300)
+    assert math.isnan(second.recurrence), "later weights have been trained"
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), width=st.integers(1, 40), gain=st.floats(0.1, 10.0))
+def test_its_spectral_radius_is_that_of_the_eigenvalues(seed: int, width: int, gain: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = gain * torch.randn(width, width, generator=generator) / math.sqrt(width)
+    exact = float(torch.linalg.eigvals(weight.double()).abs().max())
+    assert math.exp(float(log_radius(weight))) == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.parametrize("recurrent", [nn.LSTM(3, 8), nn.RNN(3, 8).requires_grad_(False)])
+def test_gated_cells_and_frozen_recurrences_have_none(recurrent: nn.RNNBase) -> None:
+    [seen] = readings(Last(recurrent), torch.randn(20, 4, 3))
+    assert math.isnan(seen.recurrence)

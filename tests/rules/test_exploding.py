@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -268,3 +269,33 @@ def test_a_spike_does_harm_only_where_the_loss_is_up(
     calm = {"norms": [0.6, 0.8], "displacement": 0.01, "loss": before}
     spike = {"norms": [6.0, 8.0], "displacement": displacement, "loss": at}
     assert len(judged(Exploding(), *[start] * 10, *[calm] * 20, spike, calm=0)) == alerts
+
+
+def stuck(recurrence: float, losses: Callable[[int], float], norms: Sequence[float] = (0.6, 0.8)) -> list[Alert]:
+    """Alerts of 200 readings of a recurrent net, whose first reading tells what its weights make of an error."""
+    rule, alerts = Exploding(), []
+    for step in range(200):
+        first = {"recurrence": recurrence, "through_time": 0.1} if step == 0 else {}
+        alerts.append(rule.judge(reading(step=step, norms=list(norms), displacement=0.01, loss=losses(step), **first)))
+    return [alert for alert in alerts if alert is not None]
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_recurrence_that_would_blow_errors_up_and_learns_nothing_is_told_once(scale: float) -> None:
+    [alert] = stuck(4.6, lambda step: scale * (1.4 + 0.05 * math.sin(step)))
+    assert (alert.severity, alert.step, alert.cause) == ("critical", 79, "recurrence over many steps")
+    assert alert.evidence["recurrence"] == 4.6
+    assert "80 steps" in alert.message
+
+
+@pytest.mark.parametrize(
+    ("recurrence", "losses"),
+    [
+        (1.9, lambda step: 1.4),  # the weights would not blow it up
+        (math.nan, lambda step: 1.4),  # gated, or none at all
+        (4.6, lambda step: 1.4 * 0.998**step),  # it learns
+        (4.6, lambda step: math.nan),  # nobody tells the loss
+    ],
+)
+def test_a_recurrence_that_may_learn_is_left_alone(recurrence: float, losses: Callable[[int], float]) -> None:
+    assert stuck(recurrence, losses) == []
