@@ -114,4 +114,5 @@ def log_radius(weight: Tensor) -> Tensor:
         norm = torch.linalg.vector_norm(power)
         power = (power / norm) @ (power / norm)
         log_norm = 2 * (log_norm + norm.log())
-    return (log_norm + torch.linalg.vector_norm(power).log()) / 2**SQUARINGS
+    logarithm: Tensor = (log_norm + torch.linalg.vector_norm(power).log()) / 2**SQUARINGS
+    return logarithm

@@ -73,7 +73,7 @@ class Exploding:
       per layer, or from the last layer to a recurrent one: the chain rule explodes, whatever the optimizer makes of it.
       A tenth of that is enough where the step would displace the weights by ``displacement``.
     * Nothing has been learned in 80 readings by a plain recurrence whose weights would multiply the error a
-      hundredfold over a sequence, were its states small. Its tanh holds the error in, and the states are chaotic instead.
+      hundredfold over a sequence, were its states small. Its tanh holds the error in, but the states are chaotic.
     * Nothing is finite any more one reading after one of these: the explosion came first.
 
     The first spike or jump is a ``warning``; a jump must be seen in 2 readings in a row, since adaptive optimizers
