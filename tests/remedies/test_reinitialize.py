@@ -183,9 +183,7 @@ def test_a_recurrence_that_forgets_learns_by_steps_that_are_limited(
     fit(task, guard, strides, data=loader, max_epochs=epochs)
     assert [made.remedy for made in guard.interventions] == ["Reinitialize"]
     assert guard.interventions[0].detail["stride"] == longest
-    assert max(strides.found[1:12]) < 2 * longest, (
-        "an adaptive step is seen late, and its gradient may be twice the usual"
-    )
+    assert max(strides.found[1:12]) < 2 * longest, "a step is seen late, and its gradient may be twice the usual"
     assert float((task.model(inputs).sign() == targets).float().mean()) > 0.95
 
 
