@@ -29,25 +29,25 @@ class Fit:
         first: Of the user's rate, to begin with. RMSprop's first steps are ten times as long as later ones.
         most: Of the user's rate, that it may become.
         fall: The smallest factor by which it may change at a step.
-        clip: Times the usual norm, that a gradient may have. What an optimizer rescales is still led astray by one that
-            outweighs all others in its means.
     """
 
     stride: float
     first: float
     most: float
     fall: float
-    clip: float
 
 
 RISE = 1.5  # the largest such factor
+# Times the usual norm, that a gradient may have: what an optimizer rescales is still led astray by one that outweighs
+# all others in its means. Of 12 runs of gated cells all learn so, and 10 without.
+CLIP = 2.0
 USUAL = 20  # finite norms whose median is the usual one
-# A plain recurrence bears no long steps, and no large gradient: of 20 made-up runs 19 learn so, 14 without the clip, 15
-# without it and with steps twice as long.
-FIT_PLAIN = Fit(stride=0.005, first=0.01, most=1.0, fall=0.0, clip=2.0)
+# A plain recurrence bears no long steps: of 20 made-up runs 19 learn so, 14 without the clip, 15 without it and with
+# steps twice as long.
+FIT_PLAIN = Fit(stride=0.005, first=0.01, most=1.0, fall=0.0)
 # Gated cells that begin with closed gates need longer steps than most rates give them: of 24 made-up runs 21 learn
 # so, and 8 at the user's rate.
-FIT_GATED = Fit(stride=0.015, first=0.1, most=100.0, fall=1 / RISE, clip=math.inf)
+FIT_GATED = Fit(stride=0.015, first=0.1, most=100.0, fall=1 / RISE)
 
 
 class FittedSteps:
@@ -57,9 +57,9 @@ class FittedSteps:
     gradients are clipped at the norm that moves the weights by ``stride`` of their norm (Pascanu, Mikolov & Bengio
     2013, "On the difficulty of training recurrent neural networks", sec. 3.2). An adaptive optimizer takes no notice of
     that: with recurrent nets its rate is fitted, step by step, so that the weights move by 0.5% of their norm at most
-    in a plain one, which bears least and whose gradients are clipped at twice their usual norm besides, and by 1.5% in
-    a gated one, where the rate may rise to a hundred times the user's.
-    Where the user's schedule or another remedy lowers the rate the steps get shorter in proportion.
+    in a plain one, which bears least, and by 1.5% in a gated one, where the rate may rise to a hundred times the
+    user's; and gradients are clipped at twice their usual norm. Where the user's schedule or another remedy lowers the
+    rate the steps get shorter in proportion.
 
     Attributes:
         stride: Of the weights' norm, that a step may move them; None where nothing is limited.
@@ -95,9 +95,8 @@ class FittedSteps:
         """Clip, or change the rate; tell whether that was done."""
         if self._fit is not None:
             is_changed = self._change_rate(step, self._fit)
-            if self._norms and math.isfinite(self._fit.clip):
-                return step.limit_norm(self._fit.clip * median_low(self._norms)) | is_changed
-            return is_changed
+            usual = median_low(self._norms) if self._norms else math.inf
+            return step.limit_norm(CLIP * usual) | is_changed
         if self._max_norm is None and self.stride is not None and step.reading.is_finite:
             self._find_max_norm(step, self.stride)
         return False if self._max_norm is None else step.limit_norm(self._max_norm)

@@ -200,24 +200,21 @@ def test_a_rate_is_fitted_once_to_what_was_measured_once() -> None:
     assert step.learning_rate.scale == pytest.approx(before / 4)
 
 
-@pytest.mark.parametrize(("cell", "longest"), [(nn.RNN, 2.0), (nn.LSTM, math.inf)])
-def test_a_large_gradient_leads_no_optimizer_of_a_plain_recurrence_astray(
-    cell: type[nn.RNNBase], longest: float
-) -> None:
-    model = cell(2, 8)
-    steps, norms, outliers = FittedSteps(), [], {3, 11, 12}
+@pytest.mark.parametrize("cell", [nn.RNN, nn.LSTM])
+def test_a_large_gradient_leads_no_optimizer_of_a_recurrence_astray(cell: type[nn.RNNBase]) -> None:
+    model, outliers = cell(2, 8), {3, 11, 12}
     optimizer = torch.optim.RMSprop(model.parameters(), lr=0.01)
+    steps, sizes = FittedSteps(), []
     for number in range(20):
         for parameter in model.parameters():
-            parameter.grad = torch.full_like(parameter, 1e6 if number in outliers else 1.0 + 0.01 * number)
+            parameter.grad = torch.full_like(parameter, 1e6 if number in outliers else 1.0)
         step = pending(model, optimizer)
         if number == 0:
             steps.begin(step, model)
         steps.note(step.reading)
         steps.act(step)
-        norms.append(step.norm / step.reading.norm * (1e6 if number in outliers else 1.0))
-    assert all(norms[number] == pytest.approx(min(longest, 1e6), rel=0.2) for number in outliers)
-    assert all(norms[number] == 1.0 for number in set(range(20)) - outliers)
+        sizes.append(float(next(model.parameters()).grad.max()))  # type: ignore[union-attr]
+    assert sizes == [pytest.approx(2.0 if number in outliers else 1.0) for number in range(20)]
 
 
 def strides(cell: nn.Module, rates: Iterable[float], per_rate: float, cut_at: int = -1) -> list[float]:
