@@ -21,6 +21,8 @@ MIN_SKIPS = 3
 
 def cause_of_explosion(exam: Examination) -> Finding:
     """Decide, most specific first: this one batch, what was wrong from the start, then the step."""
+    if "recurrence" in exam.alert.evidence:
+        return _recurrence(exam)  # nothing has grown that a batch or a step could be blamed for
     return blame_batch(exam) or blame_start(exam) or _rate(exam)
 
 

@@ -153,6 +153,14 @@ class Recall(nn.Module):
         return outputs
 
 
+def told_early() -> tuple[Tensor, Tensor]:
+    """Sequences of 60 steps with noise, and a sign at the third one that is to be told at the end."""
+    targets = torch.randint(0, 2, (320, 1)) * 2.0 - 1
+    inputs = torch.cat([0.1 * torch.randn(320, 60, 1), torch.zeros(320, 60, 1)], dim=2)
+    inputs[:, 3, 1] = targets[:, 0]
+    return inputs, targets
+
+
 class Strides(Callback):
     """How far each step has moved the weights, relative to them."""
 
@@ -174,9 +182,7 @@ def test_a_recurrence_that_forgets_learns_by_steps_that_are_limited(
     optimizer: Any, epochs: int, longest: float
 ) -> None:
     torch.manual_seed(0)
-    targets = torch.randint(0, 2, (320, 1)) * 2.0 - 1
-    inputs = torch.cat([0.1 * torch.randn(320, 60, 1), torch.zeros(320, 60, 1)], dim=2)
-    inputs[:, 3, 1] = targets[:, 0]
+    inputs, targets = told_early()
     guard, strides = GradientGuard(), Strides()
     task = Regression(Recall(), optimizer)
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=32)
@@ -185,6 +191,21 @@ def test_a_recurrence_that_forgets_learns_by_steps_that_are_limited(
     assert guard.interventions[0].detail["stride"] == longest
     assert max(strides.found[1:12]) < 2 * longest, "a step is seen late, and its gradient may be twice the usual"
     assert float((task.model(inputs).sign() == targets).float().mean()) > 0.95
+
+
+@pytest.mark.parametrize("prescription", ["full", "observe"])
+def test_a_chaotic_recurrence_that_learns_nothing_learns_after_a_new_beginning(prescription: str) -> None:
+    torch.manual_seed(2)
+    (inputs, targets), task = told_early(), Regression(Recall(), partial(torch.optim.SGD, lr=0.02))
+    with torch.no_grad():
+        weight = nn.init.normal_(task.model.cell.weight_hh_l0)
+        weight *= 1.3 / torch.linalg.eigvals(weight).abs().max()
+    guard = GradientGuard(prescription)
+    fit(task, guard, data=DataLoader(TensorDataset(inputs, targets), batch_size=32), max_epochs=30)
+    [alert] = guard.alerts
+    assert (alert.step, alert.cause) == (79, "recurrence over many steps")
+    is_right = float((task.model(inputs).sign() == targets).float().mean())
+    assert is_right > 0.95 if prescription == "full" else is_right < 0.6
 
 
 def test_a_rate_is_fitted_once_to_what_was_measured_once() -> None:
