@@ -66,6 +66,8 @@ class Rollback:
             return None
         if self._last and self._finite < 3 and not step.reading.is_finite:
             return None  # nothing is finite from there either: what comes in is to blame
+        if "recurrence" in evidence:
+            return None  # nothing was learned, so nothing is lost
         is_soon = bool(self._last) and scene.readings - self._last[0] <= SOON
         entry = scene.snapshots.latest()
         if is_soon and entry is not None and entry["step"] <= self._last[1]:  # no calm has followed

@@ -229,6 +229,22 @@ def test_a_net_that_a_raised_rate_has_killed_goes_back_no_further_than_before_it
     assert made.detail["lr_scale"] == pytest.approx(scale)
 
 
+def test_where_nothing_was_learned_there_is_nothing_to_go_back_to() -> None:
+    torch.manual_seed(0)
+    cell = nn.RNN(2, 16)
+    nn.init.orthogonal_(cell.weight_hh_l0, gain=1.3)
+    engine = Engine(cell, SGD(cell.parameters(), lr=1e-4), prescription={"exploding": ["Rollback"]})
+    for _ in range(120):
+        loss = (cell(torch.randn(40, 8, 2))[0] - 1.0).square().mean()
+        engine.optimizer.zero_grad()
+        loss.backward()
+        engine.before_step(loss=loss)
+        engine.optimizer.step()
+    engine.close()
+    assert [(alert.step, alert.kind) for alert in engine.record.alerts] == [(79, "exploding")]
+    assert not engine.record.interventions
+
+
 def test_where_nothing_is_finite_from_there_either_it_is_left_at_that() -> None:
     engine, _ = run({"nonfinite": ["SkipStep", "Rollback"]}, range(60, 1000))
     remedies = [made.remedy for made in engine.record.interventions]
