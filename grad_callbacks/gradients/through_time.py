@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from grad_callbacks.gradients.sharding import local
+
 FIRST = 3  # readings that are all measured,
 INTERVAL = 25  # later ones at intervals
 SQUARINGS = 10  # of a recurrent weight: its 1024th power shows the spectral radius to a percent
@@ -80,7 +82,7 @@ class ThroughTime:
             sequence = sequence.detach().requires_grad_()
         if self._powers is not None and isinstance(module, nn.RNN):
             steps = sequence.shape[1 if module.batch_first else 0]
-            self._powers += [steps / math.log(10) * log_radius(weight) for weight in _recurrent_weights(module)]
+            self._powers += [steps / math.log(10) * log_radius(weight) for weight in recurrent_weights(module)]
         sequence.register_hook(partial(self._note, module))  # type: ignore[no-untyped-call]
         return (sequence, *inputs[1:])
 
@@ -94,12 +96,12 @@ def _early_to_late(sizes: Tensor) -> Tensor:
     return early.median() / sizes.amax()
 
 
-def _recurrent_weights(module: nn.RNN) -> list[Tensor]:
-    return [
-        weight
-        for name, weight in module.named_parameters(recurse=False)
-        if name.startswith("weight_hh") and weight.requires_grad and weight.shape[0] <= LARGEST
-    ]
+def recurrent_weights(module: nn.RNN) -> list[Tensor]:
+    """Return those that are trained, whole on this process and not too large."""
+    weights = [weight for name, weight in module.named_parameters(recurse=False) if name.startswith("weight_hh")]
+    side = module.hidden_size
+    is_whole = [weight.shape == (side, side) and local(weight) is weight for weight in weights]
+    return [w for w, whole in zip(weights, is_whole, strict=True) if whole and w.requires_grad and side <= LARGEST]
 
 
 @torch.no_grad()

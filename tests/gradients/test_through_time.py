@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from grad_callbacks import Engine, Reading
-from grad_callbacks.gradients.through_time import log_radius
+from grad_callbacks.gradients.through_time import log_radius, recurrent_weights
 from tests.helpers import SGD
 
 
@@ -124,3 +124,9 @@ def test_its_spectral_radius_is_that_of_the_eigenvalues(seed: int, width: int, g
 def test_gated_cells_and_frozen_recurrences_have_none(recurrent: nn.RNNBase) -> None:
     [seen] = readings(Last(recurrent), torch.randn(20, 4, 3))
     assert math.isnan(seen.recurrence)
+
+
+def test_parts_of_weights_and_very_large_ones_are_left_out() -> None:
+    whole, part, large = nn.RNN(3, 8, num_layers=2, bidirectional=True), nn.RNN(3, 8), nn.RNN(1, 1025)
+    part.weight_hh_l0 = nn.Parameter(torch.zeros(32))  # as a process of several has it
+    assert [len(recurrent_weights(module)) for module in (whole, part, large)] == [4, 0, 0]
