@@ -10,7 +10,7 @@ from torch import Tensor
 from grad_callbacks.checks import positive
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 
-LASTING = 2.0  # times the run's usual norm
+LASTING = 0.5  # of the run's usual norm
 SINGLE = 5.0  # the same after a single bad batch: what raises no alarm is not clipped
 
 
@@ -22,12 +22,10 @@ class ClipNorm:
     algorithm 1.
 
     Args:
-        max_norm: The threshold, in the gradients' own scale. By default twice the run's usual norm as the
-            alert reports it, which is within what Pascanu et al. (sec. 3.2) advise: half to ten times the average
-            norm. A run that begins to learn has larger gradients than before: clipped to half of the usual norm, LSTMs
-            that leave a plateau at a rate that is a little too high end below those that nobody clips. If a batch was
-            to blame that stands out from its neighbours it is five times the usual norm: other batches have done
-            nothing wrong.
+        max_norm: The threshold, in the gradients' own scale. By default half of the run's usual norm as the
+            alert reports it, the lower end of what Pascanu et al. (sec. 3.2) advise: half to ten times the
+            average norm. If a batch was to blame that stands out from its neighbours it is five times the usual norm:
+            other batches have done nothing wrong, and a run that begins to learn has larger gradients.
 
     Raises:
         ValueError: If ``max_norm`` is not above 0.

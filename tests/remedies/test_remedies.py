@@ -75,12 +75,12 @@ def test_clipping_is_off_until_it_is_switched_on() -> None:
     assert norm(model) == before
 
 
-def test_the_default_threshold_is_twice_the_usual_norm() -> None:
+def test_the_default_threshold_is_half_of_the_usual_norm() -> None:
     step, remedy = pending(with_gradients(10.0)), ClipNorm()
-    assert remedy.engage(step, {"reference": 3.0}) == {"max_norm": 6.0, "norm": step.reading.norm}
+    assert remedy.engage(step, {"reference": 3.0}) == {"max_norm": 1.5, "norm": step.reading.norm}
     assert remedy.engage(step, {"reference": 9.0}) is None, "it is switched on once"
     remedy.act(step)
-    assert step.norm == pytest.approx(6.0)
+    assert step.norm == pytest.approx(1.5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -178,9 +178,9 @@ def test_every_remedy_follows_the_protocol_and_resumes(name: str) -> None:
     ("severity", "cause", "told", "max_norm"),
     [
         ("warning", "bad batch", {"batch_scale_ratio": 30.0}, 15.0),
-        ("warning", "bad batch", {}, 6.0),
-        ("warning", "learning rate too high", {"batch_scale_ratio": 1.0}, 6.0),
-        ("critical", "bad batch", {"batch_scale_ratio": 30.0}, 6.0),
+        ("warning", "bad batch", {}, 1.5),
+        ("warning", "learning rate too high", {"batch_scale_ratio": 1.0}, 1.5),
+        ("critical", "bad batch", {"batch_scale_ratio": 30.0}, 1.5),
     ],
 )
 def test_a_bad_batch_is_clipped_and_usual_ones_are_not(
