@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from grad_callbacks.gradients.order import clean_name
-
-LARGEST_RECURRENT = 1024  # above it eigenvalues take too long
+from grad_callbacks.gradients.through_time import LARGEST, log_radius
 
 _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "Sigmoid": torch.sigmoid,
@@ -84,10 +83,9 @@ def spectral_radii(model: nn.Module) -> dict[str, float]:
         if not isinstance(module, (nn.RNN, nn.RNNCell)):
             continue
         for key, weight in module.named_parameters(recurse=False):
-            small = weight.ndim == 2 and weight.shape[0] == weight.shape[1] <= LARGEST_RECURRENT
+            small = weight.ndim == 2 and weight.shape[0] == weight.shape[1] <= LARGEST
             if key.startswith("weight_hh") and small and bool(torch.isfinite(weight).all()):
-                values = torch.linalg.eigvals(weight.detach().double().cpu())
-                radii[f"{clean_name(name) or type(module).__name__}.{key}"] = float(values.abs().max())
+                radii[f"{clean_name(name) or type(module).__name__}.{key}"] = math.exp(float(log_radius(weight)))
     return radii
 
 

@@ -108,13 +108,14 @@ def recurrent_weights(module: nn.RNN) -> list[Tensor]:
 def log_radius(weight: Tensor) -> Tensor:
     """Return the natural logarithm of the spectral radius of a square matrix, a scalar on its device.
 
-    By Gelfand's formula, the root of the norm of a high power, which needs no eigenvalues and waits for no device.
+    By Gelfand's formula, from the norms of high powers, which needs no eigenvalues and waits for no device. They grow
+    with the radius up to a constant factor, which drops out between two of them. Minus infinity if they are zero.
     """
-    power = weight.detach().float()
-    log_norm = torch.zeros((), device=power.device)
+    power = weight.detach().double()
+    before = now = torch.linalg.matrix_norm(power).log()  # of the power's norm
     for _ in range(SQUARINGS):
-        norm = torch.linalg.vector_norm(power)
-        power = (power / norm) @ (power / norm)
-        log_norm = 2 * (log_norm + norm.log())
-    logarithm: Tensor = (log_norm + torch.linalg.vector_norm(power).log()) / 2**SQUARINGS
-    return logarithm
+        power = power / torch.linalg.matrix_norm(power).clamp(min=torch.finfo(power.dtype).tiny)
+        power = power @ power
+        before, now = now, 2 * now + torch.linalg.matrix_norm(power).log()
+    radius: Tensor = ((now - before) / 2 ** (SQUARINGS - 1)).where(now > -torch.inf, now)
+    return radius

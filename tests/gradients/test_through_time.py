@@ -107,17 +107,22 @@ def test_no_hook_stays() -> None:
 def test_the_first_reading_tells_what_the_recurrence_would_make_of_an_error(radius: float, batch_first: bool) -> None:
     model = Last(with_radius(radius, batch_first=batch_first))
     first, second = readings(model, torch.randn(*((8, 300, 3) if batch_first else (300, 8, 3))), steps=2)
-    assert first.recurrence == pytest.approx(300 * math.log10(radius), abs=0.01 * 300)
+    assert first.recurrence == pytest.approx(300 * math.log10(radius), abs=1e-4)
     assert math.isnan(second.recurrence), "later weights have been trained"
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=100)
 @given(seed=st.integers(0, 10_000), width=st.integers(1, 40), gain=st.floats(0.1, 10.0))
 def test_its_spectral_radius_is_that_of_the_eigenvalues(seed: int, width: int, gain: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     weight = gain * torch.randn(width, width, generator=generator) / math.sqrt(width)
     exact = float(torch.linalg.eigvals(weight.double()).abs().max())
-    assert math.exp(float(log_radius(weight))) == pytest.approx(exact, rel=0.02)
+    assert math.exp(float(log_radius(weight))) == pytest.approx(exact, rel=0.01)
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(4, 4), torch.triu(torch.ones(4, 4), 1)], ids=["zero", "nilpotent"])
+def test_a_matrix_whose_powers_vanish_has_no_radius(weight: Tensor) -> None:
+    assert float(log_radius(weight)) == -math.inf
 
 
 @pytest.mark.parametrize("recurrent", [nn.LSTM(3, 8), nn.RNN(3, 8).requires_grad_(False)])

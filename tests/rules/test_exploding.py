@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -271,12 +271,12 @@ def test_a_spike_does_harm_only_where_the_loss_is_up(
     assert len(judged(Exploding(), *[start] * 10, *[calm] * 20, spike, calm=0)) == alerts
 
 
-def stuck(recurrence: float, losses: Callable[[int], float], norms: Sequence[float] = (0.6, 0.8)) -> list[Alert]:
+def stuck(recurrence: float, losses: Callable[[int], float]) -> list[Alert]:
     """Alerts of 200 readings of a recurrent net, whose first reading tells what its weights make of an error."""
     rule, alerts = Exploding(), []
     for step in range(200):
         first = {"recurrence": recurrence, "through_time": 0.1} if step == 0 else {}
-        alerts.append(rule.judge(reading(step=step, norms=list(norms), displacement=0.01, loss=losses(step), **first)))
+        alerts.append(rule.judge(reading(step=step, norms=[0.6, 0.8], displacement=0.01, loss=losses(step), **first)))
     return [alert for alert in alerts if alert is not None]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -53,6 +53,7 @@ def test_what_is_no_vanishing_gradient(event: dict[str, Any]) -> None:
     assert judged(**event) == []
 
 
+@settings(deadline=None)
 @given(scale=st.floats(1e-5, 1e5))
 def test_it_is_scale_free(scale: float) -> None:
     assert len(judged(norms=[scale * norm for norm in DECAY], motion=STILL)) == 1

@@ -289,7 +289,7 @@ def test_without_a_server_a_training_goes_on_and_its_logger_answers(tmp_path: Pa
     started = time.monotonic()
     fit(made, None, GradientMonitor())
     made.close()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60, "MLflow itself would try again for minutes"
     assert made.name == "plugin"
     assert made.version
     assert len(list((tmp_path / "mlflow-journal").glob("*.jsonl"))) == 1
