@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before MLflow is imported
@@ -15,6 +16,7 @@ import torch
 from mlflow import MlflowClient
 
 from grad_callbacks.tracking import prepare_store
+from tests.nursery import Nursery
 
 # A shell starts what runs in its background deaf to Ctrl-C, and so would be all commands that are tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -49,3 +51,11 @@ def store(fresh_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def client(store: str) -> MlflowClient:
     """A client to :func:`store`."""
     return MlflowClient(store)
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Starts processes quickly."""
+    made = Nursery()
+    yield made
+    made.close()

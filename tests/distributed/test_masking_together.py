@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from grad_callbacks import Batch, Engine
 from tests.distributed.leaving import leave
+from tests.distributed.together import run_together
 from tests.helpers import SGD
 
 
@@ -61,7 +62,7 @@ def _train(rank: int, folder: str, is_inside: bool) -> None:
 
 @pytest.mark.parametrize(("is_inside", "place"), [(False, ""), (True, "output of 1")])
 def test_both_processes_mask_alike_and_go_on_learning(is_inside: bool, place: str, tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_train, (str(tmp_path), is_inside), 2)
+    run_together(_train, str(tmp_path), is_inside)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     masked = [20, "MaskUndefined", "SqrtBackward0", place]
     assert first["told"] == second["told"] == [[20, "SkipStep", None, ""], masked]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +9,16 @@ import pytest
 import torch
 
 from tests.distributed.repairs import WORLD
+from tests.nursery import Nursery
 from tests.repairs import REPAIRS
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Path:
     """What the processes did."""
     path = tmp_path_factory.mktemp("repairs")
-    command = [sys.executable, "-W", "ignore", "-m", "tests.distributed.repairs", str(path)]
-    done = subprocess.run(command, check=False, timeout=300, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
+    process = nursery.start_module("tests.distributed.repairs", str(path), cwd=path)
+    assert process.wait(300) == 0, process.said[-4000:]
     return path
 
 

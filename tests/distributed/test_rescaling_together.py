@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from grad_callbacks import Batch, Engine
 from tests.distributed.leaving import leave
+from tests.distributed.together import run_together
 from tests.helpers import SGD, mlp
 
 
@@ -40,7 +41,7 @@ def _train(rank: int, folder: str, ranks: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("ranks", [(0, 1), (1,)])
 def test_both_processes_divide_alike_or_not_at_all(ranks: tuple[int, ...], tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_train, (str(tmp_path), ranks), 2)
+    run_together(_train, str(tmp_path), ranks)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first["told"] == second["told"]
     if len(ranks) == 2:

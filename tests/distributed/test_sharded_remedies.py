@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from grad_callbacks import AGC, FloorNorm
 from tests.distributed.leaving import leave
+from tests.distributed.together import run_together
 from tests.helpers import mlp, pending
 
 
@@ -53,4 +54,4 @@ def _check(way: str, remedy: Any, other: Any) -> None:
 
 
 def test_a_sharded_gradient_is_treated_as_the_whole_would_be(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_same_as_whole, (str(tmp_path / "store"),), 2)
+    run_together(_same_as_whole, str(tmp_path / "store"))

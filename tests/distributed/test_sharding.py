@@ -5,8 +5,6 @@ Reference: the same training in float64 by one process, clipped and skipped by h
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +13,18 @@ import pytest
 import torch
 
 from tests.distributed.worker import BAD_STEP, CASES, MAX_NORM, ORDER, STEPS, brute_force
+from tests.nursery import Nursery
 
 FINITE = [step for step in range(STEPS) if step != BAD_STEP]
 LAYERWISE = [case for case in CASES if case != "fsdp-flat"]  # flattened parameters are known by unit only
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Path:
     """What the processes of all cases saw."""
     path = tmp_path_factory.mktemp("sharding")
-    command = [sys.executable, "-W", "ignore", "-m", "tests.distributed.worker", str(path), *CASES]
-    done = subprocess.run(command, check=False, timeout=600, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
+    process = nursery.start_module("tests.distributed.worker", str(path), *CASES, cwd=path)
+    assert process.wait(600) == 0, process.said[-4000:]
     return path
 
 

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from grad_callbacks import Batch, ClipNorm, Engine, OptimizerStep, ReduceLR, Trial
 from tests.distributed.leaving import leave
+from tests.distributed.together import run_together
 from tests.helpers import SGD, mlp
 from tests.trial.faults import Alarm
 
@@ -115,7 +116,7 @@ def _work(rank: int, folder: str, fails: str) -> None:
 def test_what_fails_on_one_process_breaks_off_on_all(
     fails: str, finite: set[str], broken: set[str], made: list[str], tmp_path: Path
 ) -> None:
-    torch.multiprocessing.spawn(_work, (str(tmp_path), fails), 2)
+    run_together(_work, str(tmp_path), fails)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first["weights"] == second["weights"]
     assert first["made"] == second["made"] == made

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
-import time
+import signal
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ from experiments.scoreboard.detectors import replay
 from grad_callbacks import Alert, Reading
 from grad_callbacks.rules import RULES
 from tests.helpers import Regression, batches, fit, mlp
+from tests.nursery import Nursery, wait_until
 
 SHORT = ["logger=none", "guard=none", "trainer.enable_progress_bar=false"]
 
@@ -222,21 +220,15 @@ if __name__ == "__main__":
 """
 
 
-def test_processes_end_with_the_one_that_made_them(tmp_path: Path) -> None:
+def test_processes_end_with_the_one_that_made_them(nursery: Nursery, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(WITH_A_WORKER)
-    root = Path(__file__).resolve().parents[2]
-    maker = subprocess.Popen(
-        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE, text=True
-    )
-    assert maker.stdout is not None
-    worker = int(maker.stdout.readline())
-    maker.kill()
-    maker.communicate()
-    deadline = time.monotonic() + 30
-    while _runs(worker) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _runs(worker)
+    maker = nursery.start_script(script, cwd=tmp_path)
+    assert wait_until(lambda: maker.said.endswith("\n")), maker.said
+    maker.send(signal.SIGKILL)
+    maker.wait()
+    worker = int(maker.said)
+    assert wait_until(lambda: not _runs(worker), 30)
 
 
 def _runs(process: int) -> bool:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from experiments.run import Result, run
 from grad_callbacks.tracking import StoreError
+from tests.nursery import Nursery
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -32,18 +33,6 @@ def config(*overrides: str) -> DictConfig:
 
 def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def command(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a folder of its own."""
-    arguments = [sys.executable, "-m", "experiments.run", *overrides, f"hydra.run.dir={cwd}/hydra"]
-    return subprocess.run(
-        arguments, cwd=cwd, capture_output=True, text=True, timeout=120, env=environment(cwd), check=False
-    )
-
-
-def environment(cwd: Path) -> dict[str, str]:
-    return {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(cwd), "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 @pytest.mark.parametrize("group", ["activation", "init", "norm", "optimizer", "guard", "experiment"])
@@ -216,19 +205,21 @@ def test_a_store_that_cannot_be_written_is_named(store: str) -> None:
         ("model.depth=0", "model: depth must be a whole number of at least 1, got 0"),
     ],
 )
-def test_on_the_command_line_a_mistake_is_one_line(override: str, message: str, tmp_path: Path) -> None:
-    done = command(override, "logger=none", cwd=tmp_path)
-    assert done.returncode == 2
-    [line] = [line for line in done.stderr.splitlines() if line.strip()]
+def test_on_the_command_line_a_mistake_is_one_line(
+    override: str, message: str, nursery: Nursery, tmp_path: Path
+) -> None:
+    process = nursery.start_module("experiments.run", override, "logger=none", "hydra.run.dir=hydra", cwd=tmp_path)
+    assert process.wait() == 2
+    [line] = [line for line in process.said.splitlines() if line.strip()]
     assert message in line
 
 
 def test_ctrl_c_leaves_a_killed_run_with_its_story(client: MlflowClient, tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "experiments.run", "experiment=healthy", "trainer.max_epochs=10000"]
     arguments += ["guard=monitor", f"hydra.run.dir={tmp_path}/hydra", "trainer.enable_progress_bar=false"]
-    process = subprocess.Popen(
-        arguments, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    silent = subprocess.DEVNULL
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=silent, stderr=silent)
     deadline = time.monotonic() + 60
     while not _steps_logged(client) and time.monotonic() < deadline:
         time.sleep(0.3)

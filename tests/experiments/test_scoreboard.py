@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +20,7 @@ from experiments.scoreboard.picture import score_picture
 from experiments.scoreboard.scoring import Score, score
 from experiments.scoreboard.table import score_table
 from experiments.scoreboard.tracking import EXPERIMENT, verdict_table
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.nursery import Nursery, wait_until
 
 SCENARIOS = {
     "healthy": Scenario("healthy", reference="healthy"),
@@ -137,20 +132,13 @@ def options(tiny_corpus: Path, folder: Path) -> list[str]:
 
 
 def test_a_killed_command_goes_on_from_where_it_was(
-    tiny_corpus: Path, tmp_path: Path, client: MlflowClient, capsys: pytest.CaptureFixture[str]
+    tiny_corpus: Path, tmp_path: Path, client: MlflowClient, nursery: Nursery, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "recordings"
     arguments = ["detect", "--split", "all", *options(tiny_corpus, folder)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.scoreboard", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 100
-    while not list(folder.glob("*.npz")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    process = nursery.start_module("experiments.scoreboard", *arguments, cwd=tmp_path)
+    wait_until(lambda: bool(list(folder.glob("*.npz"))) or process.has_ended(), 100)
+    process.send(signal.SIGKILL)
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.npz")}
     assert before

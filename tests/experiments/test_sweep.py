@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 import uuid
 from pathlib import Path
 
@@ -20,17 +16,15 @@ from experiments.sweep import PARENT, ParentRun
 from grad_callbacks.tracking import JournaledMLFlowLogger
 from grad_callbacks.tracking.entries import status_entry
 from grad_callbacks.tracking.journal import Journal
+from tests.nursery import Child, Nursery, wait_until
 from tests.tracking.servers import NOBODY
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "guard=monitor", "model.width=8"]
 
 
-def multirun(cwd: Path, *overrides: str) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-m", "experiments.run", "-m", *QUICK, *overrides, f"hydra.sweep.dir={cwd}/multirun"]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {"PYTHONPATH": path, "PATH": os.environ["PATH"], "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(arguments, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
+def multirun(nursery: Nursery, cwd: Path, *overrides: str) -> Child:
+    arguments = ["-m", *QUICK, *overrides, f"hydra.sweep.dir={cwd}/multirun"]
+    return nursery.start_module("experiments.run", *arguments, cwd=cwd, HOME=str(cwd))
 
 
 def family(client: MlflowClient) -> tuple[Run, dict[str, Run]]:
@@ -51,9 +45,11 @@ def compared(client: MlflowClient, parent: Run) -> pd.DataFrame:
     return pd.read_csv(folder / "runs.csv").sort_values("seed").reset_index(drop=True)
 
 
-def test_a_sweep_is_a_parent_with_children_named_by_what_differs(client: MlflowClient, tmp_path: Path) -> None:
-    process = multirun(tmp_path, "activation=relu,tanh", "model.depth=2")
-    assert process.wait(timeout=200) == 0, process.communicate()[1]
+def test_a_sweep_is_a_parent_with_children_named_by_what_differs(
+    client: MlflowClient, nursery: Nursery, tmp_path: Path
+) -> None:
+    process = multirun(nursery, tmp_path, "activation=relu,tanh", "model.depth=2")
+    assert process.wait(200) == 0, process.said
     parent, children = family(client)
     assert set(children) == {"activation=relu", "activation=tanh"}
     assert children["activation=tanh"].data.params["activation._target_"] == "torch.nn.Tanh"
@@ -65,22 +61,19 @@ def test_a_sweep_is_a_parent_with_children_named_by_what_differs(client: MlflowC
 
 
 def test_a_sweep_that_fails_or_is_stopped_says_so_and_is_continued_under_its_parent(
-    client: MlflowClient, tmp_path: Path
+    client: MlflowClient, nursery: Nursery, tmp_path: Path
 ) -> None:
-    process = multirun(tmp_path, "activation=relu,tanh", "trainer.max_epochs=5000")
-    deadline = time.monotonic() + 100
-    while not _has_metrics(client) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) != 0
+    process = multirun(nursery, tmp_path, "activation=relu,tanh", "trainer.max_epochs=5000")
+    assert wait_until(lambda: _has_metrics(client), 100), process.said
+    process.send(signal.SIGINT)
+    assert process.wait() != 0
     parent, children = family(client)
     assert parent.info.status == "KILLED"
     assert {run.info.status for run in children.values()} == {"KILLED"}
 
-    process = multirun(tmp_path, "optimizer.lr=-1,0.01")
-    assert process.wait(timeout=200) == 2
-    assert process.stderr is not None
-    assert "experiments.run: optimizer: Invalid learning rate: -1" in process.stderr.read()
+    process = multirun(nursery, tmp_path, "optimizer.lr=-1,0.01")
+    assert process.wait(200) == 2
+    assert "experiments.run: optimizer: Invalid learning rate: -1" in process.said
     again, children = family(client)
     assert again.info.run_id == parent.info.run_id
     assert again.info.status == "FAILED"
@@ -89,11 +82,11 @@ def test_a_sweep_that_fails_or_is_stopped_says_so_and_is_continued_under_its_par
     assert "2 killed" in again.data.tags["mlflow.note.content"] or "1 killed" in again.data.tags["mlflow.note.content"]
 
 
-def test_processes_share_a_fresh_store_and_one_parent(tmp_path: Path) -> None:
+def test_processes_share_a_fresh_store_and_one_parent(nursery: Nursery, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    process = multirun(tmp_path, "seed=0,1", "trainer=steps", "trainer.max_steps=5", *launcher)
-    assert process.wait(timeout=200) == 0, process.communicate()[1]
+    process = multirun(nursery, tmp_path, "seed=0,1", "trainer=steps", "trainer.max_steps=5", *launcher)
+    assert process.wait(200) == 0, process.said
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     parent, children = family(client)
     assert set(children) == {"seed=0", "seed=1"}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -65,102 +64,6 @@ class Server:
     def _signal(self, number: int) -> None:
         assert self._process is not None
         os.killpg(self._process.pid, number)
-
-
-ZYGOTE = """
-import json, os, signal, sys
-import torch
-torch.set_num_threads(1)
-import grad_callbacks.tracking, tests.tracking.training, mlflow.store.tracking.sqlalchemy_store
-import git, mlflow.tracking.context.registry
-for line in sys.stdin:
-    task = json.loads(line)
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        sys.stdin.close()
-        output = os.open(task["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.chdir(task["cwd"])
-        os.environ.update(task["environment"])
-        break
-    print(child, flush=True)
-else:
-    os._exit(0)
-exec(compile(task["code"], "training", "exec"), {"__name__": "__main__"})
-"""
-
-
-class Nursery:
-    """Starts processes that have imported everything: imports take longer than the trainings of these tests.
-
-    A process runs its code as a script of its own, and ends like one.
-    """
-
-    def __init__(self) -> None:
-        root = Path(__file__).resolve().parents[2]
-        self._children: list[Child] = []
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", ZYGOTE],
-            env=_environment() | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def start(self, code: str, cwd: Path, **environment: str) -> Child:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        output = cwd / f"output-{time.monotonic_ns()}"
-        task = {"code": code, "cwd": str(cwd), "output": str(output), "environment": environment}
-        self._process.stdin.write(json.dumps(task) + "\n")
-        self._process.stdin.flush()
-        child = Child(int(self._process.stdout.readline()), output)
-        self._children.append(child)
-        return child
-
-    def close(self) -> None:
-        for child in self._children:
-            if not child.has_ended():  # left behind by a test that failed
-                child.send(signal.SIGKILL)
-        self._process.kill()
-        self._process.wait()
-
-
-class Child:
-    """A process of a :class:`Nursery`."""
-
-    def __init__(self, pid: int, output: Path) -> None:
-        self.pid, self._output = pid, output
-
-    @property
-    def said(self) -> str:
-        return self._output.read_text() if self._output.exists() else ""
-
-    def send(self, number: int) -> None:
-        os.kill(self.pid, number)
-
-    def has_ended(self) -> bool:
-        process = Path(f"/proc/{self.pid}")
-        try:
-            is_dead = (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"  # nobody waits for it
-            return is_dead and len(list((process / "task").iterdir())) == 1  # its threads die last, and free its locks
-        except OSError:
-            return True
-
-    def wait(self, seconds: float = 60.0) -> None:
-        assert wait_until(self.has_ended, seconds), f"it goes on: {self.said}"
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
-    """Wait until it holds; False if it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def the_run(client: MlflowClient, experiment: str) -> Run:

@@ -16,16 +16,8 @@ from mlflow import MlflowClient
 from experiments.bench.proxy import SlowProxy
 from grad_callbacks.tracking import sync
 from grad_callbacks.tracking.journal import journals
-from tests.tracking.servers import (
-    NOBODY,
-    Child,
-    Nursery,
-    Server,
-    artifacts_of,
-    steps_of,
-    the_run,
-    wait_until,
-)
+from tests.nursery import Child, Nursery, wait_until
+from tests.tracking.servers import NOBODY, Server, artifacts_of, steps_of, the_run
 
 STEPS, PAUSE = 40, 20
 HELD_UP = 20.0  # seconds: 10 are promised, and a busy machine is allowed as much again

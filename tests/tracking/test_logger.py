@@ -23,7 +23,8 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 
 from grad_callbacks import GradientMonitor
 from grad_callbacks.tracking import JournaledMLFlowLogger
-from tests.tracking.servers import NOBODY, Child, Nursery, artifacts_of, steps_of, the_run, wait_until
+from tests.nursery import Child, Nursery, wait_until
+from tests.tracking.servers import NOBODY, artifacts_of, steps_of, the_run
 from tests.tracking.training import STEPS, Model, fit
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.tracking.servers import Nursery, Server, artifacts_of, free_port, steps_of, the_run
+from tests.nursery import Nursery
+from tests.tracking.servers import Server, artifacts_of, free_port, steps_of, the_run
 
 pytest.importorskip("psycopg2", reason="MLflow's driver for PostgreSQL is not installed")
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from tests.nursery import Nursery
 from tests.tracking.servers import artifacts_of, steps_of, the_run
 
 SCRIPT = """
@@ -34,17 +32,12 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("arguments", [["ddp"], ["ddp_fork", "before"]], ids=" ".join)
 def test_two_processes_log_into_one_run_and_each_thing_once(
-    arguments: list[str], client: MlflowClient, tmp_path: Path
+    arguments: list[str], client: MlflowClient, nursery: Nursery, tmp_path: Path
 ) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, str(script), *arguments]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    process = nursery.start_script(script, *arguments, cwd=tmp_path, GLOO_SOCKET_IFNAME="lo")
+    assert process.wait(180) == 0, process.said
     run = the_run(client, "several")
     assert run.info.status == "FINISHED"
     assert steps_of(client, run.info.run_id, "loss") == list(range(12))

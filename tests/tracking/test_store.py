@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from grad_callbacks.tracking import StoreError, default_artifacts, default_store, prepare_store
-from tests.tracking.servers import Nursery, steps_of, the_run
+from tests.nursery import Nursery
+from tests.tracking.servers import steps_of, the_run
 
 
 def test_the_default_store_is_an_absolute_sqlite_file_in_the_working_folder(
