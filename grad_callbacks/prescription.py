@@ -20,6 +20,7 @@ from grad_callbacks.remedies import (
     CLIPS,
     REMEDIES,
     AdaptiveStep,
+    ClipNorm,
     MaskUndefined,
     OptimizerStep,
     Remedy,
@@ -49,11 +50,12 @@ class Prescription:
     """Answers each alert with the first remedy of its list that still has something to give.
 
     A critical alert goes on to the next remedy when the first is on already; a warning does not, and neither does an
-    explosion that clipping absorbs. So does trouble that is still there 40 readings after a remedy was switched on,
-    whose loss has doubled, or that has left a net behind which no gradient comes through. A remedy against what passes,
-    a bad batch say, is withdrawn when the run has been calm for 200 readings, once; any is withdrawn that has made the
-    loss worse and gives way to the next. What came of each intervention is written into its detail: ``outcome`` is
-    ``"helped"``, ``"no change"`` or ``"worse"``.
+    explosion that clipping absorbs, unless the learning rate is too high and little was learned since. So does trouble
+    that is still there 40 readings after a remedy was switched on, whose loss has doubled, or that has left a net
+    behind which no gradient comes through. Going back to earlier weights ends a clipping whose bound was taken from
+    the trouble. A remedy against what passes, a bad batch say, is withdrawn when the run has been calm for 200
+    readings, once; any is withdrawn that has made the loss worse and gives way to the next. What came of each
+    intervention is written into its detail: ``outcome`` is ``"helped"``, ``"no change"`` or ``"worse"``.
 
     Args:
         plan: For each kind of alert its remedies in order: objects, names or plain values (see
@@ -154,9 +156,10 @@ class Prescription:
             if not isinstance(remedy, self.left_out) and not _supports(remedy)
         ]
         proving = [place for place in usable if _proves_itself(remedies[place])]
-        if after < 0 and step.scene is not None and self._is_absorbed(alert, step.scene.course):
+        clipping = self._use_of_clipping(alert, step) if after < 0 else ""
+        if clipping == "enough":
             usable = proving
-        elif is_passing:
+        elif is_passing and clipping != "in vain":
             usable = usable[: len(proving) + 1]
         for place in [place for place in usable if after < place <= until]:
             detail = remedies[place].engage(step, alert.evidence)
@@ -170,6 +173,8 @@ class Prescription:
                     if earlier.is_open and earlier.made.alert_kind == alert.kind:
                         earlier.is_open = False
                         earlier.made.detail.setdefault("outcome", "no change")
+                if isinstance(remedies[place], Rollback):
+                    self._stop_clipping(alert.kind, step)
                 self._treatments.append(Treatment(made, alert, key, place, loss=loss))
                 return made
         return None
@@ -272,12 +277,15 @@ class Prescription:
             if id(remedy) not in mine and not isinstance(remedy, self.left_out)
         ]
 
-    def _is_absorbed(self, alert: Alert, course: LossCourse | None) -> bool:
-        """True if clipping is on and the loss bears what gradients come: nothing more is needed."""
+    def _use_of_clipping(self, alert: Alert, step: OptimizerStep) -> str:
+        """``"enough"`` if it is on and the loss bears what gradients come, ``"in vain"`` if nothing is learned so."""
         clips = [t for t in self._treatments if t.is_on and t.made.alert_kind == "exploding" and _clips(t)]
+        course = step.scene.course if step.scene is not None else None
         if alert.kind != "exploding" or not clips or course is None or not course.count:
-            return False
-        return not clips[-1].suffers(course)
+            return ""
+        if clips[-1].is_in_vain(alert, course):
+            return "in vain"
+        return "" if clips[-1].suffers(course) else "enough"
 
     def _is_stuck(self, treatment: Treatment, reading: Reading, course: LossCourse, is_near: bool) -> bool:
         """True if no step is finite any more, or the loss has fled: waiting for the end of the trial is a waste."""
@@ -301,6 +309,12 @@ class Prescription:
         release = getattr(remedy, "release", None)
         if release is not None and release(step):
             treatment.made.detail["withdrawn_at"] = step.reading.step
+
+    def _stop_clipping(self, kind: Kind, step: OptimizerStep) -> None:
+        """Withdraw a bound that was taken from trouble that has been undone: the rate is lowered in its place."""
+        for treatment in self._treatments:
+            if treatment.is_on and treatment.made.alert_kind == kind and treatment.made.remedy == ClipNorm.__name__:
+                self._withdraw(treatment, step)
 
     def attach(self, model: nn.Module) -> None:
         """Put the hooks in place of the remedies that live in the model."""

@@ -21,6 +21,7 @@ WATCH = 100  # readings in which what was learned may be lost because of the tro
 PASSING = ("", "bad batch", "missing warm-up")  # causes that go away
 LEARNED = 0.3  # of the first loss that had been gained, so that there is something to lose
 LOST = (0.8, 3.0)  # of where the loss began: all that was learned is gone, and no other scale of the loss has come
+LITTLE = 0.25  # of the loss before the alert: what is learned in so many readings where all is well is more
 CALM = 200  # calm readings after which a remedy is withdrawn
 
 
@@ -56,6 +57,11 @@ class Treatment:
         """True if the loss is far above what it was before the alert, or at the start if that is not known."""
         before = self.loss if math.isfinite(self.loss) else course.scale
         return course.level > _far_above(before, course)
+
+    def is_in_vain(self, alert: Alert, course: LossCourse) -> bool:
+        """True if the rate that an alert finds too high is so for long, and little was learned in spite of it."""
+        is_long = self.age >= PATIENCE and math.isfinite(self.loss) and alert.cause == "learning rate too high"
+        return is_long and course.level > self.loss - LITTLE * abs(self.loss)
 
     def conclude(self, is_calm: bool, course: LossCourse) -> str:
         """Say what came of it: ``"helped"``, ``"no change"`` or ``"worse"``."""

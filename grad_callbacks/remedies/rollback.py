@@ -15,6 +15,9 @@ SOON = 60  # readings within which a second rollback goes further back and lower
 RAISED = 3.0  # times the rate that was well: it was raised
 RECENT = 10  # steps whose rates are remembered
 NEAR = 2.0  # times the loss of a batch before the last step: the curvature is still like that of the snapshot
+QUIET = 20  # well readings in a row after which a ceiling begins to rise
+TENFOLD = 50  # further ones in which it rises tenfold
+HALF = 0.5  # of a rate that was too high: it does not rise further in any case
 STRIDE = 0.03  # of the weights' norm, a first step that suits most networks
 
 _NOT_THE_RATE = ("bad batch", "undefined operation", "16-bit overflow")
@@ -26,9 +29,11 @@ class Rollback:
     Snapshots are taken every 25 readings while all is calm, and trusted once 10 calm readings have followed; the one
     from before the first step is there too until the run has learned something. The data go on, so that the batches
     that led to the trouble are not seen again. A rate too high would lead there again, so it gets a ceiling: the rate
-    at the time of the snapshot if it was raised since, else ``factor`` times the present one. If a batch was to blame
-    the rate stays; a rate that has come down by itself stays too. If that is not enough, the next rollback soon after
-    goes further back, and lowers the ceiling. A net whose gradient vanishes goes back as far as it can, unless a raised
+    at the time of the snapshot if it was raised since, else ``factor`` times the present one. Such a ceiling rises
+    while the run is well, to the rate at which the diagnosis saw the batch's loss fall, at most half of the one that
+    was too high; if that is too much still, the next rollback takes it back for good. If a batch was to blame the rate
+    stays; a rate that has come down by itself stays too. If that is not enough, the next rollback soon after goes
+    further back, and lowers the ceiling. A net whose gradient vanishes goes back as far as it can, unless a raised
     rate has killed it. Where RMSprop begins anew, its rate rises to the ceiling while its mean of squared gradients
     fills, by Adam's correction (Kingma & Ba 2015, sec. 3).
     Reference: Chowdhery et al. 2022, "PaLM", sec. 5.1: restart from a checkpoint from before the spike, and skip the
@@ -52,6 +57,8 @@ class Rollback:
         self.floor = fraction("floor", floor)
         self._cut = RateCut()
         self._ceiling: float | None = None  # of the first group's rate
+        self._lowest = self._highest = 0.0  # between these it may rise
+        self._well = 0  # readings in a row
         self._rates: list[float] = []  # the latest, as the user set them
         self._done = 0
         self._last: list[int] = []  # the reading of the last rollback, and the step it went to
@@ -80,7 +87,7 @@ class Rollback:
         scene.began_anew = entry
         self._done += 1
         self._last = [scene.readings, entry["step"]]
-        self._finite = 0
+        self._finite = self._well = 0
         self._skip_next = True
         self._taken = 0 if entry["first"] else math.inf
         self._limit(step, scene, entry, evidence, is_soon)
@@ -95,6 +102,7 @@ class Rollback:
         if not now > 0:  # unknown, or none
             return
         limit = now if self._ceiling is None else min(now, self._ceiling)
+        highest = 0.0
         was_raised = not entry["first"] and before > 0 and limit > RAISED * before
         if cause in _NOT_THE_RATE and not is_soon and not was_raised:
             return
@@ -108,15 +116,21 @@ class Rollback:
             # The farthest was mostly the very first one: that tells the rate for later ones, if they are shorter.
             limit *= min(1.0, STRIDE / moved / _share_of_length(step, 1 if entry["first"] else math.inf))
         elif self._ceiling is None:
-            limit *= min(self.factor, _share_that_helps(evidence))
+            share = _share_that_helps(evidence)
+            highest, limit = limit * min(share, HALF), limit * min(self.factor, share)
+        elif limit > self._lowest > 0:
+            limit = self._lowest  # from where it has risen: there all was well
         else:
             limit *= self.factor**0.5  # by smaller steps from there
-        self._ceiling = max(limit, self.floor * now)
+        self._ceiling = self._lowest = max(limit, self.floor * now)
+        self._highest = highest
         self._keep_below(step)
 
     def act(self, step: OptimizerStep) -> bool:
         """Keep the rate below its ceiling; skip the first step after going back: its gradients are of other weights."""
         self._rates = [*self._rates, step.learning_rate.clean()[0]][-RECENT:]
+        if self._ceiling is not None and self._ceiling < self._highest and self._well > QUIET:
+            self._ceiling = min(self._highest, self._ceiling * 10 ** (1 / TENFOLD))
         self._keep_below(step)
         if not self._skip_next:
             self._taken += 1
@@ -126,8 +140,9 @@ class Rollback:
         return True
 
     def note(self, step: OptimizerStep, is_well: bool) -> None:
-        """Note whether a reading was finite."""
+        """Note whether a reading was finite, and whether the run is well."""
         self._finite += step.reading.is_finite
+        self._well = self._well + 1 if is_well else 0
 
     def _keep_below(self, step: OptimizerStep) -> None:
         now = step.learning_rate.clean()[0]
@@ -140,7 +155,8 @@ class Rollback:
         """Return plain numbers and lists; the snapshots are the engine's."""
         return {
             "cut": self._cut.state_dict(),
-            "ceiling": self._ceiling,
+            "ceiling": [self._ceiling, self._lowest, self._highest],
+            "well": self._well,
             "rates": list(self._rates),
             "done": self._done,
             "last": list(self._last),
@@ -152,7 +168,8 @@ class Rollback:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._cut.load_state_dict(state["cut"])
-        self._ceiling, self._rates = state["ceiling"], list(state["rates"])
+        self._ceiling, self._lowest, self._highest = state["ceiling"]
+        self._well, self._rates = state["well"], list(state["rates"])
         self._done, self._last, self._skip_next = state["done"], list(state["last"]), state["skip_next"]
         self._finite, self._taken = state["finite"], state["taken"]
 

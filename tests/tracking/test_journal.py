@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from grad_callbacks.tracking.entries import batch_entries, legal_name, metrics_entry, params_entry
 from grad_callbacks.tracking.host import SILENCE, Host
 from grad_callbacks.tracking.journal import Entry, Journal, journals
+from tests.nursery import Nursery, wait_until
 
 
 def journal(folder: Path, **arguments: int) -> Journal:
@@ -49,23 +49,21 @@ def test_a_torn_last_line_is_passed_over_and_the_next_process_writes_on(tmp_path
     assert torn.end() == torn.size()
 
 
-def test_what_was_written_outlives_a_kill_at_any_moment(tmp_path: Path) -> None:
+def test_what_was_written_outlives_a_kill_at_any_moment(nursery: Nursery, tmp_path: Path) -> None:
     code = """
-import sys
 from pathlib import Path
 from grad_callbacks.tracking.journal import Journal
-journal = Journal(Path(sys.argv[1]), {"id": "run"})
+journal = Journal(Path("run.jsonl"), {"id": "run"})
 assert journal.take()
 for step in range(10**9):
     journal.append({"m": {"loss": step}})
     print(step, flush=True)
 """
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run.jsonl")], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(0.3)
-    process.kill()
-    told = process.stdout.read().splitlines()
+    process = nursery.start(code, tmp_path)
+    assert wait_until(lambda: len(process.said) > 100), process.said
+    process.send(signal.SIGKILL)
+    process.wait()
+    told = process.said.splitlines()
     left = Journal(tmp_path / "run.jsonl")
     steps = [entry["m"]["loss"] for entry in entries(left) if "m" in entry]
     assert steps == list(range(len(steps)))
