@@ -156,10 +156,9 @@ class Prescription:
             if not isinstance(remedy, self.left_out) and not _supports(remedy)
         ]
         proving = [place for place in usable if _proves_itself(remedies[place])]
-        clipping = self._use_of_clipping(alert, step) if after < 0 else ""
-        if clipping == "enough":
+        if after < 0 and step.scene is not None and self._is_absorbed(alert, step.scene.course):
             usable = proving
-        elif is_passing and clipping != "in vain":
+        elif is_passing:
             usable = usable[: len(proving) + 1]
         for place in [place for place in usable if after < place <= until]:
             detail = remedies[place].engage(step, alert.evidence)
@@ -277,15 +276,12 @@ class Prescription:
             if id(remedy) not in mine and not isinstance(remedy, self.left_out)
         ]
 
-    def _use_of_clipping(self, alert: Alert, step: OptimizerStep) -> str:
-        """``"enough"`` if it is on and the loss bears what gradients come, ``"in vain"`` if nothing is learned so."""
+    def _is_absorbed(self, alert: Alert, course: LossCourse | None) -> bool:
+        """True if clipping is on and the loss bears what gradients come: nothing more is needed."""
         clips = [t for t in self._treatments if t.is_on and t.made.alert_kind == "exploding" and _clips(t)]
-        course = step.scene.course if step.scene is not None else None
         if alert.kind != "exploding" or not clips or course is None or not course.count:
-            return ""
-        if clips[-1].is_in_vain(alert, course):
-            return "in vain"
-        return "" if clips[-1].suffers(course) else "enough"
+            return False
+        return not (clips[-1].suffers(course) or clips[-1].is_in_vain(alert, course))
 
     def _is_stuck(self, treatment: Treatment, reading: Reading, course: LossCourse, is_near: bool) -> bool:
         """True if no step is finite any more, or the loss has fled: waiting for the end of the trial is a waste."""

@@ -59,9 +59,10 @@ class Treatment:
         return course.level > _far_above(before, course)
 
     def is_in_vain(self, alert: Alert, course: LossCourse) -> bool:
-        """True if the rate that an alert finds too high is so for long, and little was learned in spite of it."""
-        is_long = self.age >= PATIENCE and math.isfinite(self.loss) and alert.cause == "learning rate too high"
-        return is_long and course.level > self.loss - LITTLE * abs(self.loss)
+        """True if the rate is too high all the same, as alarms in a row tell, and little was learned for long."""
+        if alert.severity != "critical" or alert.cause != "learning rate too high" or self.age < PATIENCE:
+            return False
+        return course.level > self.loss - LITTLE * abs(self.loss)
 
     def conclude(self, is_calm: bool, course: LossCourse) -> str:
         """Say what came of it: ``"helped"``, ``"no change"`` or ``"worse"``."""

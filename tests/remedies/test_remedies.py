@@ -83,6 +83,21 @@ def test_the_default_threshold_is_half_of_the_usual_norm() -> None:
     assert step.norm == pytest.approx(1.5)
 
 
+def test_the_batch_that_is_to_blame_is_clipped_harder_than_the_next_ones() -> None:
+    told = {"reference": 3.0, "batch_scale_ratio": 99.0}
+    blamed, remedy = pending(with_gradients(100.0)), ClipNorm()
+    blamed.scene = Scene(nn.Identity(), alert=Alert("exploding", "warning", 0, (), "", told, "bad batch", ""))
+    remedy.engage(blamed, told)
+    resumed = ClipNorm()
+    resumed.load_state_dict(remedy.state_dict())
+    for each in (remedy, resumed):
+        norms = []
+        for step in (pending(with_gradients(100.0)), pending(with_gradients(100.0)), pending(with_gradients(2.0))):
+            each.act(step)
+            norms.append(step.norm)
+        assert norms == pytest.approx([1.5, 15.0, norm(with_gradients(2.0))])
+
+
 @settings(max_examples=30, deadline=None)
 @given(limit=st.floats(1e-3, 10.0), seed=st.integers(0, 99), scale=st.sampled_from([1.0, 1024.0]))
 def test_value_clipping_bounds_every_entry(limit: float, seed: int, scale: float) -> None:
