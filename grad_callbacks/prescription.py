@@ -168,10 +168,11 @@ class Prescription:
                 made = Intervention(alert.step, name, alert.kind, detail, alert.optimizer)
                 self._answers[self._key(remedies[place])] = alert.kind
                 for earlier in self._treatments:
-                    # What is switched on in its place will be judged; the earlier one was not enough.
-                    if earlier.is_open and earlier.made.alert_kind == alert.kind:
-                        earlier.is_open = False
-                        earlier.made.detail.setdefault("outcome", "no change")
+                    if earlier.made.alert_kind == alert.kind:
+                        earlier.watches_the_loss = False  # the latest does: each would lower the rate again
+                        if earlier.is_open:  # what is switched on in its place will be judged; it was not enough
+                            earlier.is_open = False
+                            earlier.made.detail.setdefault("outcome", "no change")
                 if isinstance(remedies[place], Rollback):
                     self._stop_clipping(alert.kind, step)
                 self._treatments.append(Treatment(made, alert, key, place, loss=loss))

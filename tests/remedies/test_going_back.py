@@ -305,6 +305,12 @@ def test_a_clip_under_which_little_is_learned_gives_way_where_the_rate_is_too_hi
     assert [each.remedy for each in engine.record.interventions] == made
 
 
+def test_what_two_interventions_watch_is_gone_back_from_once() -> None:
+    severities: dict[int, Severity] = {40: "critical", 75: "critical"}
+    engine, _ = told(severities, ["Rollback"], lambda step: 1.0 if step < 10 else 0.3 if step < 90 else 0.9, steps=97)
+    assert [each.step for each in engine.record.interventions] == [40, 75, 75]
+
+
 def test_where_nothing_was_learned_there_is_nothing_to_go_back_to() -> None:
     torch.manual_seed(0)
     cell = nn.RNN(2, 16)
