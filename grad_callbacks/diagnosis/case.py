@@ -37,6 +37,7 @@ class Case:
         activations: A probe that saw the step's forward pass.
         first_gains: What :func:`~grad_callbacks.diagnosis.weights.weight_gains` said before the first step.
         first_rates: The learning rates that the run began with.
+        highest_rates: The highest that they were.
         earlier: The run's earlier alerts on this optimizer, in order.
         is_late: The step has been taken since, so weights and gradients are those of a later one (on a GPU).
     """
@@ -55,5 +56,6 @@ class Case:
     activations: ActivationProbe | None = None
     first_gains: Mapping[str, float] | None = None
     first_rates: tuple[float, ...] | None = None
+    highest_rates: tuple[float, ...] | None = None
     earlier: Sequence[Alert] = ()
     is_late: bool = False

@@ -199,10 +199,11 @@ class Examination:
 
     @cached_property
     def is_warmed_up(self) -> bool:
-        """True if a learning rate has begun below what it is now, or what its schedule was given."""
+        """True if a learning rate has begun below what it was since, or what its schedule was given."""
         groups = self.case.optimizer.param_groups if self.case.optimizer is not None else []
         first = self.case.first_rates or [group["lr"] for group in groups]
-        later = [max(group["lr"], group.get("initial_lr", group["lr"])) for group in groups]
+        pairs = zip(groups, self.case.highest_rates or first, strict=False)
+        later = [max(group["lr"], rate, group.get("initial_lr", rate)) for group, rate in pairs]
         return any(rate > 1.001 * begun for rate, begun in zip(later, first, strict=False))
 
     @property

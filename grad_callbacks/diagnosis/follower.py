@@ -54,6 +54,7 @@ class Follower:
         self._may_replay = is_alone() and not any(hasattr(module, "_orig_mod") for module in model.modules())
         self._first_gains = {} if is_sharded else weight_gains(model)
         self._first_rates: tuple[float, ...] | None = None
+        self._highest_rates: tuple[float, ...] | None = None
         self._losses: list[float] = []
         self._previous = Batch()
         self._probe: ActivationProbe | None = None
@@ -81,6 +82,8 @@ class Follower:
     def note(self, reading: Reading, batch: Batch, rates: Sequence[float]) -> None:
         """Remember a step that has been judged, and the learning rates it was taken with."""
         self._first_rates = self._first_rates or tuple(rates)
+        # Of the groups that were there before; others may have come with a fine-tuning schedule.
+        self._highest_rates = tuple(map(max, self._highest_rates or rates, rates))
         self._losses = [*self._losses, reading.loss][-LOSSES:]
         self._previous = batch
 
@@ -123,6 +126,7 @@ class Follower:
             activations=self._probe,
             first_gains=self._first_gains,
             first_rates=self._first_rates,
+            highest_rates=self._highest_rates,
             earlier=tuple(self._alerts),
             is_late=is_late,
         )
@@ -135,6 +139,7 @@ class Follower:
         return {
             "first_gains": dict(self._first_gains),
             "first_rates": list(self._first_rates) if self._first_rates else None,
+            "highest_rates": list(self._highest_rates) if self._highest_rates else None,
             "losses": list(self._losses),
             "alerts": [alert.to_dict() for alert in self._alerts],
         }
@@ -143,5 +148,6 @@ class Follower:
         """Continue from :meth:`state_dict`."""
         self._first_gains = dict(state["first_gains"])
         self._first_rates = tuple(state["first_rates"]) if state["first_rates"] else None
+        self._highest_rates = tuple(state["highest_rates"]) if state["highest_rates"] else None
         self._losses = list(state["losses"])
         self._alerts = [Alert.from_dict(alert) for alert in state["alerts"]]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from grad_callbacks import Alert
 from grad_callbacks.diagnosis import CAUSES, ActivationProbe, Case, diagnose, weight_gains
+from grad_callbacks.diagnosis.follower import Batch, Follower
 from tests.diagnosis.cases import (
     Deep,
     Recurrent,
@@ -144,6 +145,23 @@ def test_a_post_norm_transformer_without_warm_up() -> None:
     assert diagnose(run.alert("exploding"), rising).cause == "learning rate too high"
     torch.optim.lr_scheduler.LinearLR(adam, start_factor=0.1)
     assert diagnose(run.alert("exploding"), run.case()).cause == "learning rate too high"
+
+
+@pytest.mark.parametrize(("rates", "lacks_warm_up"), [((1e-4, 1e-2, 1e-6), False), ((1e-2, 1e-4, 1e-6), True)])
+def test_a_rate_that_has_come_down_again_was_warmed_up(rates: tuple[float, ...], lacks_warm_up: bool) -> None:
+    model = Transformer()
+    optimizer = torch.optim.Adam(model.parameters())
+    run = Run(model, optimizer=optimizer).stop_at(classes(9, time=8))
+    batch = Batch(run.batch, 9, run.case().replay)
+    follower, resumed = Follower(model), Follower(model)
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = rate
+        follower.note(run.reading, batch, [rate])
+    resumed.load_state_dict(follower.state_dict())
+    alert = replace(run.alert("vanishing"), cause="saturated activations")
+    for each in (follower, resumed):
+        found = each.look_into(alert, run.reading, optimizer, [rates[-1]], batch, is_late=False)
+        assert (found.cause == "missing warm-up") is lacks_warm_up
 
 
 def test_a_pre_norm_transformer_needs_none() -> None:
