@@ -310,7 +310,9 @@ class Prescription:
     def _stop_clipping(self, kind: Kind, step: OptimizerStep) -> None:
         """Withdraw a bound that was taken from trouble that has been undone: the rate is lowered in its place."""
         for treatment in self._treatments:
-            if treatment.is_on and treatment.made.alert_kind == kind and treatment.made.remedy == ClipNorm.__name__:
+            remedy = self.remedies[treatment.key][treatment.place]
+            is_taken_from_it = isinstance(remedy, ClipNorm) and remedy.max_norm is None
+            if treatment.is_on and treatment.made.alert_kind == kind and is_taken_from_it:
                 self._withdraw(treatment, step)
 
     def attach(self, model: nn.Module) -> None:

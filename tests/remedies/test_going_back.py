@@ -286,11 +286,12 @@ def test_a_ceiling_that_rose_too_high_is_where_it_was_before_for_good() -> None:
     assert rates[76:] == pytest.approx([0.001] * len(rates[76:]))
 
 
-def test_going_back_ends_the_clipping_that_its_trouble_had_set() -> None:
-    engine, _ = told({40: "warning", 50: "critical"}, ["ClipNorm", "Rollback"], lambda step: 1.0 if step < 41 else 9.0)
-    clip, back = engine.record.interventions
-    assert (clip.remedy, back.remedy) == ("ClipNorm", "Rollback")
-    assert clip.detail["withdrawn_at"] == 50
+@pytest.mark.parametrize(("clip", "ends"), [("ClipNorm", True), ({"ClipNorm": 0.1}, False)])
+def test_going_back_ends_the_clipping_whose_bound_its_trouble_had_set(clip: object, ends: bool) -> None:
+    engine, _ = told({40: "warning", 50: "critical"}, [clip, "Rollback"], lambda step: 1.0 if step < 41 else 9.0)
+    first, back = engine.record.interventions
+    assert (first.remedy, back.remedy) == ("ClipNorm", "Rollback")
+    assert first.detail.get("withdrawn_at") == (50 if ends else None)
 
 
 @pytest.mark.parametrize(
