@@ -40,10 +40,9 @@ class Nursery:
 
     def __init__(self) -> None:
         self._children: list[Child] = []
-        environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from tests.nursery import serve; serve()"],
-            env=environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env=without_a_store() | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -116,6 +115,11 @@ class Child:
         if self._status is None:
             self._status = self._nursery.ask({"ended": self.pid})
         return self._status
+
+
+def without_a_store() -> dict[str, str]:
+    """This process's environment, without the store that MLflow leaves in it."""
+    return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
-from itertools import pairwise
+from collections.abc import Collection, Iterable
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from grad_callbacks import Alert, Engine, Reading, Vanishing
-from grad_callbacks.alerts import Severity
 from grad_callbacks.remedies.learning_rate import LearningRate
 from grad_callbacks.remedies.rate_cut import RateCut
 from tests.helpers import SGD, mlp
@@ -229,87 +227,6 @@ def test_a_net_that_a_raised_rate_has_killed_goes_back_no_further_than_before_it
     [made] = engine.record.interventions
     assert made.detail["to_step"] == to_step
     assert made.detail["lr_scale"] == pytest.approx(scale)
-
-
-class Telling:
-    """Says at some readings that the rate is too high, though 0.3 of it would do."""
-
-    kind = "exploding"
-    active = False
-
-    def __init__(self, severities: dict[int, Severity]) -> None:
-        self.severities = severities
-
-    def judge(self, reading: Reading) -> Alert | None:
-        severity = self.severities.get(reading.step)
-        told = {"reference": 1.0, "rate_that_helps": 0.3, "loss_ratio_of_last_step": 1.0}
-        return severity and Alert("exploding", severity, reading.step, (), "", told, "learning rate too high", "")
-
-    def state_dict(self) -> dict[str, int]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        pass
-
-
-def told(
-    severities: dict[int, Severity], plan: list[object], loss_at: Callable[[int], float], steps: int = 150
-) -> tuple[Engine, list[float]]:
-    """A plain loop whose engine is told what loss we like; also the rate of each step."""
-    torch.manual_seed(0)
-    model = mlp(4, 16, 16, 2)
-    optimizer = SGD(model.parameters(), lr=0.01)
-    engine = Engine(model, optimizer, rules=[Telling(severities)], prescription={"exploding": plan}, diagnose=False)
-    rates: list[float] = []
-    engine.optimizer.register_step_pre_hook(lambda *_: rates.append(engine.learning_rate.effective()[0]))
-    for step in range(steps):
-        inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
-        engine.optimizer.zero_grad()
-        nn.functional.mse_loss(model(inputs), inputs[:, :2]).backward()
-        engine.before_step(loss=torch.tensor(loss_at(step)))
-        engine.optimizer.step()
-    engine.close()
-    return engine, rates
-
-
-def test_while_the_run_is_well_the_ceiling_rises_to_the_rate_that_helped() -> None:
-    _, rates = told({40: "critical"}, ["Rollback"], lambda step: 1.0)
-    lowest, rising, highest = rates[41:60], rates[62:84], rates[90:]
-    assert lowest == pytest.approx([0.001] * len(lowest))
-    assert all(a < b < 1.05 * a for a, b in pairwise(rising))
-    assert highest == pytest.approx([0.003] * len(highest))
-
-
-def test_a_ceiling_that_rose_too_high_is_where_it_was_before_for_good() -> None:
-    _, rates = told({40: "critical", 75: "critical"}, ["Rollback"], lambda step: 1.0)
-    assert rates[74] > 0.0012
-    assert rates[76:] == pytest.approx([0.001] * len(rates[76:]))
-
-
-@pytest.mark.parametrize(("clip", "ends"), [("ClipNorm", True), ({"ClipNorm": 0.1}, False)])
-def test_going_back_ends_the_clipping_whose_bound_its_trouble_had_set(clip: object, ends: bool) -> None:
-    engine, _ = told({40: "warning", 50: "critical"}, [clip, "Rollback"], lambda step: 1.0 if step < 41 else 9.0)
-    first, back = engine.record.interventions
-    assert (first.remedy, back.remedy) == ("ClipNorm", "Rollback")
-    assert first.detail.get("withdrawn_at") == (50 if ends else None)
-
-
-@pytest.mark.parametrize(
-    ("after", "severity", "made"),
-    [(0.9, "critical", ["ClipNorm", "Rollback"]), (0.5, "critical", ["ClipNorm"]), (0.9, "warning", ["ClipNorm"])],
-)
-def test_a_clip_under_which_little_is_learned_gives_way_where_the_rate_is_too_high(
-    after: float, severity: Severity, made: list[str]
-) -> None:
-    plan: list[object] = ["ClipNorm", "Rollback"]
-    engine, _ = told({40: "warning", 100: severity}, plan, lambda step: 1.0 if step < 60 else after)
-    assert [each.remedy for each in engine.record.interventions] == made
-
-
-def test_what_two_interventions_watch_is_gone_back_from_once() -> None:
-    severities: dict[int, Severity] = {40: "critical", 75: "critical"}
-    engine, _ = told(severities, ["Rollback"], lambda step: 1.0 if step < 10 else 0.3 if step < 90 else 0.9, steps=97)
-    assert [each.step for each in engine.record.interventions] == [40, 75, 75]
 
 
 def test_where_nothing_was_learned_there_is_nothing_to_go_back_to() -> None:

@@ -15,6 +15,8 @@ from urllib.request import urlopen
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from tests.nursery import without_a_store
+
 NOBODY = "http://127.0.0.1:9"  # where no server is
 
 
@@ -37,7 +39,7 @@ class Server:
         light = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "server.log").open("ab") as output:
             self._process = subprocess.Popen(
-                command, env=_environment() | store | light, start_new_session=True, stdout=output, stderr=output
+                command, env=without_a_store() | store | light, start_new_session=True, stdout=output, stderr=output
             )
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
@@ -87,11 +89,6 @@ def artifacts_of(client: MlflowClient, run_id: str) -> list[str]:
             yield from below(file.path) if file.is_dir else [file.path]
 
     return sorted(below(None))
-
-
-def _environment() -> dict[str, str]:
-    """This process's, without the store that MLflow leaves in it."""
-    return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
 
 
 def free_port() -> int:
