@@ -343,8 +343,8 @@ class Prescription:
             For kind and name of each remedy whether it changed something, as it says itself.
         """
         acted: dict[tuple[Kind, str], bool | Tensor] = {}
-        # What stands beside others has the last word: it may have to wait for the weights that they have changed.
-        for key, remedy in sorted(self._each(), key=lambda entry: _supports(entry[1])):
+        # Steps of other lengths have the last word: they may have to wait for weights that others have changed.
+        for key, remedy in sorted(self._each(), key=lambda entry: isinstance(entry[1], AdaptiveStep)):
             if not step.is_skipped and not isinstance(remedy, self.left_out):
                 kind = self._answers.get(key, _kind(key.partition("#")[0]))
                 acted[cast(Kind, kind), type(remedy).__name__] = remedy.act(step)

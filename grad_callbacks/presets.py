@@ -11,6 +11,7 @@ Plan = Mapping[str, Sequence[Any]]
 
 _BOUNDS = ["ClipNorm", "Rollback", {"ReduceLR": 0.3}]
 _SKIPS = ["SkipStep", "Rollback"]
+_ANEW = {"Reinitialize": {"beside": True}}  # back at the start
 
 # A single spike needs no more than the clip that acts in the same step; a second one is mostly a learning rate too
 # high, which clipping alone does not cure: back to weights from before it, and on at a tenth of the rate. What was
@@ -18,7 +19,7 @@ _SKIPS = ["SkipStep", "Rollback"]
 _EXPLODING: Plan = {
     "exploding": [*_BOUNDS, "AdaptiveStep"],
     "exploding: bad batch": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}],  # one that clipping has come too late for
-    "exploding: learning rate too high": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}, "AdaptiveStep"],
+    "exploding: learning rate too high": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}, _ANEW, "AdaptiveStep"],
     "exploding: recurrence over many steps": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
     "exploding: weights too large": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
     "exploding: unscaled residual branches": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
@@ -31,7 +32,7 @@ _NONFINITE: Plan = {
     "nonfinite: unscaled residual branches": ["Reinitialize", *_SKIPS],
     "nonfinite: 16-bit overflow": ["Reinitialize", "FullPrecision", *_SKIPS, "AdaptiveStep"],
     "nonfinite: non-finite weights": ["Rollback", "SkipStep"],
-    "nonfinite: learning rate too high": ["Rollback", "SkipStep"],
+    "nonfinite: learning rate too high": ["Rollback", "SkipStep", _ANEW],
 }
 # No remedy that acts on gradients brings back a vanishing one.
 _VANISHING: Plan = {

@@ -46,6 +46,8 @@ class Reinitialize:
         scheme: ``"lsuv"``, or ``"orthogonal"``, ``"he"`` or ``"xavier"``, which need no batch.
         within: Readings in which it may act.
         even_if_trained: Do it whatever the weights look like.
+        beside: Stand beside a remedy that has gone back to the weights of the start, and replace those only if signal
+            or error spreads over more than tenfold there, by what is measured: nothing is lost by it any more.
 
     Raises:
         ValueError: If ``scheme`` is unknown or ``within`` is not a whole number of at least 1.
@@ -53,12 +55,15 @@ class Reinitialize:
 
     needs_snapshots = True
 
-    def __init__(self, scheme: Scheme = "lsuv", within: int = 100, even_if_trained: bool = False) -> None:
+    def __init__(
+        self, scheme: Scheme = "lsuv", within: int = 100, even_if_trained: bool = False, beside: bool = False
+    ) -> None:
         if scheme not in get_args(Scheme):
             raise ValueError(f"scheme must be one of {', '.join(get_args(Scheme))}, got {scheme!r}")
         self.scheme: Scheme = scheme
         self.within = at_least("within", within, 1)
         self.even_if_trained = bool(even_if_trained)
+        self.supports = bool(beside)
         self._done = False
         self._skip_next = False
         self._steps = FittedSteps()
@@ -68,20 +73,25 @@ class Reinitialize:
         scene = step.scene
         if self._done or scene is None or step.layers.sharding is not None or not self._is_allowed(scene):
             return None
+        if self.supports and not _is_at_the_start(scene):
+            return None
         self._done = True
         first = scene.snapshots.first if scene.snapshots is not None else None
         kept = [parameter.detach().clone() for parameter in scene.model.parameters()]
         if first is not None and scene.readings > 1:
             assert scene.snapshots is not None
             scene.snapshots.restore(first)
-        detail = _agreed(scene.model, initialise(scene.model, self.scheme, _replay(scene), "recurrence" in evidence))
+        found = initialise(scene.model, self.scheme, _replay(scene), "recurrence" in evidence)
+        if self.supports and not _were_poor(found):
+            found = None
+        detail = _agreed(scene.model, found)
         if detail is None:
             with torch.no_grad():
                 for parameter, before in zip(scene.model.parameters(), kept, strict=True):
                     parameter.copy_(before)
             return None
         scene.began_anew = "start"
-        self._skip_next = True
+        self._skip_next = not self.supports  # else what stands beside it skips
         self._steps.begin(step, scene.model)
         return detail if self._steps.stride is None else {**detail, "stride": self._steps.stride}
 
@@ -115,6 +125,16 @@ class Reinitialize:
         """Continue from :meth:`state_dict`."""
         self._done, self._skip_next = state["done"], state["skip_next"]
         self._steps.load_state_dict(state["steps"])
+
+
+def _is_at_the_start(scene: Scene) -> bool:
+    """True if another remedy has gone back to there in this step."""
+    return isinstance(scene.began_anew, Mapping) and bool(scene.began_anew["first"])
+
+
+def _were_poor(found: Mapping[str, Any] | None) -> bool:
+    """True if the old weights, as measured, let signal or error through poorly, and the new ones are better."""
+    return found is not None and found["measured"] and found.get("spread_before", math.inf) > WELL
 
 
 def _replay(scene: Scene) -> Callable[[], Tensor] | None:
