@@ -278,8 +278,15 @@ class Prescription:
         ]
 
     def _is_absorbed(self, alert: Alert, course: LossCourse | None) -> bool:
-        """True if clipping is on and the loss bears what gradients come: nothing more is needed."""
-        clips = [t for t in self._treatments if t.is_on and t.made.alert_kind == "exploding" and _clips(t)]
+        """True if clipping is on and the loss bears what gradients come: nothing more is needed.
+
+        Steps of a length of their own are, whatever they were begun for, the answer to a rate that is too high.
+        """
+        clips = [
+            t
+            for t in self._treatments
+            if t.is_on and (_clips(t) if t.made.alert_kind == "exploding" else _is_free_of_the_rate(t, alert))
+        ]
         if alert.kind != "exploding" or not clips or course is None or not course.count:
             return False
         return not (clips[-1].suffers(course) or clips[-1].is_in_vain(alert, course))
@@ -406,6 +413,11 @@ class Prescription:
 def _clips(treatment: Treatment) -> bool:
     """True if its remedy bounds every step, however large the gradient."""
     return treatment.made.remedy in [cls.__name__ for cls in (*CLIPS, AdaptiveStep)]
+
+
+def _is_free_of_the_rate(treatment: Treatment, alert: Alert) -> bool:
+    """True if its remedy takes steps that do not depend on the rate, which is to blame."""
+    return treatment.made.remedy == AdaptiveStep.__name__ and alert.cause == "learning rate too high"
 
 
 def _proves_itself(remedy: Remedy) -> bool:
