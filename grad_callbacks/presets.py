@@ -17,7 +17,7 @@ _ANEW = {"Reinitialize": {"beside": True}}  # back at the start
 # high, which clipping alone does not cure: back to weights from before it, and on at a tenth of the rate. What was
 # wrong from the first step on is initialised again.
 _EXPLODING: Plan = {
-    "exploding": [*_BOUNDS, "AdaptiveStep"],
+    "exploding": [*_BOUNDS, _ANEW, "AdaptiveStep"],
     "exploding: bad batch": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}],  # one that clipping has come too late for
     "exploding: learning rate too high": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}, _ANEW, "AdaptiveStep"],
     "exploding: recurrence over many steps": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
