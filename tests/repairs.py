@@ -77,4 +77,11 @@ REPAIRS = {
     "reinitialize": Repair(
         "Reinitialize", {"vanishing": ["Reinitialize"]}, sizes=(4, *[16] * 8, 2), activation=nn.Sigmoid
     ),
+    "anew": Repair(
+        "Reinitialize",
+        {"exploding": ["Rollback", {"Reinitialize": {"beside": True}}]},
+        {8: 1e6},
+        sizes=(4, *[16] * 8, 2),
+        activation=nn.Tanh,
+    ),
 }

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import AdaptiveStep, Alert, GradientGuard, OptimizerStep
 from grad_callbacks.remedies import Scene
-from tests.helpers import SGD, Regression, fit, mlp, pending
+from tests.helpers import SGD, Regression, batches, fit, mlp, pending
 
 CRITICAL = Alert("exploding", "critical", 0, (), "", {}, "learning rate too high", "")
 
@@ -276,6 +276,15 @@ def test_it_stands_beside_the_remedy_that_answers_and_both_are_recorded() -> Non
     assert beside.detail["stride"] == pytest.approx(0.03 * 10 / 15), "15 layers, whose steps add up"
     assert beside.detail["steps"] == 29, "all but the one that the initialisation has skipped"
     assert beside.detail["outcome"] == "helped"
+
+
+def test_an_alarm_about_the_rate_needs_no_more_where_steps_do_not_depend_on_it() -> None:
+    torch.manual_seed(0)
+    guard, task = GradientGuard(), Regression(mlp(4, *[16] * 10, 2), partial(SGD, lr=100.0))
+    fit(task, guard, data=batches(60))
+    assert [(alert.kind, alert.step) for alert in guard.alerts] == [("vanishing", 0), ("exploding", 1)]
+    assert guard.alerts[1].cause == "learning rate too high"
+    assert [made.remedy for made in guard.interventions] == ["Reinitialize", "AdaptiveStep"]
 
 
 def test_alone_it_answers_nothing() -> None:

@@ -23,7 +23,7 @@ from grad_callbacks.diagnosis.flow import examine
 from grad_callbacks.remedies.fitted_steps import FIT_GATED, FIT_PLAIN, LONGEST, PLAIN, FittedSteps
 from grad_callbacks.remedies.reinitialize import initialise, spread
 from grad_callbacks.remedies.unit_variance import Sequences, start_again
-from tests.helpers import Regression, fit, mlp, pending
+from tests.helpers import Poisoned, Regression, batches, fit, mlp, pending
 
 ACTIVATIONS: list[type[nn.Module]] = [nn.ReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.LeakyReLU, nn.SiLU]
 
@@ -153,10 +153,10 @@ class Recall(nn.Module):
         return outputs
 
 
-def told_early() -> tuple[Tensor, Tensor]:
-    """Sequences of 60 steps with noise, and a sign at the third one that is to be told at the end."""
+def told_early(length: int = 60) -> tuple[Tensor, Tensor]:
+    """Sequences with noise, and a sign at the third step that is to be told at the end."""
     targets = torch.randint(0, 2, (320, 1)) * 2.0 - 1
-    inputs = torch.cat([0.1 * torch.randn(320, 60, 1), torch.zeros(320, 60, 1)], dim=2)
+    inputs = torch.cat([0.1 * torch.randn(320, length, 1), torch.zeros(320, length, 1)], dim=2)
     inputs[:, 3, 1] = targets[:, 0]
     return inputs, targets
 
@@ -206,6 +206,48 @@ def test_a_chaotic_recurrence_that_learns_nothing_learns_after_a_new_beginning(p
     assert (alert.step, alert.cause) == (79, "recurrence over many steps")
     is_right = float((task.model(inputs).sign() == targets).float().mean())
     assert is_right > 0.95 if prescription == "full" else is_right < 0.6
+
+
+class Distant(Recall):
+    """The same with an LSTM as torch initialises it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTM(2, 24, batch_first=True)
+
+
+PLAN: dict[str, list[Any]] = {"exploding": ["Rollback"], "nonfinite": ["SkipStep"]}
+BESIDE: dict[str, Any] = {"Reinitialize": {"beside": True}}
+
+
+@pytest.mark.parametrize("prescription", ["full", PLAN])
+def test_where_a_rate_too_high_leads_back_to_the_start_a_recurrence_begins_with_better_weights(
+    prescription: Any,
+) -> None:
+    torch.manual_seed(0)
+    inputs, targets = told_early(30)
+    task, guard = Regression(Distant(), partial(torch.optim.Adam, lr=1.0)), GradientGuard(prescription)
+    fit(task, guard, data=DataLoader(TensorDataset(inputs, targets), batch_size=32), max_epochs=12)
+    made = [(made.remedy, made.step < 10) for made in guard.interventions]
+    is_right = float((task.model(inputs).sign() == targets).float().mean())
+    assert ("Rollback", True) in made
+    assert (("Reinitialize", True) in made, is_right > 0.95) == 2 * (prescription == "full",)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "poisoned", "replaced"),
+    [((4, *[16] * 8, 2), 8, True), ((4, 16, 2), 8, False), ((4, *[16] * 8, 2), 45, False)],
+    ids=["deep", "well already", "later than the start"],
+)
+def test_beside_a_return_to_the_start_only_weights_that_are_poor_are_replaced(
+    sizes: tuple[int, ...], poisoned: int, replaced: bool
+) -> None:
+    torch.manual_seed(0)
+    task = Poisoned(mlp(*sizes, activation=nn.Tanh), factors={poisoned: 1e6})
+    guard = GradientGuard({"exploding": ["Rollback", BESIDE]})
+    fit(task, guard, data=batches(60))
+    assert [made.remedy for made in guard.interventions] == ["Rollback", *["Reinitialize"] * replaced]
+    assert guard.interventions[0].detail["to_step"] == 0 or poisoned > 40
 
 
 def test_a_rate_is_fitted_once_to_what_was_measured_once() -> None:
