@@ -11,6 +11,8 @@ from grad_callbacks.checks import positive
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 
 LASTING = 0.5  # of the run's usual norm
+BEARABLE = 2.0  # the same where that is no long step; where it is, diverging runs go on diverging
+STRIDE = 0.1  # of the weights' norm: moved by more, in SGD's direction and its momentum's, is a long step
 SINGLE = 5.0  # the same after a single bad batch: what raises no alarm is not clipped
 
 
@@ -24,9 +26,11 @@ class ClipNorm:
     Args:
         max_norm: The threshold, in the gradients' own scale. By default half of the run's usual norm as the
             alert reports it, the lower end of what Pascanu et al. (sec. 3.2) advise: half to ten times the
-            average norm. If a batch was to blame that stands out from its neighbours, that holds for this batch only;
-            later ones are clipped at five times the usual norm: they have done nothing wrong, and a run that begins to
-            learn has larger gradients.
+            average norm. Where it is known how far a step would move the weights, up to twice the usual norm as long
+            as that is no more than a tenth of theirs: two recurrent nets, whose gradients grew as they began to learn,
+            lost a tenth of their accuracy to half of it. If a batch was to blame that stands out from its neighbours,
+            half holds for this batch only; later ones are clipped at five times the usual norm: they have done nothing
+            wrong, and a run that begins to learn has larger gradients.
 
     Raises:
         ValueError: If ``max_norm`` is not above 0.
@@ -42,9 +46,12 @@ class ClipNorm:
         if self._threshold is not None or not step.reading.is_finite:
             return None
         usual = evidence.get("reference", step.reading.norm)
-        self._now = self._threshold = self.max_norm or LASTING * usual
-        if self.max_norm is None and _is_one_batch(step, evidence):
-            self._threshold = SINGLE * usual
+        if self.max_norm is not None:
+            self._now = self._threshold = self.max_norm
+        elif _is_one_batch(step, evidence):
+            self._now, self._threshold = LASTING * usual, SINGLE * usual
+        else:
+            self._now = self._threshold = _lasting(step, usual)
         return {"max_norm": self._threshold, "norm": step.reading.norm}
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
@@ -65,6 +72,13 @@ class ClipNorm:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._threshold, self._now = state["threshold"], state["now"]
+
+
+def _lasting(step: OptimizerStep, usual: float) -> float:
+    """Half of the usual norm, or up to twice it if the step that it allows is short."""
+    displacement = step.reading.displacement  # NaN where it cannot be foretold
+    short = step.reading.norm * STRIDE / displacement if displacement > 0 else 0.0
+    return min(max(LASTING * usual, short), BEARABLE * usual)
 
 
 def _is_one_batch(step: OptimizerStep, evidence: Mapping[str, float]) -> bool:

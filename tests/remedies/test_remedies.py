@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 from grad_callbacks import Alert, ClipNorm, ClipValue, ReduceLR, Remedy, Scene, SkipStep
 from grad_callbacks.alerts import Severity
 from grad_callbacks.remedies import REMEDIES
-from tests.helpers import mlp, pending
+from tests.helpers import SGD, mlp, pending
 
 NEED_A_SCENE = ("Rollback", "Reinitialize", "Warmup", "MaskUndefined", "RescaleInputs", "FullPrecision", "AdaptiveStep")
 
@@ -75,12 +76,23 @@ def test_clipping_is_off_until_it_is_switched_on() -> None:
     assert norm(model) == before
 
 
-def test_the_default_threshold_is_half_of_the_usual_norm() -> None:
-    step, remedy = pending(with_gradients(10.0)), ClipNorm()
-    assert remedy.engage(step, {"reference": 3.0}) == {"max_norm": 1.5, "norm": step.reading.norm}
+@pytest.mark.parametrize(
+    ("make", "usual", "max_norm"),
+    [(SGD, 9.0, 4.5), (SGD, 3.0, 4.0), (SGD, 1.0, 2.0), (torch.optim.Adam, 3.0, 1.5)],
+    ids=["a long step", "a tenth of the weights", "a short step", "nobody can tell"],
+)
+def test_the_default_threshold_is_half_of_the_usual_norm_or_more_if_that_is_a_short_step(
+    make: Any, usual: float, max_norm: float
+) -> None:
+    model = with_gradients(10.0)
+    weights = nn.utils.parameters_to_vector(model.parameters()).detach()
+    nn.utils.vector_to_parameters(4.0 * weights / weights.norm(), model.parameters())
+    step, remedy = pending(model, make(model.parameters(), lr=0.1)), ClipNorm()
+    told = remedy.engage(step, {"reference": usual})
+    assert told == {"max_norm": pytest.approx(max_norm), "norm": step.reading.norm}
     assert remedy.engage(step, {"reference": 9.0}) is None, "it is switched on once"
     remedy.act(step)
-    assert step.norm == pytest.approx(1.5)
+    assert step.norm == pytest.approx(max_norm)
 
 
 def test_the_batch_that_is_to_blame_is_clipped_harder_than_the_next_ones() -> None:
@@ -202,7 +214,7 @@ def test_a_bad_batch_is_clipped_and_usual_ones_are_not(
     severity: Severity, cause: str, told: dict[str, float], max_norm: float
 ) -> None:
     model = with_gradients(20.0)
-    step, remedy = pending(model), ClipNorm()
+    step, remedy = pending(model, torch.optim.Adam(model.parameters())), ClipNorm()
     step.scene = Scene(model, alert=Alert("exploding", severity, 0, (), "", told, cause, ""))
     detail = remedy.engage(step, {"reference": 3.0, **told})
     assert detail == {"max_norm": max_norm, "norm": step.reading.norm}
