@@ -255,7 +255,7 @@ class Prescription:
             elif (
                 treatment.watches_the_loss
                 and treatment.age <= WATCH
-                and (_is_lost(treatment, course) or _has_died(treatment, active))
+                and (_is_lost(treatment, reading, course) or _has_died(treatment, active))
             ):
                 treatment.watches_the_loss = False
                 # What goes further each time, as a rollback does, and has helped for a while gets another chance.
@@ -296,7 +296,8 @@ class Prescription:
         if treatment.made.alert_kind == "exploding":
             # Under adaptive optimizers a jump in the loss's scale looks alike until it is the new normal.
             patience = FLED if math.isfinite(reading.displacement) else NEW_NORMAL
-            return is_near and treatment.age >= patience and treatment.suffers(course)
+            has_fled = treatment.suffers(course) and not _comes_back(reading, course)
+            return is_near and treatment.age >= patience and has_fled
         if treatment.made.alert_kind != "nonfinite" or treatment.age < 2:
             return False
         bad_weights = reading.weight_norms is not None and not all(map(math.isfinite, reading.weight_norms))
@@ -430,8 +431,15 @@ def _supports(remedy: Remedy) -> bool:
     return bool(getattr(remedy, "supports", False))
 
 
-def _is_lost(treatment: Treatment, course: LossCourse) -> bool:
+def _comes_back(reading: Reading, course: LossCourse) -> bool:
+    """True while the loss comes down: what has fled may be back in a few steps, and learned more than a snapshot."""
+    return reading.loss < course.level
+
+
+def _is_lost(treatment: Treatment, reading: Reading, course: LossCourse) -> bool:
     """True if the loss is back where the run began, on the scale it had there, and was far below before the alert."""
+    if treatment.age < FLED or _comes_back(reading, course):
+        return False
     is_back = course.gained > LEARNED and LOST[0] < course.risen < LOST[1]
     return is_back and (math.isnan(treatment.loss) or treatment.suffers(course))
 
