@@ -93,3 +93,12 @@ def test_what_two_interventions_watch_is_gone_back_from_once() -> None:
     severities: dict[int, Severity] = {40: "critical", 75: "critical"}
     engine, _ = told(severities, ["Rollback"], lambda step: 1.0 if step < 10 else 0.3 if step < 90 else 0.9, steps=97)
     assert [each.step for each in engine.record.interventions] == [40, 75, 75]
+
+
+@pytest.mark.parametrize(("factor", "made"), [(1.0, ["ClipNorm", "Rollback"]), (0.93, ["ClipNorm"])])
+def test_a_loss_that_comes_down_by_itself_is_waited_for(factor: float, made: list[str]) -> None:
+    def loss_at(step: int) -> float:
+        return 1.0 if step < 10 else 0.2 if step < 40 else max(0.2, factor ** (step - 40))
+
+    engine, _ = told({40: "warning"}, ["ClipNorm", "Rollback"], loss_at, steps=80)
+    assert [each.remedy for each in engine.record.interventions] == made
