@@ -17,7 +17,6 @@ from grad_callbacks.interventions import Intervention
 from grad_callbacks.loss import LossCourse
 from grad_callbacks.presets import AT_THE_START, DEFAULT_PLAN, PRESETS, Plan
 from grad_callbacks.remedies import (
-    CLIPS,
     REMEDIES,
     AdaptiveStep,
     ClipNorm,
@@ -32,8 +31,6 @@ from grad_callbacks.spec import build, load_named_states
 from grad_callbacks.treatment import (
     CALM,
     FLED,
-    LEARNED,
-    LOST,
     NEW_NORMAL,
     PASSING,
     PATIENCE,
@@ -51,8 +48,8 @@ class Prescription:
 
     A critical alert goes on to the next remedy when the first is on already; a warning does not, and neither does an
     explosion that clipping absorbs, unless the learning rate is too high and little was learned since. So does trouble
-    that is still there 40 readings after a remedy was switched on, whose loss has doubled, or that has left a net
-    behind which no gradient comes through. Going back to earlier weights ends a clipping whose bound was taken from
+    that is still there 40 readings after a remedy was switched on, whose loss has doubled and does not come down by
+    itself, or that has left a net behind which no gradient comes through. Going back to earlier weights ends a clipping whose bound was taken from
     the trouble. A remedy against what passes, a bad batch say, is withdrawn when the run has been calm for 200
     readings, once; any is withdrawn that has made the loss worse and gives way to the next. What came of each
     intervention is written into its detail: ``outcome`` is ``"helped"``, ``"no change"`` or ``"worse"``.
@@ -245,7 +242,7 @@ class Prescription:
             if treatment.is_open and (is_stuck or treatment.age >= (TRIAL if is_calm else PATIENCE)):
                 outcome = treatment.conclude(is_calm, course)
                 # Single non-finite steps are skipped, and may come again; large gradients may be clipped for good.
-                goes_on = kind in active and kind != "nonfinite" and not (kind == "exploding" and _clips(treatment))
+                goes_on = kind in active and kind != "nonfinite" and not (kind == "exploding" and treatment.clips)
                 if is_stuck or goes_on:
                     more = self.answer(treatment.alert, step, treatment.loss, after=treatment.place, key=treatment.key)
                     if more is not None:
@@ -255,7 +252,7 @@ class Prescription:
             elif (
                 treatment.watches_the_loss
                 and treatment.age <= WATCH
-                and (_is_lost(treatment, reading, course) or _has_died(treatment, active))
+                and (treatment.is_lost(reading, course) or treatment.has_died(active))
             ):
                 treatment.watches_the_loss = False
                 # What goes further each time, as a rollback does, and has helped for a while gets another chance.
@@ -285,7 +282,7 @@ class Prescription:
         clips = [
             t
             for t in self._treatments
-            if t.is_on and (_clips(t) if t.made.alert_kind == "exploding" else _is_free_of_the_rate(t, alert))
+            if t.is_on and (t.clips if t.made.alert_kind == "exploding" else t.is_free_of_the_rate(alert))
         ]
         if alert.kind != "exploding" or not clips or course is None or not course.count:
             return False
@@ -296,8 +293,7 @@ class Prescription:
         if treatment.made.alert_kind == "exploding":
             # Under adaptive optimizers a jump in the loss's scale looks alike until it is the new normal.
             patience = FLED if math.isfinite(reading.displacement) else NEW_NORMAL
-            has_fled = treatment.suffers(course) and not _comes_back(reading, course)
-            return is_near and treatment.age >= patience and has_fled
+            return is_near and treatment.age >= patience and treatment.has_fled(reading, course)
         if treatment.made.alert_kind != "nonfinite" or treatment.age < 2:
             return False
         bad_weights = reading.weight_norms is not None and not all(map(math.isfinite, reading.weight_norms))
@@ -411,16 +407,6 @@ class Prescription:
         self._nonfinite = state["(nonfinite)"]
 
 
-def _clips(treatment: Treatment) -> bool:
-    """True if its remedy bounds every step, however large the gradient."""
-    return treatment.made.remedy in [cls.__name__ for cls in (*CLIPS, AdaptiveStep)]
-
-
-def _is_free_of_the_rate(treatment: Treatment, alert: Alert) -> bool:
-    """True if its remedy takes steps that do not depend on the rate, which is to blame."""
-    return treatment.made.remedy == AdaptiveStep.__name__ and alert.cause == "learning rate too high"
-
-
 def _proves_itself(remedy: Remedy) -> bool:
     """True for a remedy that is switched on only where it has seen what is wrong; such stand first in a list."""
     return bool(getattr(remedy, "proves_itself", False))
@@ -429,24 +415,6 @@ def _proves_itself(remedy: Remedy) -> bool:
 def _supports(remedy: Remedy) -> bool:
     """True for a remedy that is switched on beside another one of its list, never in its turn."""
     return bool(getattr(remedy, "supports", False))
-
-
-def _comes_back(reading: Reading, course: LossCourse) -> bool:
-    """True while the loss comes down: what has fled may be back in a few steps, and learned more than a snapshot."""
-    return reading.loss < course.level
-
-
-def _is_lost(treatment: Treatment, reading: Reading, course: LossCourse) -> bool:
-    """True if the loss is back where the run began, on the scale it had there, and was far below before the alert."""
-    if treatment.age < FLED or _comes_back(reading, course):
-        return False
-    is_back = course.gained > LEARNED and LOST[0] < course.risen < LOST[1]
-    return is_back and (math.isnan(treatment.loss) or treatment.suffers(course))
-
-
-def _has_died(treatment: Treatment, active: Sequence[Kind]) -> bool:
-    """True if what was treated has left a net behind that no gradient comes through."""
-    return treatment.made.alert_kind != "vanishing" and "vanishing" in active
 
 
 def _kind(key: str) -> str:

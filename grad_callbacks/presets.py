@@ -11,7 +11,7 @@ Plan = Mapping[str, Sequence[Any]]
 
 _BOUNDS = ["ClipNorm", "Rollback", {"ReduceLR": 0.3}]
 _SKIPS = ["SkipStep", "Rollback"]
-_ANEW = {"Reinitialize": {"beside": True}}  # back at the start
+_ANEW = {"Reinitialize": {"beside": True}}  # once Rollback has gone back to the start
 
 # A single spike needs no more than the clip that acts in the same step; a second one is mostly a learning rate too
 # high, which clipping alone does not cure: back to weights from before it, and on at a tenth of the rate. What was

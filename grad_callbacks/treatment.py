@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from grad_callbacks.alerts import Alert
+from grad_callbacks.alerts import Alert, Kind
+from grad_callbacks.gradients import Reading
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.loss import LossCourse
+from grad_callbacks.remedies import CLIPS, AdaptiveStep
 
 TRIAL = 20  # readings after which it is said what came of an intervention, if all is calm by then
 PATIENCE = 40  # readings after which it has not helped; an alarm lasts for 20
@@ -64,6 +66,30 @@ class Treatment:
             return False
         return course.level > self.loss - LITTLE * abs(self.loss)
 
+    def has_fled(self, reading: Reading, course: LossCourse) -> bool:
+        """True if the loss is far above that, and does not come down by itself."""
+        return self.suffers(course) and not _comes_down(reading, course)
+
+    def is_lost(self, reading: Reading, course: LossCourse) -> bool:
+        """True if the loss is back where the run began, on the scale it had there, and was far below before."""
+        if self.age < FLED or _comes_down(reading, course):
+            return False
+        is_back = course.gained > LEARNED and LOST[0] < course.risen < LOST[1]
+        return is_back and (math.isnan(self.loss) or self.suffers(course))
+
+    def has_died(self, active: Sequence[Kind]) -> bool:
+        """True if what was treated has left a net behind that no gradient comes through."""
+        return self.made.alert_kind != "vanishing" and "vanishing" in active
+
+    @property
+    def clips(self) -> bool:
+        """True if its remedy bounds every step, however large the gradient."""
+        return self.made.remedy in [cls.__name__ for cls in (*CLIPS, AdaptiveStep)]
+
+    def is_free_of_the_rate(self, alert: Alert) -> bool:
+        """True if its remedy takes steps that do not depend on the rate, which is to blame."""
+        return self.made.remedy == AdaptiveStep.__name__ and alert.cause == "learning rate too high"
+
     def conclude(self, is_calm: bool, course: LossCourse) -> str:
         """Say what came of it: ``"helped"``, ``"no change"`` or ``"worse"``."""
         self.is_open = False
@@ -98,6 +124,11 @@ class Treatment:
             key: state[key] for key in ("key", "place", "age", "calm", "loss", "is_open", "is_on", "watches_the_loss")
         }
         return cls(made, Alert.from_dict(state["alert"]), **rest)
+
+
+def _comes_down(reading: Reading, course: LossCourse) -> bool:
+    """True while a loss may be back in a few steps, with more learned than a snapshot knows."""
+    return reading.loss < course.level
 
 
 def _far_above(before: float, course: LossCourse) -> float:
