@@ -47,11 +47,12 @@ class Prescription:
     """Answers each alert with the first remedy of its list that still has something to give.
 
     A critical alert goes on to the next remedy when the first is on already; a warning does not, and neither does an
-    explosion that clipping absorbs, unless the learning rate is too high and little was learned since. So does trouble
-    that is still there 40 readings after a remedy was switched on, whose loss has doubled and does not come down by
-    itself, or that has left a net behind which no gradient comes through. Going back to earlier weights ends a clipping whose bound was taken from
-    the trouble. A remedy against what passes, a bad batch say, is withdrawn when the run has been calm for 200
-    readings, once; any is withdrawn that has made the loss worse and gives way to the next. What came of each
+    explosion that clipping absorbs, unless the learning rate is too high and little was learned since. Where that rate
+    is to blame, steps that do not depend on it absorb it too. Trouble that is still there 40 readings after a remedy
+    was switched on goes on, and so does trouble whose loss has doubled and does not come down by itself, or that has
+    left a net behind which no gradient comes through. Going back to earlier weights ends a clipping whose bound was
+    taken from the trouble. A remedy against what passes, a bad batch say, is withdrawn when the run has been calm for
+    200 readings, once; any is withdrawn that has made the loss worse and gives way to the next. What came of each
     intervention is written into its detail: ``outcome`` is ``"helped"``, ``"no change"`` or ``"worse"``.
 
     Args:
