@@ -67,7 +67,7 @@ class Treatment:
         return course.level > self.loss - LITTLE * abs(self.loss)
 
     def has_fled(self, reading: Reading, course: LossCourse) -> bool:
-        """True if the loss is far above that, and does not come down by itself."""
+        """True if it suffers, and the loss does not come down by itself."""
         return self.suffers(course) and not _comes_down(reading, course)
 
     def is_lost(self, reading: Reading, course: LossCourse) -> bool:
@@ -127,8 +127,8 @@ class Treatment:
 
 
 def _comes_down(reading: Reading, course: LossCourse) -> bool:
-    """True while a loss may be back in a few steps, with more learned than a snapshot knows."""
-    return reading.loss < course.level
+    """True while a loss that has not gone far may be back in a few steps, with more learned than a snapshot knows."""
+    return reading.loss < min(course.level, LOST[1] * course.scale)
 
 
 def _far_above(before: float, course: LossCourse) -> float:

@@ -21,7 +21,7 @@ from grad_callbacks.remedies.scene import Scene
 from grad_callbacks.remedies.unit_variance import Draft, Scheme, Sequences, apply, measure, mirror, start_again
 
 WELL = 1.0  # powers of ten over which signal or error may spread over the layers: nothing needs to be better
-TWOFOLD = 0.3  # the same where they are replaced only because nothing is lost by it
+TWOFOLD = 0.3  # the same for a recurrence that is at the start again: each step of a sequence adds to it
 MIRRORED = ("ReLU", "LeakyReLU", "PReLU", "GELU", "SiLU")  # f(z) - f(-z) is a multiple of z
 SIZES = (1.0, 0.6, 0.3)  # of the layers' outputs, tried in turn where activations are bounded
 
@@ -48,7 +48,7 @@ class Reinitialize:
         within: Readings in which it may act.
         even_if_trained: Do it whatever the weights look like.
         beside: Stand beside a remedy that has gone back to the weights of the start, and replace those only if signal
-            or error spreads over more than twofold there, by what is measured: nothing is lost by it any more.
+            or error spreads over more than tenfold there, in recurrent nets twofold, by what is measured.
 
     Raises:
         ValueError: If ``scheme`` is unknown or ``within`` is not a whole number of at least 1.
@@ -83,7 +83,7 @@ class Reinitialize:
             assert scene.snapshots is not None
             scene.snapshots.restore(first)
         found = initialise(scene.model, self.scheme, _replay(scene), "recurrence" in evidence)
-        if self.supports and not _were_poor(found):
+        if self.supports and not _were_poor(found, scene.model):
             found = None
         detail = _agreed(scene.model, found)
         if detail is None:
@@ -133,9 +133,10 @@ def _is_at_the_start(scene: Scene) -> bool:
     return isinstance(scene.began_anew, Mapping) and bool(scene.began_anew["first"])
 
 
-def _were_poor(found: Mapping[str, Any] | None) -> bool:
+def _were_poor(found: Mapping[str, Any] | None, model: nn.Module) -> bool:
     """True if the old weights, as measured, let signal or error through poorly, and the new ones are better."""
-    return found is not None and found["measured"] and found.get("spread_before", math.inf) > TWOFOLD
+    limit = TWOFOLD if any(isinstance(module, nn.RNNBase) for module in model.modules()) else WELL
+    return found is not None and found["measured"] and found.get("spread_before", math.inf) > limit
 
 
 def _replay(scene: Scene) -> Callable[[], Tensor] | None:
