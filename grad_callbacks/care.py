@@ -217,16 +217,18 @@ class Care:
 
     def _begin_anew(self, whence: str | Mapping[str, Any], number: int) -> None:
         """Let the rules judge from where the weights are now: what they have seen since is of others."""
-        is_fresh = isinstance(whence, str)
+        is_fresh, snapshots = isinstance(whence, str), self.snapshots
+        # Before the second reading nothing is put back, and the first batch may have spoilt the buffers.
+        are_restored = not is_fresh or (self._judges.count > 1 and snapshots is not None and bool(snapshots.first))
         beside = None if isinstance(whence, str) else whence["beside"]
         self._judges.begin_anew(beside, is_fresh)
         self._gauge.motion.begin_anew()
         if beside is None:
             self._gauge.motion.readings = 0
-        if self._buffers is not None and not is_fresh:
+        if self._buffers is not None and are_restored:
             self._buffers.settle(False)  # those of the snapshot
-        if is_fresh and self.snapshots is not None:
-            self.snapshots.begin(number)
+        if is_fresh and snapshots is not None:
+            snapshots.begin(number)
 
 
 def prescription_for(

@@ -22,6 +22,7 @@ from grad_callbacks.remedies import (
     ClipNorm,
     MaskUndefined,
     OptimizerStep,
+    Reinitialize,
     Remedy,
     Rollback,
     SkipStep,
@@ -119,7 +120,7 @@ class Prescription:
     @property
     def looks_at_the_start(self) -> bool:
         """True if there is something to be done before the first step."""
-        return any(isinstance(remedy, AT_THE_START) for _, remedy in self._each())
+        return any(isinstance(remedy, AT_THE_START) and not _supports(remedy) for _, remedy in self._each())
 
     def answer(
         self,
@@ -151,7 +152,7 @@ class Prescription:
         usable = [
             place
             for place, remedy in enumerate(remedies)
-            if not isinstance(remedy, self.left_out) and not _supports(remedy)
+            if not isinstance(remedy, self.left_out) and not _supports(remedy) and not self._is_spent(remedy)
         ]
         proving = [place for place in usable if _proves_itself(remedies[place])]
         if after < 0 and step.scene is not None and self._is_absorbed(alert, step.scene.course):
@@ -182,7 +183,7 @@ class Prescription:
         beside = []
         for treatment in [t for t in self._treatments if any(t.made is made for made in interventions)]:
             for place, remedy in enumerate(self.remedies[treatment.key]):
-                if not _supports(remedy) or isinstance(remedy, self.left_out):
+                if not _supports(remedy) or isinstance(remedy, self.left_out) or self._is_spent(remedy):
                     continue
                 detail = remedy.engage(step, treatment.alert.evidence)
                 if detail is not None:
@@ -275,6 +276,12 @@ class Prescription:
             if id(remedy) not in mine and not isinstance(remedy, self.left_out)
         ]
 
+    def _is_spent(self, remedy: Remedy) -> bool:
+        """True for new weights that the run has been given already, by another place in the plan."""
+        return isinstance(remedy, Reinitialize) and any(
+            treatment.made.remedy == Reinitialize.__name__ for treatment in self._treatments
+        )
+
     def _is_absorbed(self, alert: Alert, course: LossCourse | None) -> bool:
         """True if clipping is on and the loss bears what gradients come: nothing more is needed.
 
@@ -348,11 +355,13 @@ class Prescription:
             For kind and name of each remedy whether it changed something, as it says itself.
         """
         acted: dict[tuple[Kind, str], bool | Tensor] = {}
-        # Steps of other lengths have the last word: they may have to wait for weights that others have changed.
-        for key, remedy in sorted(self._each(), key=lambda entry: isinstance(entry[1], AdaptiveStep)):
+        # What stands beside others follows them, and steps of other lengths have the last word: they may have to wait
+        # for the weights that others have changed.
+        for key, remedy in sorted(self._each(), key=lambda e: (isinstance(e[1], AdaptiveStep), _supports(e[1]))):
             if not step.is_skipped and not isinstance(remedy, self.left_out):
                 kind = self._answers.get(key, _kind(key.partition("#")[0]))
-                acted[cast(Kind, kind), type(remedy).__name__] = remedy.act(step)
+                name = cast(Kind, kind), type(remedy).__name__
+                acted[name] = remedy.act(step) | acted.get(name, False)
         return {key: did for key, did in acted.items() if did is not False}
 
     def list_for(self, alert: Alert, step: OptimizerStep) -> str:

@@ -57,22 +57,22 @@ class Treatment:
 
     def suffers(self, course: LossCourse) -> bool:
         """True if the loss is far above what it was before the alert, or at the start if that is not known."""
-        before = self.loss if math.isfinite(self.loss) else course.scale
-        return course.level > _far_above(before, course)
+        return course.level > _far_above(self._before(course), course)
 
     def is_in_vain(self, alert: Alert, course: LossCourse) -> bool:
         """True if the rate is too high all the same, as alarms in a row tell, and little was learned for long."""
         if alert.severity != "critical" or alert.cause != "learning rate too high" or self.age < PATIENCE:
             return False
-        return course.level > self.loss - LITTLE * abs(self.loss)
+        before = self._before(course)
+        return course.level > before - LITTLE * abs(before)
 
     def has_fled(self, reading: Reading, course: LossCourse) -> bool:
         """True if it suffers, and the loss does not come down by itself."""
-        return self.suffers(course) and not _comes_down(reading, course)
+        return self.suffers(course) and not self._may_come_back(reading, course)
 
     def is_lost(self, reading: Reading, course: LossCourse) -> bool:
         """True if the loss is back where the run began, on the scale it had there, and was far below before."""
-        if self.age < FLED or _comes_down(reading, course):
+        if self.age < FLED or self._may_come_back(reading, course):
             return False
         is_back = course.gained > LEARNED and LOST[0] < course.risen < LOST[1]
         return is_back and (math.isnan(self.loss) or self.suffers(course))
@@ -89,6 +89,14 @@ class Treatment:
     def is_free_of_the_rate(self, alert: Alert) -> bool:
         """True if its remedy takes steps that do not depend on the rate, which is to blame."""
         return self.made.remedy == AdaptiveStep.__name__ and alert.cause == "learning rate too high"
+
+    def _before(self, course: LossCourse) -> float:
+        """Level of the loss before the alert; that of the start if it is not known."""
+        return self.loss if math.isfinite(self.loss) else course.scale
+
+    def _may_come_back(self, reading: Reading, course: LossCourse) -> bool:
+        """True for a while if the loss has not gone far and comes down: it has learned more than a snapshot knows."""
+        return self.age < TRIAL and reading.loss < min(course.level, LOST[1] * course.scale)
 
     def conclude(self, is_calm: bool, course: LossCourse) -> str:
         """Say what came of it: ``"helped"``, ``"no change"`` or ``"worse"``."""
@@ -124,11 +132,6 @@ class Treatment:
             key: state[key] for key in ("key", "place", "age", "calm", "loss", "is_open", "is_on", "watches_the_loss")
         }
         return cls(made, Alert.from_dict(state["alert"]), **rest)
-
-
-def _comes_down(reading: Reading, course: LossCourse) -> bool:
-    """True while a loss that has not gone far may be back in a few steps, with more learned than a snapshot knows."""
-    return reading.loss < min(course.level, LOST[1] * course.scale)
 
 
 def _far_above(before: float, course: LossCourse) -> float:

@@ -52,6 +52,9 @@ class Reinitialize:
 
     Raises:
         ValueError: If ``scheme`` is unknown or ``within`` is not a whole number of at least 1.
+
+    Attributes:
+        supports: True if it stands beside another remedy of its list, and is not switched on in its turn.
     """
 
     needs_snapshots = True

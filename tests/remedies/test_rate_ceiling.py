@@ -11,6 +11,9 @@ from torch import nn
 
 from grad_callbacks import Alert, Engine, Reading
 from grad_callbacks.alerts import Severity
+from grad_callbacks.interventions import Intervention
+from grad_callbacks.loss import LossCourse
+from grad_callbacks.treatment import PATIENCE, Treatment
 from tests.helpers import SGD, mlp
 
 
@@ -102,3 +105,15 @@ def test_a_loss_that_comes_down_by_itself_is_waited_for(factor: float, made: lis
 
     engine, _ = told({40: "warning"}, ["ClipNorm", "Rollback"], loss_at, steps=80)
     assert [each.remedy for each in engine.record.interventions] == made
+
+
+@pytest.mark.parametrize(("reached", "in_vain"), [(0.9, True), (0.5, False)])
+def test_where_the_loss_before_is_not_known_what_was_learned_counts_from_the_start(
+    reached: float, in_vain: bool
+) -> None:
+    course = LossCourse()
+    for loss in [1.0] * 10 + [reached] * 40:
+        course.feed(loss)
+    alert = Alert("exploding", "critical", 0, (), "", {}, "learning rate too high", "")
+    made = Intervention(0, "AdaptiveStep", "vanishing", {})
+    assert Treatment(made, alert, "vanishing", 0, age=PATIENCE).is_in_vain(alert, course) == in_vain
