@@ -78,6 +78,12 @@ def test_remedies_act_in_the_step_they_are_switched_on() -> None:
     assert step.norm == pytest.approx(1.0)
 
 
+def test_what_one_remedy_did_is_not_undone_by_another_of_its_class() -> None:
+    prescription, step = Prescription({"exploding": [{"ClipNorm": 1e-6}, {"ClipNorm": 1.0}]}), step_to_take()
+    prescription.answer(exploding(), step)
+    assert prescription.act(step)["exploding", "ClipNorm"]
+
+
 def test_after_a_skip_nothing_else_acts() -> None:
     prescription, step = Prescription({"exploding": ["SkipStep", {"ClipNorm": 1.0}]}), step_to_take()
     prescription.answer(exploding(), step)

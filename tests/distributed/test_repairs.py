@@ -40,7 +40,8 @@ def test_both_processes_do_the_same_and_have_the_same_weights(folder: Path, name
 @pytest.mark.parametrize("name", REPAIRS)
 def test_what_one_process_cannot_see_is_repaired_too(folder: Path, name: str) -> None:
     made = [made["remedy"] for made in seen(folder, name)[0]["interventions"]]
-    assert made[name == "anew"] == REPAIRS[name].remedy, "beside another one there"
+    place = 1 if name == "anew" else 0  # it stands beside the first
+    assert made[place] == REPAIRS[name].remedy
 
 
 def test_a_trial_has_one_winner(folder: Path) -> None:
