@@ -89,6 +89,7 @@ class Prescription:
             if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence):
                 raise ValueError(f"prescription[{key!r}] must be a list of remedies, got {specs!r}")
             self.remedies[key] = [made.setdefault(repr(s), build(s, REMEDIES, "remedy", Remedy)) for s in specs]
+            _refuse_idle(key, self.remedies[key])
         # What each remedy, by its first place in the lists, was last switched on for.
         self._answers: dict[str, Kind] = {}
         self._treatments: list[Treatment] = []
@@ -425,6 +426,22 @@ def _proves_itself(remedy: Remedy) -> bool:
 def _supports(remedy: Remedy) -> bool:
     """True for a remedy that is switched on beside another one of its list, never in its turn."""
     return bool(getattr(remedy, "supports", False))
+
+
+def _refuse_idle(key: str, remedies: Sequence[Remedy]) -> None:
+    """Raise a ValueError for a remedy that stands beside another one, if that one is missing."""
+    beside = [type(remedy).__name__ for remedy in remedies if _supports(remedy)]
+    others = [remedy for remedy in remedies if not _supports(remedy)]
+    if beside and not others:
+        raise ValueError(
+            f"prescription[{key!r}] has nothing that {beside[0]} could stand beside: add another remedy, which is "
+            "switched on in its turn"
+        )
+    if Reinitialize.__name__ in beside and not any(isinstance(remedy, Rollback) for remedy in others):
+        raise ValueError(
+            f"prescription[{key!r}] has Reinitialize with beside=True and no Rollback, beside which it stands: add "
+            "Rollback, or leave beside out"
+        )
 
 
 def _kind(key: str) -> str:

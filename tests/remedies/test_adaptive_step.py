@@ -287,13 +287,6 @@ def test_an_alarm_about_the_rate_needs_no_more_where_steps_do_not_depend_on_it()
     assert [made.remedy for made in guard.interventions] == ["Reinitialize", "AdaptiveStep"]
 
 
-def test_alone_it_answers_nothing() -> None:
-    guard = GradientGuard({"vanishing": ["AdaptiveStep"]})
-    deep_sigmoid(guard)
-    assert guard.alerts
-    assert not guard.interventions
-
-
 class Memory(nn.Module):
     """An LSTM that reads at the end what it was told at the beginning."""
 
