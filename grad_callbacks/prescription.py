@@ -10,14 +10,14 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from grad_callbacks.alerts import KINDS, Alert, Kind
+from grad_callbacks.alerts import Alert, Kind
 from grad_callbacks.gradients import Reading
 from grad_callbacks.gradients.sharding import is_first_process
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.loss import LossCourse
-from grad_callbacks.presets import AT_THE_START, DEFAULT_PLAN, PRESETS, Plan
+from grad_callbacks.plan import kind_of, proves_itself, read_plan, supports
+from grad_callbacks.presets import AT_THE_START, DEFAULT_PLAN, Plan
 from grad_callbacks.remedies import (
-    REMEDIES,
     AdaptiveStep,
     ClipNorm,
     MaskUndefined,
@@ -28,7 +28,7 @@ from grad_callbacks.remedies import (
     SkipStep,
 )
 from grad_callbacks.remedies.rollback import was_raised
-from grad_callbacks.spec import build, load_named_states
+from grad_callbacks.spec import load_named_states
 from grad_callbacks.treatment import (
     CALM,
     FLED,
@@ -73,23 +73,7 @@ class Prescription:
 
     def __init__(self, plan: Plan | str = DEFAULT_PLAN) -> None:
         self.left_out: tuple[type, ...] = ()
-        if isinstance(plan, str):
-            if plan not in PRESETS:
-                raise ValueError(f"prescription {plan!r} is unknown; presets are {', '.join(PRESETS)}")
-            plan = PRESETS[plan]
-        if not isinstance(plan, Mapping):
-            raise ValueError(f"prescription must map kinds of alert to lists of remedies, got {plan!r}")
-        unknown = [key for key in plan if _kind(key) not in KINDS]
-        if unknown:
-            raise ValueError(f"prescription names the unknown alert kind {unknown[0]!r}; known are {', '.join(KINDS)}")
-        self.remedies: dict[str, list[Remedy]] = {}
-        made: dict[str, Remedy] = {}  # what is written alike in several lists is one remedy
-        for key in [*KINDS, *(key for key in plan if key not in KINDS)]:
-            specs = plan.get(key) or []
-            if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence):
-                raise ValueError(f"prescription[{key!r}] must be a list of remedies, got {specs!r}")
-            self.remedies[key] = [made.setdefault(repr(s), build(s, REMEDIES, "remedy", Remedy)) for s in specs]
-            _refuse_idle(key, self.remedies[key])
+        self.remedies = read_plan(plan)
         # What each remedy, by its first place in the lists, was last switched on for.
         self._answers: dict[str, Kind] = {}
         self._treatments: list[Treatment] = []
@@ -121,7 +105,7 @@ class Prescription:
     @property
     def looks_at_the_start(self) -> bool:
         """True if there is something to be done before the first step."""
-        return any(isinstance(remedy, AT_THE_START) and not _supports(remedy) for _, remedy in self._each())
+        return any(isinstance(remedy, AT_THE_START) and not supports(remedy) for _, remedy in self._each())
 
     def answer(
         self,
@@ -153,9 +137,9 @@ class Prescription:
         usable = [
             place
             for place, remedy in enumerate(remedies)
-            if not isinstance(remedy, self.left_out) and not _supports(remedy) and not self._is_spent(remedy)
+            if not isinstance(remedy, self.left_out) and not supports(remedy) and not self._is_spent(remedy)
         ]
-        proving = [place for place in usable if _proves_itself(remedies[place])]
+        proving = [place for place in usable if proves_itself(remedies[place])]
         if after < 0 and step.scene is not None and self._is_absorbed(alert, step.scene.course):
             usable = proving
         elif is_passing:
@@ -184,7 +168,7 @@ class Prescription:
         beside = []
         for treatment in [t for t in self._treatments if any(t.made is made for made in interventions)]:
             for place, remedy in enumerate(self.remedies[treatment.key]):
-                if not _supports(remedy) or isinstance(remedy, self.left_out) or self._is_spent(remedy):
+                if not supports(remedy) or isinstance(remedy, self.left_out) or self._is_spent(remedy):
                     continue
                 detail = remedy.engage(step, treatment.alert.evidence)
                 if detail is not None:
@@ -196,7 +180,7 @@ class Prescription:
 
     def answer_at_sight(self, alert: Alert, step: OptimizerStep, loss: float) -> Intervention | None:
         """Switch on a remedy that proves itself, which needs no trial; None if none of them sees what is wrong."""
-        return self._answer_with(_proves_itself, alert, step, loss)
+        return self._answer_with(proves_itself, alert, step, loss)
 
     def begin(self, alert: Alert, step: OptimizerStep) -> Intervention | None:
         """Answer what the first reading has shown, if that can be done before the first step; None if it cannot."""
@@ -358,9 +342,9 @@ class Prescription:
         acted: dict[tuple[Kind, str], bool | Tensor] = {}
         # What stands beside others follows them, and steps of other lengths have the last word: they may have to wait
         # for the weights that others have changed.
-        for key, remedy in sorted(self._each(), key=lambda e: (isinstance(e[1], AdaptiveStep), _supports(e[1]))):
+        for key, remedy in sorted(self._each(), key=lambda e: (isinstance(e[1], AdaptiveStep), supports(e[1]))):
             if not step.is_skipped and not isinstance(remedy, self.left_out):
-                kind = self._answers.get(key, _kind(key.partition("#")[0]))
+                kind = self._answers.get(key, kind_of(key.partition("#")[0]))
                 name = cast(Kind, kind), type(remedy).__name__
                 acted[name] = remedy.act(step) | acted.get(name, False)
         return {key: did for key, did in acted.items() if did is not False}
@@ -374,7 +358,7 @@ class Prescription:
         return key if key in self.remedies else alert.kind
 
     def _of_kind(self, kind: Kind) -> Iterable[Remedy]:
-        return [remedy for key, remedies in self.remedies.items() if _kind(key) == kind for remedy in remedies]
+        return [remedy for key, remedies in self.remedies.items() if kind_of(key) == kind for remedy in remedies]
 
     def _each(self) -> Iterator[tuple[str, Remedy]]:
         """Each remedy once, with its first place in the lists."""
@@ -416,33 +400,3 @@ class Prescription:
         self._answers = dict(state["(answers)"])
         self._treatments = [Treatment.of(t, made[t["made"]]) for t in state["(treatments)"] if t["made"] < len(made)]
         self._nonfinite = state["(nonfinite)"]
-
-
-def _proves_itself(remedy: Remedy) -> bool:
-    """True for a remedy that is switched on only where it has seen what is wrong; such stand first in a list."""
-    return bool(getattr(remedy, "proves_itself", False))
-
-
-def _supports(remedy: Remedy) -> bool:
-    """True for a remedy that is switched on beside another one of its list, never in its turn."""
-    return bool(getattr(remedy, "supports", False))
-
-
-def _refuse_idle(key: str, remedies: Sequence[Remedy]) -> None:
-    """Raise a ValueError for a remedy that stands beside another one, if that one is missing."""
-    beside = [type(remedy).__name__ for remedy in remedies if _supports(remedy)]
-    others = [remedy for remedy in remedies if not _supports(remedy)]
-    if beside and not others:
-        raise ValueError(
-            f"prescription[{key!r}] has nothing that {beside[0]} could stand beside: add another remedy, which is "
-            "switched on in its turn"
-        )
-    if Reinitialize.__name__ in beside and not any(isinstance(remedy, Rollback) for remedy in others):
-        raise ValueError(
-            f"prescription[{key!r}] has Reinitialize with beside=True and no Rollback, beside which it stands: add "
-            "Rollback, or leave beside out"
-        )
-
-
-def _kind(key: str) -> str:
-    return key.partition(":")[0].strip()
