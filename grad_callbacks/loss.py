@@ -25,14 +25,14 @@ class LossCourse:
     Attributes:
         count: Losses so far.
         level: The present level, a median of 5; NaN before there are as many.
+        best: The lowest level so far; infinite before there is one.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.level = math.nan
+        self.level, self.best = math.nan, math.inf
         self._first: list[float] = []
         self._recent: list[float] = []
-        self._best = math.inf
 
     @property
     def scale(self) -> float:
@@ -50,7 +50,7 @@ class LossCourse:
     @property
     def gained(self) -> float:
         """How far the level has come down at best, relative to :attr:`scale`; NaN before that is known."""
-        return (self.start - self._best) / self.scale if self.scale > 0 and math.isfinite(self._best) else math.nan
+        return (self.start - self.best) / self.scale if self.scale > 0 and math.isfinite(self.best) else math.nan
 
     @property
     def risen(self) -> float:
@@ -67,18 +67,18 @@ class LossCourse:
         self._recent = [*self._recent, loss][-LEVEL:]
         self._take_level()
         if self.count >= LEVEL:
-            self._best = min(self._best, self.level)
+            self.best = min(self.best, self.level)
 
     def _take_level(self) -> None:
         self.level = median(self._recent) if len(self._recent) == LEVEL else math.nan
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and lists."""
-        return {"count": self.count, "first": list(self._first), "recent": list(self._recent), "best": self._best}
+        return {"count": self.count, "first": list(self._first), "recent": list(self._recent), "best": self.best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.count, self._best = state["count"], state["best"]
+        self.count, self.best = state["count"], state["best"]
         self._first, self._recent = list(state["first"]), list(state["recent"])
         self._take_level()
 

@@ -22,6 +22,7 @@ THROWN = 1.8  # times ``displacement``: what first steps move the weights by and
 AFTERMATH = 20  # readings in which a jump shows what it has done
 MUCH_LEARNED = 0.3  # of the first loss, that had been gained
 UNDONE = 0.5  # of what had been gained
+NEARLY_LEARNED = 0.1  # of the first loss, to which it had come down
 PASSED = 3.0  # times the first loss, below which a jump is over
 MIN_DEPTH = 5  # layers over which a growth can be fitted
 STUCK = 80  # readings in which a recurrence should have learned something; after 100 it is not initialised again
@@ -34,7 +35,7 @@ CHAOTIC = 2.0  # powers of ten by which it would multiply an error over a sequen
 # thrown  the first steps threw the weights about, and the loss left where it began
 # shaken  the same by less, as by the first steps of RMSprop, which are ten times as long as the later ones
 # cast    the same later on, where no step moves the weights far any more
-# lost    the loss is far above where the run began, under gradients far beyond the usual
+# lost    the loss is far above where the run began, under gradients far beyond the usual or after it had nearly gone
 # undone  a jump has passed, and what was learned before it is gone
 # growth  the error grows on its way back through the layers
 # stuck   a recurrence whose weights would blow the error up has learned nothing
@@ -66,7 +67,8 @@ class Exploding:
       and the baseline.
     * Or the level of the loss is ``rise`` times the largest of the first 10, the norm twice the baseline, and one of
       the last 20 steps has moved the weights by a fifth of ``displacement``. (Without motion only the loss's scale has
-      changed.)
+      changed.) The norm may be any where the loss had come down to a tenth of the first one: a run that began with
+      large gradients has a high baseline.
     * Or a jump has passed, but within 20 readings half of what had been gained before it is lost, and a step was a
       twentieth of ``displacement`` long. (A single batch can do that to Adam, whose momentum carries it on.)
     * The error, as the biases show it, grows ``growth``-fold from the last layers to the first, along a fitted factor
@@ -188,7 +190,8 @@ class Exploding:
             is_up = norm > 2 * level and reading.loss > self.rise * self._course.scale
             if not is_early and is_up and reading.moved > self.displacement:
                 return "cast"
-            if norm > 2 * level and self._course.risen > self.rise and self._farthest > self.displacement / 5:
+            is_beyond = norm > 2 * level or self._course.best < NEARLY_LEARNED * self._course.start
+            if is_beyond and self._course.risen > self.rise and self._farthest > self.displacement / 5:
                 return "lost"
             if self._since_jump <= AFTERMATH and self._is_undone():
                 return "undone"

@@ -210,6 +210,23 @@ def test_a_loss_that_is_lost_while_the_weights_are_thrown_about(moved: float, al
 
 
 @pytest.mark.parametrize(
+    ("learned", "loss", "moved", "alerts"),
+    [
+        (0.1, 10.0, 0.2, 1),
+        (0.5, 10.0, 0.2, 0),  # little had been learned: a rough course
+        (0.1, 2.0, 0.2, 0),  # no higher than it began
+        (0.1, 10.0, 0.01, 0),  # no step has done that: the loss has another scale
+    ],
+)
+def test_a_loss_that_had_nearly_been_learned_is_lost_whatever_the_norm(
+    learned: float, loss: float, moved: float, alerts: int
+) -> None:
+    base = {"norms": [0.6, 0.8], "displacement": math.nan, "moved": 0.01}
+    course = [*[{**base, "loss": 2.0}] * 10, *[{**base, "loss": learned}] * 30]
+    assert len(judged(Exploding(), *course, *[{**base, "loss": loss, "moved": moved}] * 8, calm=0)) == alerts
+
+
+@pytest.mark.parametrize(
     ("after", "alerts"),
     [
         ({"loss": 2.1, "moved": 0.1}, 1),
