@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from grad_callbacks.alerts import KINDS
 from grad_callbacks.presets import PRESETS, Plan
-from grad_callbacks.remedies import REMEDIES, Reinitialize, Remedy, Rollback
+from grad_callbacks.remedies import REMEDIES, Reinitialize, Remedy, RescaleInputs, Rollback
 from grad_callbacks.spec import build
+
+GO_BACK = (Rollback, RescaleInputs)  # perhaps to the weights of the start
 
 
 def read_plan(plan: Plan | str) -> dict[str, list[Remedy]]:
@@ -17,8 +19,8 @@ def read_plan(plan: Plan | str) -> dict[str, list[Remedy]]:
         For each kind of alert, and each kind and cause that the plan names, its remedies, in order.
 
     Raises:
-        ValueError: If a preset, a kind or a remedy is unknown, an argument is wrong, or a remedy would never be
-            switched on.
+        ValueError: If a preset, a kind or a remedy is unknown, an argument is wrong, or a list has a remedy that
+            stands beside others and none that it could stand beside.
     """
     if isinstance(plan, str):
         if plan not in PRESETS:
@@ -56,16 +58,18 @@ def supports(remedy: Remedy) -> bool:
 
 
 def _refuse_idle(key: str, remedies: Sequence[Remedy]) -> None:
-    """Raise a ValueError for a remedy that stands beside another one, if that one is missing."""
-    beside = [type(remedy).__name__ for remedy in remedies if supports(remedy)]
+    """Raise a ValueError for a list with a remedy that stands beside others, if it has none to stand beside."""
+    beside = [remedy for remedy in remedies if supports(remedy)]
     others = [remedy for remedy in remedies if not supports(remedy)]
     if beside and not others:
         raise ValueError(
-            f"prescription[{key!r}] has nothing that {beside[0]} could stand beside: add another remedy, which is "
-            "switched on in its turn"
+            f"prescription[{key!r}] has nothing that {type(beside[0]).__name__} could stand beside: add a remedy "
+            "that is switched on in its turn"
         )
-    if Reinitialize.__name__ in beside and not any(isinstance(remedy, Rollback) for remedy in others):
+    # A remedy of the user's own may go back to the start too.
+    stays = [type(remedy) in REMEDIES.values() and not isinstance(remedy, GO_BACK) for remedy in others]
+    if any(isinstance(remedy, Reinitialize) for remedy in beside) and all(stays):
         raise ValueError(
-            f"prescription[{key!r}] has Reinitialize with beside=True and no Rollback, beside which it stands: add "
+            f"prescription[{key!r}] has Reinitialize with beside=True, and nothing that goes back to the start: add "
             "Rollback, or leave beside out"
         )

@@ -64,7 +64,8 @@ class Prescription:
             and ``"observe"``, which does nothing.
 
     Raises:
-        ValueError: If a kind or a remedy is unknown, or an argument is wrong.
+        ValueError: If a kind or a remedy is unknown, an argument is wrong, or a list has a remedy that stands beside
+            others (``AdaptiveStep``) and none that it could stand beside.
 
     Attributes:
         remedies: For each kind of alert, or kind and cause, its remedies, in order.

@@ -99,7 +99,7 @@ def test_after_a_skip_nothing_else_acts() -> None:
         ({"exploding": ["ClipNrm"]}, "unknown remedy 'ClipNrm'"),
         ({"vanishing": ["AdaptiveStep"]}, "'vanishing'.* nothing that AdaptiveStep could stand beside"),
         ({"exploding": ["AdaptiveStep", {"Reinitialize": {"beside": True}}]}, "nothing that AdaptiveStep could stand"),
-        ({"exploding": ["ClipNorm", {"Reinitialize": {"beside": True}}]}, "beside=True and no Rollback"),
+        ({"exploding": ["ClipNorm", {"Reinitialize": {"beside": True}}]}, "beside=True, and nothing that goes back"),
         ("fully", "prescription 'fully' is unknown; presets are observe, gentle, full"),
         (3, "prescription must map kinds of alert"),
     ],
@@ -107,6 +107,15 @@ def test_after_a_skip_nothing_else_acts() -> None:
 def test_a_wrong_plan_is_named(plan: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Prescription(plan)
+
+
+class Own(ClipNorm):
+    """A remedy of the user's own."""
+
+
+@pytest.mark.parametrize("other", ["Rollback", "RescaleInputs", Own()])
+def test_new_weights_may_stand_beside_all_that_may_go_back(other: Any) -> None:
+    assert len(Prescription({"exploding": [other, {"Reinitialize": {"beside": True}}]}).remedies["exploding"]) == 2
 
 
 def test_a_state_of_another_plan_is_refused() -> None:

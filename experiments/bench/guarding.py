@@ -21,8 +21,8 @@ from grad_callbacks import GradientGuard
 
 FLOOR = "one norm per gradient"
 METHOD = f"""As above, but only the bare step and {GUARD} take turns, in more rounds, with a step in which
-`_foreach_norm` reads every gradient once and nothing is done with the norms: what looks at each gradient in each step
-cannot cost less. A guard takes a snapshot every 25 readings while all is calm, so that each round of {ROUND} holds one.
+`_foreach_norm` reads every gradient once and nothing is done with the norms: the least that whatever looks at each
+gradient pays. A guard takes a snapshot every 25 readings while all is calm, so that each round of {ROUND} holds one.
 *Memory* is what its snapshots take at the end of a run, four at most; on a GPU in pinned memory of the host. The
 promise is for steps of {1000 * LEAST_STEP:.0f} ms or more. An intervention in one of these runs, which are healthy,
 would end the benchmark."""

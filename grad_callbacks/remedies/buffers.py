@@ -36,11 +36,11 @@ class Buffers:
         if self._known != list(map(id, now)):
             self._known = list(map(id, now))
             self._kept = [b.detach().clone() for b in now]
-        if isinstance(is_bad, Tensor):
-            for buffer, kept in zip(now, self._kept, strict=True):
+        for buffer, kept in zip(now, self._kept, strict=True):
+            if isinstance(is_bad, Tensor):
                 buffer.copy_(torch.where(is_bad.to(buffer.device), kept, buffer))
                 kept.copy_(buffer)
-        elif is_bad:
-            torch._foreach_copy_(now, self._kept)
-        else:
-            torch._foreach_copy_(self._kept, now)
+            elif is_bad:
+                buffer.copy_(kept)
+            else:
+                kept.copy_(buffer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -82,25 +82,21 @@ class Snapshots:
         if AGES * _size(tensors) > self._budget:
             return
         later = [entry for entry in self.entries if not entry["first"]]
-        freed: Iterator[Tensor] = iter(())
         if len(later) >= AGES - 1:
             # Ages that grow by factors: the one whose successor is nearly as old can best be spared.
             spared = min(later[:-1], key=lambda e: (step - e["step"]) / (step - later[later.index(e) + 1]["step"] + 1))
             self.entries.remove(spared)
-            if not spared["is_lent"]:
-                freed = _tensors(spared)
         self.entries.append(
             {
                 "step": step,
                 "first": first,
                 "calm": 0,
-                "is_lent": False,
                 "rate": _rate(self._optimizer),
                 "beside": copy.deepcopy(beside),
-                "parameters": [_kept(p, freed) for p in parts],
-                "buffers": [_kept(b, freed) for b in buffers],
-                "state": [{k: _kept(v, freed) for k, v in s.items()} for s in state],
-                "scaler": [_kept(v, freed) for v in _of_scaler(self.scaler)],
+                "parameters": [_kept(p) for p in parts],
+                "buffers": [_kept(b) for b in buffers],
+                "state": [{k: _kept(v) for k, v in s.items()} for s in state],
+                "scaler": [_kept(v) for v in _of_scaler(self.scaler)],
             }
         )
 
@@ -168,7 +164,7 @@ class Snapshots:
     def put_back_into(self, optimizer: torch.optim.Optimizer) -> Snapshots:
         """The same snapshots, for another optimizer of the same parameters; what is done with them stays its own."""
         made = copy.copy(self)
-        made._optimizer, made.entries, made.scaler = optimizer, self._lent(), None
+        made._optimizer, made.entries, made.scaler = optimizer, list(self.entries), None
         return made
 
     def forget_first(self) -> None:
@@ -177,18 +173,12 @@ class Snapshots:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the snapshots as plain data and tensors."""
-        return {"since": self._since, "entries": self._lent()}
+        return {"since": self._since, "entries": [dict(entry) for entry in self.entries]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._since = state["since"]
-        self.entries = [entry | {"is_lent": True} for entry in state["entries"]]
-
-    def _lent(self) -> list[dict[str, Any]]:
-        """The snapshots for somebody else to hold: their memory is not written to again."""
-        for entry in self.entries:
-            entry["is_lent"] = True
-        return [dict(entry) for entry in self.entries]
+        self.entries = [dict(entry) for entry in state["entries"]]
 
 
 def _rate(optimizer: torch.optim.Optimizer) -> float:
@@ -209,20 +199,17 @@ def _values(state: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in state.items() if isinstance(value, (Tensor, int, float, bool))}
 
 
-def _kept(value: Any, freed: Iterator[Tensor]) -> Any:
-    """A copy of a value, in the memory of the next freed tensor if it fits: what is new has to be mapped first."""
+def _kept(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
-    value, place = value.detach(), next(freed, None)
-    on_device = value.device.type == "cuda"
-    if place is None or (place.shape, place.dtype) != (value.shape, value.dtype):
-        if not on_device:
-            return value.clone()
-        place = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-    return place.copy_(value, non_blocking=on_device)
+    value = value.detach()
+    if value.device.type == "cuda":
+        host = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+        return host.copy_(value, non_blocking=True)
+    return value.clone()
 
 
-def _tensors(entry: Mapping[str, Any]) -> Iterator[Tensor]:
+def _tensors(entry: Mapping[str, Any]) -> Iterable[Tensor]:
     yield from entry["parameters"]
     yield from entry["buffers"]
     for state in entry["state"]:

@@ -140,38 +140,3 @@ def test_the_loss_scale_is_kept_and_put_back(tmp_path: Path) -> None:
     assert (scaler.state_dict()["scale"], scaler.state_dict()["_growth_tracker"]) == (65536.0, 2)
     del snapshots.entries[0]["scaler"]
     snapshots.restore(snapshots.entries[0])  # of an older checkpoint
-
-
-@pytest.mark.parametrize("make", MAKES)
-def test_snapshots_that_were_given_out_are_not_written_to_again(
-    make: Callable[[Any], torch.optim.Optimizer],
-) -> None:
-    model = network()
-    optimizer = make(model.parameters())
-    snapshots = Snapshots(model, optimizer)
-    held = []
-    for step in range(3 * AGES):
-        train(model, optimizer, range(step, step + 1))
-        snapshots.take(step, first=step == 0)
-        if step % 3 == 0:
-            held += snapshots.state_dict()["entries"]
-        if step % 3 == 1:
-            held += snapshots.put_back_into(optimizer).entries
-        if step % 3 == 2:
-            assert snapshots.entries[-1]["parameters"][0].equal(model[0].weight)
-    as_taken = {entry["step"]: entry for entry in copy.deepcopy(held)}
-    for step in range(3 * AGES, 6 * AGES):
-        train(model, optimizer, range(step, step + 1))
-        snapshots.take(step)
-    for entry in held:
-        torch.testing.assert_close(entry["parameters"], as_taken[entry["step"]]["parameters"], rtol=0, atol=0)
-
-
-def test_a_snapshot_takes_over_the_memory_of_the_one_that_is_let_go() -> None:
-    model = network()
-    snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    known: set[int] = set()
-    for step in range(3 * AGES):
-        snapshots.take(step, first=step == 0)
-        known |= {entry["parameters"][0].data_ptr() for entry in snapshots.entries}
-    assert len(known) == AGES
