@@ -29,17 +29,7 @@ from grad_callbacks.remedies import (
 )
 from grad_callbacks.remedies.rollback import was_raised
 from grad_callbacks.spec import load_named_states
-from grad_callbacks.treatment import (
-    CALM,
-    FLED,
-    NEW_NORMAL,
-    PASSING,
-    PATIENCE,
-    STUBBORN,
-    TRIAL,
-    WATCH,
-    Treatment,
-)
+from grad_callbacks.treatment import CALM, FLED, NEW_NORMAL, PASSING, PATIENCE, STUBBORN, TRIAL, WATCH, Treatment
 
 log = logging.getLogger("grad_callbacks")
 

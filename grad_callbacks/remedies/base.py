@@ -21,8 +21,7 @@ class Remedy(Protocol):
     after a checkpoint was loaded, and ``detach()`` takes them away when the engine is closed. A true ``proves_itself``
     says that it is switched on only where it has seen what is wrong: a warning then goes on to the next, and no trial
     is needed. Such remedies stand first in a list. A true ``supports`` says that it is not switched on in its turn, but
-    beside the one of its list that answers the alert, each time one does. Such remedies stand last,
-    never alone.
+    beside the one of its list that answers the alert, each time one does. Such remedies stand last, and never alone.
     """
 
     def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:

@@ -122,9 +122,9 @@ def test_a_run_is_given_new_weights_once(scheme: str) -> None:
 
 def test_new_weights_at_the_start_keep_the_running_statistics_of_the_start() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.BatchNorm1d(4), mlp(*DEEP, activation=nn.Tanh))
-    means: list[Tensor] = []
-    model[0].register_forward_pre_hook(lambda norm, _: means.append(norm.running_mean.clone()))  # type: ignore
+    norm, means = nn.BatchNorm1d(4), list[Tensor]()
+    norm.register_forward_pre_hook(lambda module, _: means.append(module.running_mean.clone()))
+    model = nn.Sequential(norm, mlp(*DEEP, activation=nn.Tanh))
     plan: Plan = {"nonfinite": ["Rollback", "SkipStep", BESIDE]}
     engine = loop(model, (64, 4), plan, [NonFinite()], poisoned=3)
     assert [each.remedy for each in engine.record.interventions] == ["Rollback", "Reinitialize"]
