@@ -25,7 +25,7 @@ class GradientGuard(GradientMonitor):
       unless the weights look trained;
     * a non-finite gradient is skipped (``SkipStep``); if an operation of the loss has no derivative, batch after batch,
       it is taken for zero there and the rest of the loss is learned, and what one inside the model leaves undefined is
-      bounded (``MaskUndefined``); if nothing is finite any more for another reason, or weights are not, the run goes
+      replaced (``MaskUndefined``); if nothing is finite any more for another reason, or weights are not, the run goes
       back to a snapshot in memory (``Rollback``);
     * inputs that come 30 times as large as before, in another unit, are divided (``RescaleInputs``), and modules whose
       numbers do not fit into 16 bits are run in float32 (``FullPrecision``);

@@ -13,10 +13,12 @@ from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks.diagnosis import undisturbed
+from grad_callbacks.remedies.in_evaluation import in_evaluation, is_alike
 from grad_callbacks.remedies.in_forward import InForward
 
 Change = Callable[[Any], Any]
 Bounds = list[float]  # the least and the greatest that is let through; one of them is infinite
+IN_EVALUATION: Bounds = []  # in place of bounds: what the module gives in evaluation
 
 MOST_OF_THEM = 0.9  # of a tensor's entries that may be replaced: with 0.95 and more every second run needed more help
 TAILS = (0.5, 0.25, 0.1, 0.0)  # shares of the finite entries that may lie beyond the bound
@@ -24,7 +26,10 @@ BEYOND = 1e10  # larger activations are on their way to an overflow: then it is 
 
 
 class ForwardMasks(InForward):
-    """Puts a bound for the NaN and infinite entries of what comes out of modules, or goes into them.
+    """Puts something finite for the NaN and infinite entries of what comes out of modules, or goes into them.
+
+    Where a module makes them in training only, that is what it gives in evaluation, for each tensor that has any. What
+    the model learns with is what it is evaluated with then. Elsewhere it is a bound.
 
     The bound is the least of the finite entries, or leaves some of them below it; where most infinities are positive,
     it is an upper one in the same way. It is what the operation gives near the edge of where it is defined, as if its
@@ -37,7 +42,8 @@ class ForwardMasks(InForward):
     The masks are there in evaluation too: the network has learned with them. A copy has none until it is attached.
 
     Attributes:
-        places: The bounds, by places such as ``"output of encoder.2"`` or ``"input of head"``.
+        places: The bounds, by places such as ``"output of encoder.2"`` or ``"input of head"``; empty ones stand for
+            what the module gives in evaluation.
         masked: Whether there was anything to replace, scalars of the passes that may be learned from; whoever reads
             them empties the list.
     """
@@ -51,7 +57,9 @@ class ForwardMasks(InForward):
         modules = dict(model.named_modules())
         for place, bounds in self.places.items():
             what, _, name = place.partition(" of ")
-            if name in modules:
+            if name in modules and not bounds:
+                yield modules[name].register_forward_hook(self._as_in_evaluation, with_kwargs=True)
+            elif name in modules:
                 yield _put(modules[name], what, partial(self._mask, bounds))
 
     def _mask(self, bounds: Bounds, value: Any) -> Any:
@@ -65,13 +73,31 @@ class ForwardMasks(InForward):
             self.masked.append(~is_good.all())
         return value.where(is_good.all(), _bounded(value, is_good, bounds))
 
+    def _as_in_evaluation(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        if not module.training:
+            return output
+        instead = in_evaluation(module, args, kwargs)
+        return tree_map(self._replaced, output, instead) if is_alike(output, instead) else output
+
+    def _replaced(self, value: Any, instead: Any) -> Any:
+        if not _may_be_masked(value):
+            return value
+        is_good = torch.isfinite(value).all()
+        if torch.is_grad_enabled():
+            self.masked.append(~is_good)
+        return value.where(is_good, instead)
+
 
 def told(places: dict[str, Bounds]) -> str:
     """Say what is put where."""
-    sides = {
-        place: ("at least", low) if math.isfinite(low) else ("at most", high) for place, (low, high) in places.items()
-    }
-    return ", ".join(f"{place} {side} {bound:.3g}" for place, (side, bound) in sides.items())
+    return ", ".join(f"{place} {_told(bounds)}" for place, bounds in places.items())
+
+
+def _told(bounds: Bounds) -> str:
+    if not bounds:
+        return "as in evaluation"
+    low, high = bounds
+    return f"at least {low:.3g}" if math.isfinite(low) else f"at most {high:.3g}"
 
 
 def undefined_places(model: nn.Module, replay: Callable[[], Tensor] | None) -> dict[str, Bounds] | None:

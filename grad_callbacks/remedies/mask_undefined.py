@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from grad_callbacks.diagnosis import undisturbed
 from grad_callbacks.gradients.sharding import is_alone
-from grad_callbacks.remedies.forward_masks import Bounds, ForwardMasks, told, undefined_places
+from grad_callbacks.remedies.forward_masks import IN_EVALUATION, Bounds, ForwardMasks, told, undefined_places
+from grad_callbacks.remedies.in_evaluation import undefined_in_training
 from grad_callbacks.remedies.optimizer_step import OptimizerStep
 from grad_callbacks.remedies.scene import Scene
 
@@ -37,7 +38,7 @@ _SUMS += ("compiled",)  # many operations in one
 
 
 class MaskUndefined:
-    """Takes zero for a derivative that is undefined, and a bound for what is undefined itself, and the rest is learned.
+    """Takes zero for a derivative that is undefined, and a number for what is undefined itself, and the rest is learned.
 
     A term of the loss that divides by zero, or takes the root or the log of zero, makes the whole gradient NaN in every
     batch, and skipping would mean to learn nothing any more. The operations to blame are found by running the batch
@@ -46,7 +47,8 @@ class MaskUndefined:
     finite in spite of the mask.
 
     Where an operation inside the model makes NaN or infinities in the forward pass, as the root of a negative number
-    does, they are replaced too, behind the module or before the next one, in training and in evaluation
+    does, they are replaced too, behind the module or before the next one, in training and in evaluation: by what the
+    module gives in evaluation if it makes them in training only, as noise does, by a bound otherwise
     (:class:`~grad_callbacks.remedies.forward_masks.ForwardMasks`). Loss and gradients must be finite then. The hooks
     are gone after the training: mend the operation before the model is used elsewhere.
 
@@ -93,13 +95,24 @@ class MaskUndefined:
     def _mask_forward(self, scene: Scene) -> list[str] | None:
         """Mask the places that need it; return the operations to mask with them, None if that would not do.
 
+        What a module gives in evaluation comes before any bound.
+        """
+        in_training = undefined_in_training(scene.model, scene.batch.replay)
+        as_in_evaluation = {f"output of {name}": IN_EVALUATION for name in in_training}
+        found = self._try(_agreed_places(as_in_evaluation), scene)
+        if found is None:
+            found = self._try(_agreed_places(undefined_places(scene.model, scene.batch.replay)), scene)
+        return found
+
+    def _try(self, places: dict[str, Bounds] | None, scene: Scene) -> list[str] | None:
+        """Mask places, or those of them that need it.
+
         A place whose infinities do no harm, those of an attention mask say, is left alone. The last place is the first
         to be tried without: it also masks what comes from earlier ones.
         """
-        before = self.places
-        places = _agreed_places(undefined_places(scene.model, scene.batch.replay))
         if not places:
             return None
+        before = self.places
         found = self._put(before | places, scene)
         for place in reversed(places if found is not None else {}):
             kept = self.places
