@@ -38,7 +38,7 @@ _SUMS += ("compiled",)  # many operations in one
 
 
 class MaskUndefined:
-    """Takes zero for a derivative that is undefined, and a number for what is undefined itself, and the rest is learned.
+    """Takes zero for an undefined derivative, and a number for what is undefined itself, and the rest is learned.
 
     A term of the loss that divides by zero, or takes the root or the log of zero, makes the whole gradient NaN in every
     batch, and skipping would mean to learn nothing any more. The operations to blame are found by running the batch

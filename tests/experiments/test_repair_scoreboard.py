@@ -11,6 +11,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from omegaconf import OmegaConf
 
 from experiments.corpus import Scenario
 from experiments.scoreboard.__main__ import main
@@ -139,6 +140,17 @@ def test_every_guard_is_a_treatment_and_a_guard_without_its_alert_changes_nothin
     by_cause = Treatment("made", "", {"prescription": {"exploding: bad batch": ["ClipNorm"]}})
     assert by_cause.may_act(["exploding"])
     assert not by_cause.may_act(["nonfinite"])
+
+
+def test_a_tenth_more_steps_are_for_runs_with_an_alert() -> None:
+    treatments = all_treatments(ROOT / "conf")
+    longer, ours = treatments["full_longer"], treatments["full"]
+    cfg = OmegaConf.create({"guard": {"callback": None}, "trainer": {"max_steps": 30}})
+    assert longer.apply(cfg) == OmegaConf.merge(ours.apply(cfg), {"trainer": {"max_steps": 33}})
+    assert cfg.trainer.max_steps == 30
+    assert longer.key() != ours.key()
+    assert longer.may_act(["vanishing"])
+    assert not longer.may_act([])
 
 
 def test_the_lot_falls_on_every_remedy_and_always_alike() -> None:

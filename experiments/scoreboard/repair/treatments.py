@@ -22,6 +22,7 @@ from grad_callbacks.alerts import KINDS
 
 UNGUARDED = "unguarded"
 OURS = "full"  # GradientGuard() with its defaults
+LONGER = "full_longer"
 RANDOM = "random"
 NO_TREATMENT = ("none", "monitor", "observe")  # guards that change nothing
 
@@ -40,6 +41,8 @@ class Treatment:
         guard: The config of the guard; None for none.
         changes: What else is set in the config, by its dotted name.
         published: The name of another's remedy (see :data:`~experiments.scoreboard.repair.published.PUBLISHED`).
+        steps: Of how many steps its runs are, in terms of the scenario's own; of other than 1, those alone are
+            trained that raise an alert.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Treatment:
     guard: Mapping[str, Any] | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     published: str = ""
+    steps: float = 1.0
 
     def apply(self, cfg: DictConfig) -> DictConfig:
         """Return the config of a run under this treatment, given that of the unguarded run."""
@@ -58,6 +62,8 @@ class Treatment:
         treated.guard.callback = guard
         for name, value in self.changes.items():
             OmegaConf.update(treated, name, value, force_add=True)
+        if self.steps != 1:
+            treated.trainer.max_steps = int(self.steps * treated.trainer.max_steps)
         return treated
 
     def callbacks(self) -> list[Callback]:
@@ -69,6 +75,7 @@ class Treatment:
         source = Path(inspect.getsourcefile(PUBLISHED[self.published]) or "").read_text() if self.published else ""
         lot = Path(drawn.__file__).read_text() if self.name == RANDOM else ""
         told = [self.guard, dict(self.changes), source, lot, plugin_key() if self.guard else ""]
+        told += [self.steps] if self.steps != 1 else []
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def may_act(self, alerted: Sequence[str]) -> bool:
@@ -77,7 +84,7 @@ class Treatment:
         Args:
             alerted: The kinds of alert that a monitor raises in the unguarded run.
         """
-        if self.name == RANDOM:
+        if self.name == RANDOM or self.steps != 1:
             return bool(alerted)
         plan = (self.guard or {}).get("prescription")
         if not isinstance(plan, Mapping) or "rules" in (self.guard or {}):
@@ -104,6 +111,7 @@ def all_treatments(conf: Path) -> dict[str, Treatment]:
     lot = "Each alert is answered by a remedy that is drawn by lot from all there are."
     found = [
         *(Treatment(name, _comment(conf / "guard" / f"{name}.yaml"), guard) for name, guard in guards.items()),
+        Treatment(LONGER, "GradientGuard(), and a tenth more steps.", guards[OURS], steps=1.1),
         Treatment("clip_norm_from_start", "Clips at a norm of 1 from the first step on.", {**GUARD, **from_start}),
         Treatment(RANDOM, lot, GUARD),
         Treatment("lightning_clip_1", "Lightning's gradient_clip_val=1.", changes=clipping),
