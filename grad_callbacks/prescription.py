@@ -296,12 +296,16 @@ class Prescription:
             treatment.made.detail["withdrawn_at"] = step.reading.step
 
     def _stop_clipping(self, kind: Kind, step: OptimizerStep) -> None:
-        """Withdraw a bound that was taken from trouble that has been undone: the rate is lowered in its place."""
-        for treatment in self._treatments:
+        """Withdraw a bound that was taken from trouble that has been undone: the rate is lowered in its place.
+
+        It is followed no longer: a later one is none that came back after a calm.
+        """
+        for treatment in list(self._treatments):
             remedy = self.remedies[treatment.key][treatment.place]
             is_taken_from_it = isinstance(remedy, ClipNorm) and remedy.max_norm is None
             if treatment.is_on and treatment.made.alert_kind == kind and is_taken_from_it:
                 self._withdraw(treatment, step)
+                self._treatments.remove(treatment)
 
     def attach(self, model: nn.Module) -> None:
         """Put the hooks in place of the remedies that live in the model."""

@@ -13,7 +13,7 @@ from grad_callbacks import Alert, Engine, Reading
 from grad_callbacks.alerts import Severity
 from grad_callbacks.interventions import Intervention
 from grad_callbacks.loss import LossCourse
-from grad_callbacks.treatment import PATIENCE, Treatment
+from grad_callbacks.treatment import CALM, PATIENCE, Treatment
 from tests.helpers import SGD, mlp
 
 
@@ -23,13 +23,13 @@ class Telling:
     kind = "exploding"
     active = False
 
-    def __init__(self, severities: dict[int, Severity]) -> None:
-        self.severities = severities
+    def __init__(self, severities: dict[int, Severity], cause: str = "learning rate too high") -> None:
+        self.severities, self.cause = severities, cause
 
     def judge(self, reading: Reading) -> Alert | None:
         severity = self.severities.get(reading.step)
         told = {"reference": 1.0, "rate_that_helps": 0.3, "loss_ratio_of_last_step": 1.0}
-        return severity and Alert("exploding", severity, reading.step, (), "", told, "learning rate too high", "")
+        return severity and Alert("exploding", severity, reading.step, (), "", told, self.cause, "")
 
     def state_dict(self) -> dict[str, int]:
         return {}
@@ -39,13 +39,18 @@ class Telling:
 
 
 def told(
-    severities: dict[int, Severity], plan: list[object], loss_at: Callable[[int], float], steps: int = 150
+    severities: dict[int, Severity],
+    plan: list[object],
+    loss_at: Callable[[int], float],
+    steps: int = 150,
+    cause: str = "learning rate too high",
 ) -> tuple[Engine, list[float]]:
     """A plain loop whose engine is told what loss we like; also the rate of each step."""
     torch.manual_seed(0)
     model = mlp(4, 16, 16, 2)
     optimizer = SGD(model.parameters(), lr=0.01)
-    engine = Engine(model, optimizer, rules=[Telling(severities)], prescription={"exploding": plan}, diagnose=False)
+    rules = [Telling(severities, cause)]
+    engine = Engine(model, optimizer, rules=rules, prescription={"exploding": plan}, diagnose=False)
     rates: list[float] = []
     engine.optimizer.register_step_pre_hook(lambda *_: rates.append(engine.learning_rate.effective()[0]))
     for step in range(steps):
@@ -78,6 +83,15 @@ def test_going_back_ends_the_clipping_whose_bound_its_trouble_had_set(clip: obje
     first, back = engine.record.interventions
     assert (first.remedy, back.remedy) == ("ClipNorm", "Rollback")
     assert first.detail.get("withdrawn_at") == (50 if ends else None)
+
+
+def test_a_clip_that_going_back_has_ended_is_withdrawn_like_any_other_when_it_is_on_again() -> None:
+    severities: dict[int, Severity] = {40: "warning", 50: "critical", 120: "warning"}
+    plan: list[object] = ["ClipNorm", "Rollback"]
+    engine, _ = told(severities, plan, lambda step: 9.0 if 41 <= step < 51 else 1.0, steps=350, cause="")
+    made = engine.record.interventions
+    assert [(each.step, each.remedy) for each in made] == [(40, "ClipNorm"), (50, "Rollback"), (120, "ClipNorm")]
+    assert made[2].detail.get("withdrawn_at") == 120 + CALM
 
 
 @pytest.mark.parametrize(
