@@ -41,8 +41,7 @@ class Treatment:
         guard: The config of the guard; None for none.
         changes: What else is set in the config, by its dotted name.
         published: The name of another's remedy (see :data:`~experiments.scoreboard.repair.published.PUBLISHED`).
-        steps: Of how many steps its runs are, in terms of the scenario's own; of other than 1, those alone are
-            trained that raise an alert.
+        steps: How many steps its runs have, as a multiple of the scenario's.
     """
 
     name: str
@@ -84,7 +83,7 @@ class Treatment:
         Args:
             alerted: The kinds of alert that a monitor raises in the unguarded run.
         """
-        if self.name == RANDOM or self.steps != 1:
+        if self.name == RANDOM:
             return bool(alerted)
         plan = (self.guard or {}).get("prescription")
         if not isinstance(plan, Mapping) or "rules" in (self.guard or {}):
