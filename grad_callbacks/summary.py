@@ -96,7 +96,8 @@ def _how(intervention: Intervention) -> str:
     detail = intervention.detail
     for name in ("max_norm", "max_value", "lr_scale"):
         if isinstance(detail.get(name), float):
-            return f" ({name} {detail[name]:.3g})"
+            later = f", later up to {detail[f'{name}_later']:.3g}" if f"{name}_later" in detail else ""
+            return f" ({name} {detail[name]:.3g}{later})"
     return ""
 
 

@@ -91,7 +91,10 @@ class Rollback:
         self._skip_next = True
         self._taken = 0 if entry["first"] else math.inf
         self._limit(step, scene, entry, evidence, is_soon)
-        return {"to_step": entry["step"], "lr_scale": step.learning_rate.scale}
+        detail = {"to_step": entry["step"], "lr_scale": step.learning_rate.scale}
+        if self._ceiling is not None and self._highest > self._ceiling:
+            detail["lr_scale_later"] = detail["lr_scale"] * self._highest / self._ceiling
+        return detail
 
     def _limit(
         self, step: OptimizerStep, scene: Scene, entry: Mapping[str, Any], evidence: Mapping[str, float], is_soon: bool

@@ -64,11 +64,14 @@ def told(
 
 
 def test_while_the_run_is_well_the_ceiling_rises_to_the_rate_that_helped() -> None:
-    _, rates = told({40: "critical"}, ["Rollback"], lambda step: 1.0)
+    engine, rates = told({40: "critical"}, ["Rollback"], lambda step: 1.0)
     lowest, rising, highest = rates[41:60], rates[62:84], rates[90:]
     assert lowest == pytest.approx([0.001] * len(lowest))
     assert all(a < b < 1.05 * a for a, b in pairwise(rising))
     assert highest == pytest.approx([0.003] * len(highest))
+    [made] = engine.record.interventions
+    assert (made.detail["lr_scale"], made.detail["lr_scale_later"]) == (pytest.approx(0.1), pytest.approx(0.3))
+    assert "Rollback (lr_scale 0.1, later up to 0.3) from step 40" in dict(engine.record.summary())["Done"]
 
 
 def test_a_ceiling_that_rose_too_high_is_where_it_was_before_for_good() -> None:
