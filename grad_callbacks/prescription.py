@@ -298,7 +298,7 @@ class Prescription:
     def _stop_clipping(self, kind: Kind, step: OptimizerStep) -> None:
         """Withdraw a bound that was taken from trouble that has been undone: the rate is lowered in its place.
 
-        It is followed no longer: a later one is none that came back after a calm.
+        Such a treatment is forgotten: a clip that is switched on later is not one that came back after a calm.
         """
         for treatment in list(self._treatments):
             remedy = self.remedies[treatment.key][treatment.place]

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks.diagnosis import undisturbed
-from grad_callbacks.remedies.in_evaluation import in_evaluation, is_alike
+from grad_callbacks.remedies.in_evaluation import BEYOND, in_evaluation
 from grad_callbacks.remedies.in_forward import InForward
 
 Change = Callable[[Any], Any]
@@ -22,14 +22,13 @@ IN_EVALUATION: Bounds = []  # in place of bounds: what the module gives in evalu
 
 MOST_OF_THEM = 0.9  # of a tensor's entries that may be replaced: with 0.95 and more every second run needed more help
 TAILS = (0.5, 0.25, 0.1, 0.0)  # shares of the finite entries that may lie beyond the bound
-BEYOND = 1e10  # larger activations are on their way to an overflow: then it is not an operation that is undefined
 
 
 class ForwardMasks(InForward):
     """Puts something finite for the NaN and infinite entries of what comes out of modules, or goes into them.
 
-    Where a module makes them in training only, that is what it gives in evaluation, for each tensor that has any. What
-    the model learns with is what it is evaluated with then. Elsewhere it is a bound.
+    Where a module makes them in training only, that is what it gives in evaluation, for each tensor that has any: the
+    model learns with what it is evaluated with. The module is called twice in training then. Elsewhere it is a bound.
 
     The bound is the least of the finite entries, or leaves some of them below it; where most infinities are positive,
     it is an upper one in the same way. It is what the operation gives near the edge of where it is defined, as if its
@@ -74,10 +73,8 @@ class ForwardMasks(InForward):
         return value.where(is_good.all(), _bounded(value, is_good, bounds))
 
     def _as_in_evaluation(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        if not module.training:
-            return output
-        instead = in_evaluation(module, args, kwargs)
-        return tree_map(self._replaced, output, instead) if is_alike(output, instead) else output
+        instead = in_evaluation(module, args, kwargs, output) if module.training else None
+        return output if instead is None else tree_map(self._replaced, output, instead)
 
     def _replaced(self, value: Any, instead: Any) -> Any:
         if not _may_be_masked(value):
@@ -85,7 +82,7 @@ class ForwardMasks(InForward):
         is_good = torch.isfinite(value).all()
         if torch.is_grad_enabled():
             self.masked.append(~is_good)
-        return value.where(is_good, instead)
+        return value.where(is_good, instead.to(value.dtype))
 
 
 def told(places: dict[str, Bounds]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -12,34 +12,45 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from grad_callbacks.diagnosis import undisturbed
+from grad_callbacks.diagnosis.batch import tensors_in
+
+BEYOND = 1e10  # larger activations are on their way to an overflow: then it is not an operation that is undefined
+
+# What user code may raise; checkpointing ends a forward pass by an exception of its own, which must pass.
+_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
-def in_evaluation(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call a module that is in training as in evaluation. What it consists of goes on training."""
+def in_evaluation(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> Any:
+    """Call a module that is in training once more, as in evaluation.
+
+    Returns:
+        What it gives; None if it fails, or that cannot take the place of ``output``: it must have the same structure
+        and shapes, and require a gradient where that does.
+    """
+    instead = None
     module.training = False
     try:
-        return module(*args, **kwargs)
+        with suppress(*_ERRORS):
+            instead = module(*args, **kwargs)
     finally:
         module.training = True
-
-
-def is_alike(output: Any, instead: Any) -> bool:
-    """True if one output can take the other's place, and is learned through like it."""
-    return bool(_signature(output) == _signature(instead))
+    return instead if _signature(instead) == _signature(output) else None
 
 
 def undefined_in_training(model: nn.Module, replay: Callable[[], Tensor] | None) -> list[str]:
     """Run a batch again and find the modules whose output has NaN or infinities in training, but not in evaluation.
 
-    Such is a noise that takes the log of zero, or a layer drop that divides by a share of zero. Each gives what it
-    gives in evaluation at once, so that the next to be found is no consequence of it. Leaves no trace.
+    An example is noise that takes the log of zero. Each module gives what it gives in evaluation at once, so that the
+    next to be found is no consequence of it. Only modules without submodules are looked at: in others a second call
+    would move running statistics and draw random numbers. Those with hooks before their forward pass are left out,
+    since the hooks would run twice. The model is left as it was.
 
     Args:
         model: The model.
         replay: Computes the loss of the batch.
 
     Returns:
-        The modules' names in their order; empty if there are none, or the loss would not be finite even so.
+        The modules' names in their order; empty if there are none, or the model cannot be run.
     """
     if replay is None:
         return []
@@ -47,36 +58,47 @@ def undefined_in_training(model: nn.Module, replay: Callable[[], Tensor] | None)
     handles = [
         module.register_forward_hook(partial(_look, found, name), with_kwargs=True)
         for name, module in model.named_modules()
+        if not any(module.children()) and not module._forward_pre_hooks
     ]
     try:
         with undisturbed(model):
-            is_finite = math.isfinite(float(replay()))
+            replay()
     except Exception:  # the user's code
-        is_finite = False
+        return []
     finally:
         for handle in handles:
             handle.remove()
-    return list(found) if is_finite else []
+    return list(found)
 
 
 def _look(
     found: dict[str, None], name: str, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
 ) -> Any:
-    if not module.training or _is_finite(output):
+    if not module.training or all(map(_is_finite, tensors_in(output))) or any(map(_overflows, tensors_in(output))):
         return output
-    instead = in_evaluation(module, args, kwargs)
-    if not _is_finite(instead) or not is_alike(output, instead):
+    versions = [tensor._version for tensor in tensors_in([args, kwargs])]
+    instead = in_evaluation(module, args, kwargs, output)
+    changes_its_input = versions != [tensor._version for tensor in tensors_in([args, kwargs])]
+    if instead is None or changes_its_input or not all(map(_is_finite, tensors_in(instead))):
         return output
     found[name] = None
     return instead
 
 
-def _is_finite(nested: Any) -> bool:
-    return all(bool(torch.isfinite(leaf).all()) for leaf in tree_flatten(nested)[0] if isinstance(leaf, Tensor))
+def _is_finite(tensor: Tensor) -> bool:
+    return tensor.layout is not torch.strided or bool(torch.isfinite(tensor).all())
+
+
+def _overflows(tensor: Tensor) -> bool:
+    if tensor.layout is not torch.strided:
+        return False
+    return tensor.dtype is torch.float16 or bool((tensor.detach()[torch.isfinite(tensor)] > BEYOND).any())
 
 
 def _signature(nested: Any) -> Any:
+    """What two outputs must have in common; one may be in another precision."""
     leaves, structure = tree_flatten(nested)
     return structure, [
-        (leaf.shape, leaf.dtype, leaf.requires_grad) if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves
+        (leaf.shape, leaf.is_floating_point(), leaf.requires_grad) if isinstance(leaf, Tensor) else type(leaf)
+        for leaf in leaves
     ]

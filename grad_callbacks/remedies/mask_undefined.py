@@ -38,7 +38,7 @@ _SUMS += ("compiled",)  # many operations in one
 
 
 class MaskUndefined:
-    """Takes zero for an undefined derivative, and a number for what is undefined itself, and the rest is learned.
+    """Takes zero for an undefined derivative, a finite value for an undefined result, and the rest is learned.
 
     A term of the loss that divides by zero, or takes the root or the log of zero, makes the whole gradient NaN in every
     batch, and skipping would mean to learn nothing any more. The operations to blame are found by running the batch
@@ -47,8 +47,8 @@ class MaskUndefined:
     finite in spite of the mask.
 
     Where an operation inside the model makes NaN or infinities in the forward pass, as the root of a negative number
-    does, they are replaced too, behind the module or before the next one, in training and in evaluation: by what the
-    module gives in evaluation if it makes them in training only, as noise does, by a bound otherwise
+    does, they are replaced too, behind the module or before the next one, in training and in evaluation: by what a
+    module without submodules gives in evaluation if it makes them in training only, as noise may, by a bound otherwise
     (:class:`~grad_callbacks.remedies.forward_masks.ForwardMasks`). Loss and gradients must be finite then. The hooks
     are gone after the training: mend the operation before the model is used elsewhere.
 
@@ -97,38 +97,42 @@ class MaskUndefined:
 
         What a module gives in evaluation comes before any bound.
         """
-        in_training = undefined_in_training(scene.model, scene.batch.replay)
-        as_in_evaluation = {f"output of {name}": IN_EVALUATION for name in in_training}
-        found = self._try(_agreed_places(as_in_evaluation), scene)
-        if found is None:
-            found = self._try(_agreed_places(undefined_places(scene.model, scene.batch.replay)), scene)
-        return found
-
-    def _try(self, places: dict[str, Bounds] | None, scene: Scene) -> list[str] | None:
-        """Mask places, or those of them that need it.
-
-        A place whose infinities do no harm, those of an attention mask say, is left alone. The last place is the first
-        to be tried without: it also masks what comes from earlier ones.
-        """
-        if not places:
-            return None
         before = self.places
-        found = self._put(before | places, scene)
+        names = undefined_in_training(scene.model, scene.batch.replay)
+        in_evaluation = _agreed_places({f"output of {name}": IN_EVALUATION for name in names})
+        for replaced in [in_evaluation, {}] if in_evaluation else [{}]:
+            self._set(before | replaced, scene)
+            bounded = _agreed_places(undefined_places(scene.model, scene.batch.replay))
+            found = None if bounded is None else self._mask_what_needs_it(before, replaced | bounded, scene)
+            if found is not None:
+                return found
+        self._set(before, scene)
+        return None
+
+    def _mask_what_needs_it(
+        self, before: dict[str, Bounds], places: dict[str, Bounds], scene: Scene
+    ) -> list[str] | None:
+        """Mask places besides those before, but none whose infinities do no harm, such as those of an attention mask.
+
+        The last place is the first to be tried without: it also masks what comes from earlier ones.
+        """
+        found = self._put(before | places, scene) if places else None
         for place in reversed(places if found is not None else {}):
             kept = self.places
             without = self._put({other: kept[other] for other in kept if other != place}, scene)
             if without is None:
-                self._put(kept, scene)
+                self._set(kept, scene)
             else:
                 found = without
-        if found is None:
-            self._put(before, scene)
         return found
+
+    def _set(self, places: dict[str, Bounds], scene: Scene) -> None:
+        self._forward.places = places
+        self._forward.attach(scene.model)
 
     def _put(self, places: dict[str, Bounds], scene: Scene) -> list[str] | None:
         """Mask these places, and name the operations that loss and gradients are finite with; None if they are not."""
-        self._forward.places = places
-        self._forward.attach(scene.model)
+        self._set(places, scene)
         return _agreed(undefined_operations(scene.model, scene.batch.replay, needs_finite_loss=True))
 
     def attach(self, model: nn.Module) -> None:

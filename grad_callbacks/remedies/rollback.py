@@ -91,10 +91,15 @@ class Rollback:
         self._skip_next = True
         self._taken = 0 if entry["first"] else math.inf
         self._limit(step, scene, entry, evidence, is_soon)
-        detail = {"to_step": entry["step"], "lr_scale": step.learning_rate.scale}
-        if self._ceiling is not None and self._highest > self._ceiling:
-            detail["lr_scale_later"] = detail["lr_scale"] * self._highest / self._ceiling
-        return detail
+        return {"to_step": entry["step"], "lr_scale": step.learning_rate.scale} | self._later(step)
+
+    def _later(self, step: OptimizerStep) -> dict[str, float]:
+        """How far the rate's scale may rise again, if it may."""
+        now, scale = step.learning_rate.clean()[0], step.learning_rate.scale
+        if self._ceiling is None or not now > 0:
+            return {}
+        later = scale / self._cut.scale * min(1.0, max(self._ceiling, self._highest) / now)
+        return {} if math.isclose(later, scale) else {"lr_scale_later": later}
 
     def _limit(
         self, step: OptimizerStep, scene: Scene, entry: Mapping[str, Any], evidence: Mapping[str, float], is_soon: bool

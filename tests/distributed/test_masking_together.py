@@ -21,18 +21,18 @@ class Root(nn.Module):
     """Takes the root of some numbers below 0, where it is told to."""
 
     is_on = False
-    in_evaluation = True
+    also_in_evaluation = True
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.sqrt() if self.is_on and (self.training or self.in_evaluation) else x
+        return x.sqrt() if self.is_on and (self.training or self.also_in_evaluation) else x
 
 
-def _train(rank: int, folder: str, is_inside: bool, in_evaluation: bool) -> None:
+def _train(rank: int, folder: str, is_inside: bool, also_in_evaluation: bool) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     torch.manual_seed(0)
     root = Root()
-    root.in_evaluation = in_evaluation
+    root.also_in_evaluation = also_in_evaluation
     model = DistributedDataParallel(nn.Sequential(nn.Linear(4, 8), root, nn.ReLU(), nn.Linear(8, 2)))
     engine = Engine(model, SGD(model.parameters(), lr=0.05), prescription="full")
     for step in range(40):
@@ -63,13 +63,13 @@ def _train(rank: int, folder: str, is_inside: bool, in_evaluation: bool) -> None
 
 
 @pytest.mark.parametrize(
-    ("is_inside", "in_evaluation", "place"),
+    ("is_inside", "also_in_evaluation", "place"),
     [(False, True, ""), (True, True, "output of 1"), (True, False, "output of 1 as in evaluation")],
 )
 def test_both_processes_mask_alike_and_go_on_learning(
-    is_inside: bool, in_evaluation: bool, place: str, tmp_path: Path
+    is_inside: bool, also_in_evaluation: bool, place: str, tmp_path: Path
 ) -> None:
-    run_together(_train, str(tmp_path), is_inside, in_evaluation)
+    run_together(_train, str(tmp_path), is_inside, also_in_evaluation)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     masked = [20, "MaskUndefined", "SqrtBackward0", place]
     assert first["told"] == second["told"] == [[20, "SkipStep", None, ""], masked]
