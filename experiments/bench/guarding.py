@@ -22,7 +22,8 @@ from grad_callbacks import GradientGuard
 FLOOR = "one norm per gradient"
 METHOD = f"""As above, but only the bare step and {GUARD} take turns, in more rounds, with a step in which
 `_foreach_norm` reads every gradient once and nothing is done with the norms: the least that whatever looks at each
-gradient pays. A guard takes a snapshot every 25 readings while all is calm, so that each round of {ROUND} holds one.
+gradient pays. That does not grow with the batch, as the step does: the GPT is trained with two of them. A guard takes a
+snapshot every 25 readings while all is calm, so that each round of {ROUND} holds one.
 *Memory* is what its snapshots take at the end of a run, four at most; on a GPU in pinned memory of the host. The
 promise is for steps of {1000 * LEAST_STEP:.0f} ms or more. An intervention in one of these runs, which are healthy,
 would end the benchmark."""
@@ -52,7 +53,12 @@ class Weigh(Callback):
 
 def run(quick: bool) -> Section:
     """Train all tasks with the guard and without."""
-    tasks = [(models.convolutional(), 4), (models.transformer(), 8), (models.deep_mlp(), 5)]
+    tasks = [
+        (models.convolutional(), 4),
+        (models.transformer(), 8),
+        (models.transformer(sequences=16), 4),
+        (models.deep_mlp(), 5),
+    ]
     if quick:
         tasks = [(models.convolutional(2, 16, (1, 1), 8), 2)]
     rows = []
@@ -68,7 +74,7 @@ def _compare(task: Task, rounds: int, steps: int, warmup: int) -> list[Row]:
         variants: dict[str, list[Callback]] = {BARE: [scale], GUARD: [guard], FLOOR: [ReadOnce()]}
         times = alternate([Paced(fitting(task, CSVLogger(folder)), variants)], rounds, steps, warmup)
     bare = median(times[BARE])
-    case = f"{task.name}, {shapes.label(task.shapes())}, bare step {1000 * bare:.0f} ms"
+    case = f"{task.name}, {shapes.label(task.shapes())}, batch of {len(task.batch[0])}, bare step {1000 * bare:.0f} ms"
     promise = PROMISES[GUARD] if bare >= LEAST_STEP else None
     memory = f"memory {scale.nbytes / 2**20:.1f} MiB"
     return [
