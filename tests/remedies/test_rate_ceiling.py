@@ -44,11 +44,12 @@ def told(
     loss_at: Callable[[int], float],
     steps: int = 150,
     cause: str = "learning rate too high",
+    make: Callable[..., torch.optim.Optimizer] = SGD,
 ) -> tuple[Engine, list[float]]:
     """A plain loop whose engine is told what loss we like; also the rate of each step."""
     torch.manual_seed(0)
     model = mlp(4, 16, 16, 2)
-    optimizer = SGD(model.parameters(), lr=0.01)
+    optimizer = make(model.parameters(), lr=0.01)
     rules = [Telling(severities, cause)]
     engine = Engine(model, optimizer, rules=rules, prescription={"exploding": plan}, diagnose=False)
     rates: list[float] = []
@@ -72,6 +73,20 @@ def test_while_the_run_is_well_the_ceiling_rises_to_the_rate_that_helped() -> No
     [made] = engine.record.interventions
     assert (made.detail["lr_scale"], made.detail["lr_scale_later"]) == (pytest.approx(0.1), pytest.approx(0.3))
     assert "Rollback (lr_scale 0.1, later up to 0.3) from step 40" in dict(engine.record.summary())["Done"]
+
+
+def test_how_far_the_rate_may_rise_is_told_where_rmsprop_begins_with_shorter_steps() -> None:
+    engine, rates = told({8: "critical"}, ["Rollback"], lambda step: 1.0, steps=600, make=torch.optim.RMSprop)
+    [made] = engine.record.interventions
+    assert made.detail["lr_scale"] < 0.02
+    assert made.detail["lr_scale_later"] == pytest.approx(0.3)
+    assert rates[-1] == pytest.approx(0.003, rel=0.01)
+
+
+def test_a_rate_that_stays_is_not_told_to_rise() -> None:
+    engine, _ = told({40: "critical"}, ["Rollback"], lambda step: 1.0, cause="bad batch")
+    [made] = engine.record.interventions
+    assert (made.detail["lr_scale"], made.detail.get("lr_scale_later")) == (1.0, None)
 
 
 def test_a_ceiling_that_rose_too_high_is_where_it_was_before_for_good() -> None:
