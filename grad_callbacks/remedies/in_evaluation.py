@@ -58,7 +58,7 @@ def undefined_in_training(model: nn.Module, replay: Callable[[], Tensor] | None)
     handles = [
         module.register_forward_hook(partial(_look, found, name), with_kwargs=True)
         for name, module in model.named_modules()
-        if not any(module.children()) and not module._forward_pre_hooks
+        if next(module.children(), None) is None and not module._forward_pre_hooks
     ]
     try:
         with undisturbed(model):
