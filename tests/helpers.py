@@ -121,6 +121,11 @@ def fit(module: LightningModule, *callbacks: Any, data: Any = None, **options: A
     return run
 
 
+def hooks(model: nn.Module) -> int:
+    """Hooks in front of and behind the forward passes of a model's modules."""
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
 def layers_of(model: nn.Module, **options: Any) -> Layers:
     """The layers of a model under SGD."""
     return Layers.of(SGD(model.parameters(), lr=0.1), model, **options)

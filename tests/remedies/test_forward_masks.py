@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from grad_callbacks import Batch, Engine, GradientGuard, MaskUndefined
 from grad_callbacks.remedies.forward_masks import ForwardMasks, told, undefined_places
-from tests.helpers import SGD, Prepared, Regression, batches, fit, mlp, pending, trainer
+from tests.helpers import SGD, Prepared, batches, fit, hooks, mlp, pending, trainer
+from tests.remedies.broken import ADAM, Broken
 
 Operation = Callable[[Tensor], Tensor]
-ADAM = partial(torch.optim.Adam, lr=0.01)
 OPERATIONS: dict[str, Operation] = {"root": torch.sqrt, "log": torch.log, "log of zero": lambda x: x.relu().log()}
 MOMENTUM = partial(SGD, lr=0.03, momentum=0.9)
 
@@ -55,37 +55,9 @@ def within(operation: Operation) -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 16), Applied(operation), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
 
 
-class Broken(Regression):
-    """From step 20 on an operation inside the model is undefined for some numbers; batches depend on the step only."""
-
-    def __init__(self, model: nn.Module, make: Any = ADAM, since: int = 20) -> None:
-        super().__init__(model, make)
-        self.since = since
-        self.errors: list[float] = []
-        self.validated: list[float] = []
-
-    @property
-    def part(self) -> Any:
-        return next(module for module in self.model.modules() if hasattr(module, "is_on"))
-
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        self.part.is_on = self.global_step >= self.since
-        inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(self.global_step))
-        loss = nn.functional.mse_loss(self.model(inputs), inputs[:, :2])
-        self.errors.append(float(loss.detach()))
-        return loss
-
-    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        self.validated.append(float(nn.functional.mse_loss(self.model(batch[0]), batch[0][:, :2])))
-
-
 def broken(make_model: Callable[[Operation], nn.Module], operation: Operation, make: Any = ADAM) -> Broken:
     torch.manual_seed(0)
     return Broken(make_model(operation), make)
-
-
-def hooks(model: nn.Module) -> int:
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
 @pytest.mark.parametrize("make", [ADAM, MOMENTUM], ids=["adam", "momentum"])

@@ -15,7 +15,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from grad_callbacks import FullPrecision, GradientGuard
-from tests.helpers import Regression, batches, fit, mlp, trainer
+from tests.helpers import Regression, batches, fit, hooks, mlp, trainer
 
 PLAN = {"nonfinite": ["FullPrecision"]}
 
@@ -49,10 +49,6 @@ class Wide(Regression):
         loss = nn.functional.mse_loss(self.model(inputs), inputs[:, :2])
         self.losses.append(float(loss.detach()))
         return loss
-
-
-def hooks(module: nn.Module) -> int:
-    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in module.modules())
 
 
 @pytest.mark.parametrize("plan", [PLAN, "full"])

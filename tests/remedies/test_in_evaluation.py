@@ -15,7 +15,8 @@ from grad_callbacks import GradientGuard
 from grad_callbacks.diagnosis.batch import tensors_in
 from grad_callbacks.remedies.forward_masks import IN_EVALUATION, ForwardMasks
 from grad_callbacks.remedies.in_evaluation import undefined_in_training
-from tests.helpers import Regression, batches, fit, trainer
+from tests.helpers import batches, fit, hooks, trainer
+from tests.remedies.broken import Broken
 
 Change = Callable[[Tensor], Any]
 PLACE = "output of model.1"
@@ -38,33 +39,14 @@ class Noise(nn.Module):
         return self.in_training(x) if self.training else self.in_evaluation(x)
 
 
-class Noisy(Regression):
-    """From step 20 on the noise is undefined in training; batches depend on the step only."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(4, 16), Noise(torch.log), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
-        super().__init__(net, lambda p: torch.optim.Adam(p, lr=0.01))
-        self.errors: list[float] = []
-        self.validated: list[float] = []
-
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        self.model[1].is_on = self.global_step >= 20
-        inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(self.global_step))
-        loss = nn.functional.mse_loss(self.model(inputs), inputs[:, :2])
-        self.errors.append(float(loss.detach()))
-        return loss
-
-    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        self.validated.append(float(nn.functional.mse_loss(self.model(batch[0]), batch[0][:, :2])))
-
-
-def hooks(model: nn.Module) -> int:
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+def noisy() -> Broken:
+    """From step 20 on the noise is undefined in training."""
+    torch.manual_seed(0)
+    return Broken(nn.Sequential(nn.Linear(4, 16), Noise(torch.log), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2)))
 
 
 def test_it_learns_with_what_it_is_evaluated_with() -> None:
-    module, guard = Noisy(), GradientGuard()
+    module, guard = noisy(), GradientGuard()
     trainer(guard).fit(module, batches(120), batches(4))
     [made] = guard.interventions
     assert (made.step, made.remedy, made.detail["places"]) == (20, "MaskUndefined", f"{PLACE} as in evaluation")
@@ -75,12 +57,12 @@ def test_it_learns_with_what_it_is_evaluated_with() -> None:
 
 
 def test_resumed_it_is_masked_from_the_first_forward_pass_on(tmp_path: Path) -> None:
-    whole, untouched = GradientGuard(), Noisy()
+    whole, untouched = GradientGuard(), noisy()
     fit(untouched, whole, data=batches(60))
     saver = ModelCheckpoint(tmp_path, every_n_train_steps=40)
-    fit(Noisy(), GradientGuard(), saver, data=batches(60), enable_checkpointing=True, max_steps=40)
+    fit(noisy(), GradientGuard(), saver, data=batches(60), enable_checkpointing=True, max_steps=40)
     [checkpoint] = tmp_path.glob("*.ckpt")
-    resumed, continued = GradientGuard(), Noisy()
+    resumed, continued = GradientGuard(), noisy()
     trainer(resumed).fit(continued, batches(60), ckpt_path=checkpoint, weights_only=True)
     assert resumed.interventions == whole.interventions
     assert continued.errors == untouched.errors[40:]
@@ -189,7 +171,7 @@ def test_of_several_tensors_those_are_replaced_that_are_not_finite() -> None:
 
 
 def test_one_net_may_need_both_ways() -> None:
-    module, guard = Noisy(), GradientGuard()
+    module, guard = noisy(), GradientGuard()
     module.model = nn.Sequential(*module.model[:3], Noise(torch.sqrt, torch.sqrt), *module.model[3:])
     module.model[3].is_on = False
     module.model[1].register_forward_hook(lambda noise, *_: setattr(module.model[3], "is_on", noise.is_on))

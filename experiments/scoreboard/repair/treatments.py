@@ -74,7 +74,7 @@ class Treatment:
         source = Path(inspect.getsourcefile(PUBLISHED[self.published]) or "").read_text() if self.published else ""
         lot = Path(drawn.__file__).read_text() if self.name == RANDOM else ""
         told = [self.guard, dict(self.changes), source, lot, plugin_key() if self.guard else ""]
-        told += [self.steps] if self.steps != 1 else []
+        told += [self.steps] if self.steps != 1 else []  # keys of outcomes from before there was a choice stay valid
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def may_act(self, alerted: Sequence[str]) -> bool:
