@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from experiments.run import run
 from grad_callbacks import GradientMonitor
 from grad_callbacks.tracking import StoreError, compare, comparison_table, default_store, prepare_store
-from grad_callbacks.tracking.pictures import comparison
+from grad_callbacks.tracking.run_page.pictures import comparison
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 EXPERIMENT = "demo"

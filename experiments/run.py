@@ -34,7 +34,7 @@ from grad_callbacks.tracking import (
     true_status,
 )
 from grad_callbacks.tracking.context import record_config
-from grad_callbacks.tracking.masking import mask
+from grad_callbacks.tracking.secrets.masking import mask
 
 
 def run_name(scenario: str, variant: str, guard: str, seed: int) -> str:

@@ -19,10 +19,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from grad_callbacks.tracking import JournaledMLFlowLogger, prepare_store, record_sweep
-from grad_callbacks.tracking.compare import SWEPT
-from grad_callbacks.tracking.journal import Journal, journals
-from grad_callbacks.tracking.masking import mask_address
-from grad_callbacks.tracking.sync import sync_journal
+from grad_callbacks.tracking.comparison.compare import SWEPT
+from grad_callbacks.tracking.journal.journal import Journal, journals
+from grad_callbacks.tracking.journal.sync import sync_journal
+from grad_callbacks.tracking.secrets.masking import mask_address
 
 log = logging.getLogger(__name__)
 

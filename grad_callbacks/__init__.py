@@ -1,37 +1,84 @@
-"""See and heal the gradients of a neural network while it trains."""
+"""See and heal the gradients of a neural network while it trains.
 
-from grad_callbacks.alerts import Alert
-from grad_callbacks.callbacks import GradientGuard, GradientMonitor
-from grad_callbacks.diagnosis import CAUSES, Batch
-from grad_callbacks.engine import Engine
-from grad_callbacks.gradients import Reading
-from grad_callbacks.interventions import Intervention
-from grad_callbacks.outlook import Outlook
-from grad_callbacks.prescription import Prescription
-from grad_callbacks.record import Record
-from grad_callbacks.remedies import (
-    AGC,
-    AdaptiveClip,
-    AdaptiveStep,
-    ClipNorm,
-    ClipValue,
-    FloorNorm,
-    FullPrecision,
-    MaskUndefined,
-    OptimizerStep,
-    ReduceLR,
-    Reinitialize,
-    Remedy,
-    RescaleInputs,
-    Rollback,
-    Scene,
-    SkipStep,
-    Warmup,
-)
-from grad_callbacks.rules import Exploding, NonFinite, Rule, Vanishing
-from grad_callbacks.surroundings import Surroundings
-from grad_callbacks.trial import Trial, TrialResult
-from grad_callbacks.version import __version__
+Everything public is imported from here. A name is loaded when it is first used: ``from grad_callbacks import Engine``
+imports neither Lightning nor MLflow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grad_callbacks.callbacks.guard import GradientGuard
+    from grad_callbacks.callbacks.monitor import GradientMonitor
+    from grad_callbacks.detection.diagnosis.finding import CAUSES
+    from grad_callbacks.detection.rules import Exploding, NonFinite, Rule, Vanishing
+    from grad_callbacks.engine.engine import Engine
+    from grad_callbacks.engine.step_context import StepContext
+    from grad_callbacks.events import Alert, Intervention, TrialResult
+    from grad_callbacks.measurement.batch import Batch
+    from grad_callbacks.measurement.reading import Reading
+    from grad_callbacks.reporting.record import Record
+    from grad_callbacks.reporting.step_result import StepResult
+    from grad_callbacks.treatment.prescription import Prescription
+    from grad_callbacks.treatment.remedies import (
+        AGC,
+        AdaptiveClip,
+        AdaptiveStep,
+        ClipNorm,
+        ClipValue,
+        FloorNorm,
+        FullPrecision,
+        MaskUndefined,
+        ReduceLR,
+        Reinitialize,
+        Remedy,
+        RescaleInputs,
+        Rollback,
+        SkipStep,
+        Warmup,
+    )
+    from grad_callbacks.treatment.step import OptimizerStep, RunState
+    from grad_callbacks.treatment.trial import Trial
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "callbacks.guard": ("GradientGuard",),
+    "callbacks.monitor": ("GradientMonitor",),
+    "detection.diagnosis.finding": ("CAUSES",),
+    "detection.rules": ("Exploding", "NonFinite", "Rule", "Vanishing"),
+    "engine.engine": ("Engine",),
+    "engine.step_context": ("StepContext",),
+    "events": ("Alert", "Intervention", "TrialResult"),
+    "measurement.batch": ("Batch",),
+    "measurement.reading": ("Reading",),
+    "reporting.record": ("Record",),
+    "reporting.step_result": ("StepResult",),
+    "treatment.prescription": ("Prescription",),
+    "treatment.remedies": (
+        "AGC",
+        "AdaptiveClip",
+        "AdaptiveStep",
+        "ClipNorm",
+        "ClipValue",
+        "FloorNorm",
+        "FullPrecision",
+        "MaskUndefined",
+        "ReduceLR",
+        "Reinitialize",
+        "Remedy",
+        "RescaleInputs",
+        "Rollback",
+        "SkipStep",
+        "Warmup",
+    ),
+    "treatment.step": ("OptimizerStep", "RunState"),
+    "treatment.trial": ("Trial",),
+}
+_RENAMED = {"Outlook": "StepResult", "Scene": "RunState", "Surroundings": "StepContext"}  # until 0.3
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AGC",
@@ -52,7 +99,6 @@ __all__ = [
     "MaskUndefined",
     "NonFinite",
     "OptimizerStep",
-    "Outlook",
     "Prescription",
     "Reading",
     "Record",
@@ -62,12 +108,31 @@ __all__ = [
     "RescaleInputs",
     "Rollback",
     "Rule",
-    "Scene",
+    "RunState",
     "SkipStep",
-    "Surroundings",
+    "StepContext",
+    "StepResult",
     "Trial",
     "TrialResult",
     "Vanishing",
     "Warmup",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        from warnings import warn
+
+        new = _RENAMED[name]
+        warn(f"grad_callbacks.{name} is now called {new}", DeprecationWarning, stacklevel=2)
+        return __getattr__(new)
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

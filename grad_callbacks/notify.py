@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from grad_callbacks.alerts import Alert
-from grad_callbacks.checks import positive
-from grad_callbacks.discretion import SILENCE, discretion
+from grad_callbacks._utils.log_redaction import SILENCE, discretion
+from grad_callbacks._utils.validation import positive
+from grad_callbacks.events import Alert
 
 log = logging.getLogger("grad_callbacks")
 

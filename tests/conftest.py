@@ -16,7 +16,7 @@ import torch
 from mlflow import MlflowClient
 
 from grad_callbacks.tracking import prepare_store
-from tests.nursery import Nursery
+from tests.support.processes import Nursery
 
 # A shell starts what runs in its background deaf to Ctrl-C, and so would be all commands that are tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)

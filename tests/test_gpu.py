@@ -12,7 +12,7 @@ from torch import nn
 
 from experiments.bench.rules import FromTheStart
 from grad_callbacks import ClipNorm, Engine, GradientGuard, Prescription, SkipStep
-from tests.helpers import Poisoned, fit, mlp
+from tests.support.helpers import Poisoned, fit, mlp
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

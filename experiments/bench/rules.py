@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from grad_callbacks import Alert, Reading
-from grad_callbacks.alerts import Kind
+from grad_callbacks.events import Kind
 
 
 class FromTheStart:

@@ -20,8 +20,8 @@ from experiments.corpus.measures import (
 )
 from experiments.corpus.recording import Activation, Recording, Segment, Stream
 from grad_callbacks import Alert, GradientMonitor, Reading
-from grad_callbacks.alerts import Kind
-from grad_callbacks.rules import RULES
+from grad_callbacks.detection.rules import RULES
+from grad_callbacks.events import Kind
 
 EARLY = 10  # first readings that are looked at in full
 EVERY = 5  # later ones whose zeros are counted

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from experiments.corpus.columns import Arrays, from_columns, to_columns
 from grad_callbacks import Alert, Reading
-from grad_callbacks.gradients import Layers
+from grad_callbacks.measurement import Layers
 
 FORMAT = 2  # raise it when something else is recorded, or otherwise
 

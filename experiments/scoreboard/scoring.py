@@ -11,7 +11,7 @@ from typing import Literal
 from experiments.corpus import Label, Scenario, onset_of
 from experiments.scoreboard.detectors import Alarm, episodes
 from experiments.scoreboard.judging import Judged
-from grad_callbacks.alerts import KINDS
+from grad_callbacks.events import KINDS
 
 Result = Literal["hit", "missed", "wrong kind", "false alarm", "quiet"]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from grad_callbacks.alerts import Alert
 from grad_callbacks.callbacks.monitor import GradientMonitor
-from grad_callbacks.prescription import Prescription
-from grad_callbacks.presets import DEFAULT_PLAN
-from grad_callbacks.remedies import CLIPS
-from grad_callbacks.trial import Trial, TrialResult
+from grad_callbacks.events import Alert, TrialResult
+from grad_callbacks.treatment.prescription.prescription import Prescription
+from grad_callbacks.treatment.prescription.presets import DEFAULT_PLAN
+from grad_callbacks.treatment.remedies import CLIPS
+from grad_callbacks.treatment.trial import Trial
 
 
 class GradientGuard(GradientMonitor):
@@ -42,7 +42,7 @@ class GradientGuard(GradientMonitor):
 
     Args:
         prescription: For each kind of alert the remedies to apply, in order (see
-            :class:`~grad_callbacks.prescription.Prescription`), as objects or plain values:
+            :class:`~grad_callbacks.treatment.prescription.prescription.Prescription`), as objects or plain values:
             ``{"exploding": [ClipNorm(1.0), ReduceLR(0.5)]}`` and
             ``{"exploding": [{"ClipNorm": 1.0}, {"ReduceLR": {"factor": 0.5}}]}`` say the same. Or a preset's name:
             ``"full"``, the default; ``"gentle"``, which only clips, lowers the rate and skips; or ``"observe"``.
@@ -52,7 +52,7 @@ class GradientGuard(GradientMonitor):
         on_alert: As for :class:`GradientMonitor`.
         diagnose: As for :class:`GradientMonitor`.
         trial: Try the remedies out when an alert comes, and keep the one that does best: a
-            :class:`~grad_callbacks.trial.Trial`, its arguments by name (``{"steps": 20}``), or True.
+            :class:`~grad_callbacks.treatment.trial.Trial`, its arguments by name (``{"steps": 20}``), or True.
 
     Raises:
         ValueError: If an argument is wrong; the message names it.

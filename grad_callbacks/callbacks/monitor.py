@@ -15,25 +15,24 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from grad_callbacks.alerts import Alert, Kind, Outcome, Verdict
-from grad_callbacks.callbacks.bases import Callback
-from grad_callbacks.callbacks.channels import announce
-from grad_callbacks.callbacks.metrics import metrics
-from grad_callbacks.callbacks.recording import Recording
-from grad_callbacks.callbacks.replaying import Replaying
-from grad_callbacks.callbacks.surroundings import refuse_unsupported, surroundings, warn_of_spawning, watched_module
-from grad_callbacks.checks import at_least
-from grad_callbacks.course import Course
-from grad_callbacks.diagnosis import Batch
-from grad_callbacks.engine import Engine
-from grad_callbacks.gradients.histograms import Histograms
-from grad_callbacks.interventions import Intervention
-from grad_callbacks.outlook import Outlook
-from grad_callbacks.prescription import Prescription
-from grad_callbacks.record import Record
-from grad_callbacks.rules import RULES, Rule
-from grad_callbacks.spec import build
-from grad_callbacks.trial import Trial
+from grad_callbacks._utils.build import build
+from grad_callbacks._utils.validation import at_least
+from grad_callbacks.callbacks._base import Callback
+from grad_callbacks.callbacks._metrics import metrics
+from grad_callbacks.callbacks._mlflow import Recording
+from grad_callbacks.callbacks._replay import Replaying
+from grad_callbacks.callbacks._step_context import refuse_unsupported, surroundings, warn_of_spawning, watched_module
+from grad_callbacks.callbacks._wandb import announce
+from grad_callbacks.detection.rules import RULES, Rule
+from grad_callbacks.engine.engine import Engine
+from grad_callbacks.events import Alert, Intervention, Kind, Outcome, Verdict
+from grad_callbacks.measurement import Batch
+from grad_callbacks.measurement.histograms import Histograms
+from grad_callbacks.reporting.record import Record
+from grad_callbacks.reporting.step_result import StepResult
+from grad_callbacks.reporting.step_series import StepSeries
+from grad_callbacks.treatment.prescription.prescription import Prescription
+from grad_callbacks.treatment.trial import Trial
 
 log = logging.getLogger("grad_callbacks")
 
@@ -66,7 +65,7 @@ class GradientMonitor(Callback):
 
     Args:
         every_n_steps: Measure every so many optimizer steps. What happens between is not seen.
-        rules: Rules, names or plain values (see :func:`grad_callbacks.spec.build`); by default all three
+        rules: Rules, names or plain values (see :func:`grad_callbacks._utils.build.build`); by default all three
             built-in ones.
         on_alert: Called with each alert on rank zero, such as a :class:`~grad_callbacks.notify.Notify`.
         diagnose: Look for the cause of an alert in model and batch: at most 20 times in a run, each time for the price
@@ -111,12 +110,12 @@ class GradientMonitor(Callback):
 
     def _start_afresh(self) -> None:
         self.record = Record()
-        self.course = Course()
+        self.course = StepSeries()
         self.histograms = Histograms()
         self._recording = Recording()
         self._engines: dict[int, Engine] = {}  # while training
         self._saved: dict[int, dict[str, Any]] = {}  # states that wait for their engine
-        self._latest: dict[int, Outlook] = {}
+        self._latest: dict[int, StepResult] = {}
         self._unlogged = False
         self._logged: dict[int, int] = {}  # for each optimizer the last step whose metrics were sent
         self._batch_idx = 0
@@ -147,12 +146,12 @@ class GradientMonitor(Callback):
 
     @property
     def verdict(self) -> Verdict:
-        """What was wrong with the run (see :attr:`grad_callbacks.record.Record.verdict`)."""
+        """What was wrong with the run (see :attr:`grad_callbacks.reporting.record.Record.verdict`)."""
         return self.record.verdict
 
     @property
     def outcome(self) -> Outcome:
-        """How the run ended (see :attr:`grad_callbacks.record.Record.outcome`)."""
+        """How the run ended (see :attr:`grad_callbacks.reporting.record.Record.outcome`)."""
         return self.record.outcome
 
     @property
@@ -161,7 +160,7 @@ class GradientMonitor(Callback):
         return self.record.still_wrong
 
     def history(self) -> pd.DataFrame:
-        """Return one row per step and layer (see :meth:`grad_callbacks.record.Record.history`).
+        """Return one row per step and layer (see :meth:`grad_callbacks.reporting.record.Record.history`).
 
         ``step`` is ``trainer.global_step`` at ``on_before_optimizer_step``.
         """
@@ -303,7 +302,7 @@ class GradientMonitor(Callback):
         self._engines[index] = self._engine(trainer, pl_module, optimizer, index)
         return self._engines[index]
 
-    def _take_in(self, trainer: Trainer, index: int, outlook: Outlook) -> None:
+    def _take_in(self, trainer: Trainer, index: int, outlook: StepResult) -> None:
         self._latest[index] = outlook
         self.course.note(outlook)
         self._unlogged |= bool(outlook.alerts or outlook.interventions)

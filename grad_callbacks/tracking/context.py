@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
-from grad_callbacks.tracking.masking import mask
+from grad_callbacks.tracking.secrets.masking import mask
 
 PACKAGES = ("torch", "lightning", "pytorch-lightning", "mlflow", "numpy", "pandas", "hydra-core", "grad-callbacks")
 CONFIG, ENVIRONMENT = "context/config.yaml", "context/environment.yaml"

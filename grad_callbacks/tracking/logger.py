@@ -20,16 +20,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn import Module
 
-from grad_callbacks.tracking.client import JournalingClient
 from grad_callbacks.tracking.context import hydra_config, record_config, record_environment
-from grad_callbacks.tracking.entries import status_entry
-from grad_callbacks.tracking.journal import DISK_LIMIT, ENDED, SUFFIX, Entry, Journal, journals, now
-from grad_callbacks.tracking.masking import mask, mask_address
-from grad_callbacks.tracking.sender import Sender
+from grad_callbacks.tracking.journal.client import JournalingClient
+from grad_callbacks.tracking.journal.entries import status_entry
+from grad_callbacks.tracking.journal.journal import DISK_LIMIT, ENDED, SUFFIX, Entry, Journal, journals, now
+from grad_callbacks.tracking.journal.sender import Sender
+from grad_callbacks.tracking.journal.sync import sweep, sync_journal
+from grad_callbacks.tracking.journal.writer import Writer
+from grad_callbacks.tracking.secrets.masking import mask, mask_address
 from grad_callbacks.tracking.store import default_artifacts, default_journals, default_store
-from grad_callbacks.tracking.sync import sweep, sync_journal
 from grad_callbacks.tracking.system import SystemMetrics, wants_system_metrics
-from grad_callbacks.tracking.writer import Writer
 
 log = logging.getLogger("grad_callbacks")
 

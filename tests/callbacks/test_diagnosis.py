@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import Alert, GradientGuard, GradientMonitor, Reading
-from grad_callbacks.alerts import Kind
-from tests.helpers import SGD, Regression, batches, fit, mlp, trainer
+from grad_callbacks.events import Kind
+from tests.support.helpers import SGD, Regression, batches, fit, mlp, trainer
 
 
 class Busy(Regression):

@@ -21,8 +21,8 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 from experiments.bench.rules import FromTheStart
-from grad_callbacks import ClipNorm, GradientGuard, Outlook, SkipStep
-from tests.helpers import Regression, batches, fit, mlp
+from grad_callbacks import ClipNorm, GradientGuard, SkipStep, StepResult
+from tests.support.helpers import Regression, batches, fit, mlp
 
 BAD_BATCH = 13
 AdamW = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.1)
@@ -204,9 +204,9 @@ class Guard(GradientGuard):
         super().__init__(
             {"exploding": [ClipNorm(max_norm)], "nonfinite": [SkipStep()]}, rules=[FromTheStart(), "NonFinite"]
         )
-        self.outlooks: dict[int, Outlook] = {}
+        self.outlooks: dict[int, StepResult] = {}
 
-    def _take_in(self, trainer: Any, index: int, outlook: Outlook) -> None:
+    def _take_in(self, trainer: Any, index: int, outlook: StepResult) -> None:
         super()._take_in(trainer, index, outlook)
         self.outlooks[outlook.reading.step] = outlook
 

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule
 from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import ClipNorm, GradientGuard, GradientMonitor, ReduceLR, SkipStep
-from tests.helpers import SGD, Poisoned, Regression, batches, fit, mlp
+from tests.support.helpers import SGD, Poisoned, Regression, batches, fit, mlp
 
 
 class Steps(Callback):

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from tests.callbacks.killed import KILLED_AT
-from tests.nursery import Nursery
-from tests.repairs import REPAIRS
+from tests.support.killed import KILLED_AT
+from tests.support.processes import Nursery
+from tests.support.repairs import REPAIRS
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Path:
     """What the runs did."""
     path = tmp_path_factory.mktemp("killed")
-    process = nursery.start_module("tests.callbacks.killed", str(path), cwd=path)
+    process = nursery.start_module("tests.support.killed", str(path), cwd=path)
     assert process.wait(300) == 0, process.said[-4000:]
     return path
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import Alert, ClipNorm, Exploding, GradientGuard, GradientMonitor
-from tests.helpers import SGD, Poisoned, Regression, batches, fit, mlp, trainer
+from tests.support.helpers import SGD, Poisoned, Regression, batches, fit, mlp, trainer
 
 
 class Spy(Callback):

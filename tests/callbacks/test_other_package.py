@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from torch import Tensor, nn
 
 from grad_callbacks import GradientGuard, GradientMonitor
-from tests.helpers import SGD, batches, mlp
+from tests.support.helpers import SGD, batches, mlp
 
 pl = pytest.importorskip("pytorch_lightning")
 from pytorch_lightning.cli import LightningCLI  # noqa: E402  # only where the package is

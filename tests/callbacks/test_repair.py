@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import GradientGuard, GradientMonitor, Reinitialize
-from tests.helpers import SGD, Poisoned, Regression, batches, fit, mlp, trainer
-from tests.trial.faults import Alarm
+from tests.support.helpers import SGD, Poisoned, Regression, batches, fit, mlp, trainer
+from tests.support.trial_faults import Alarm
 
 
 class Classifier(Regression):

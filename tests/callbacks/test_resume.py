@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from grad_callbacks import ClipNorm, GradientGuard, GradientMonitor, ReduceLR, SkipStep
-from tests.helpers import Poisoned, batches, fit, mlp, trainer
+from tests.support.helpers import Poisoned, batches, fit, mlp, trainer
 
 FACTORS = {13: 1e4, 14: 1e4, 18: math.nan, 22: math.nan, 30: 1e4}
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from grad_callbacks import Batch, Engine
-from tests.distributed.leaving import leave
-from tests.distributed.together import run_together
-from tests.helpers import SGD
+from tests.support.distributed.leaving import leave
+from tests.support.distributed.together import run_together
+from tests.support.helpers import SGD
 
 
 class Root(nn.Module):

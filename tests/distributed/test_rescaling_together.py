@@ -11,9 +11,9 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from grad_callbacks import Batch, Engine
-from tests.distributed.leaving import leave
-from tests.distributed.together import run_together
-from tests.helpers import SGD, mlp
+from tests.support.distributed.leaving import leave
+from tests.support.distributed.together import run_together
+from tests.support.helpers import SGD, mlp
 
 
 def _train(rank: int, folder: str, ranks: tuple[int, ...]) -> None:

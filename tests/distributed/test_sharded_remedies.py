@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from grad_callbacks import AGC, FloorNorm
-from tests.distributed.leaving import leave
-from tests.distributed.together import run_together
-from tests.helpers import mlp, pending
+from tests.support.distributed.leaving import leave
+from tests.support.distributed.together import run_together
+from tests.support.helpers import mlp, pending
 
 
 def _same_as_whole(rank: int, store: str) -> None:

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from grad_callbacks import Batch, ClipNorm, Engine, OptimizerStep, ReduceLR, Trial
-from tests.distributed.leaving import leave
-from tests.distributed.together import run_together
-from tests.helpers import SGD, mlp
-from tests.trial.faults import Alarm
+from tests.support.distributed.leaving import leave
+from tests.support.distributed.together import run_together
+from tests.support.helpers import SGD, mlp
+from tests.support.trial_faults import Alarm
 
 ALARM = 12
 

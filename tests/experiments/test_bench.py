@@ -16,7 +16,7 @@ from experiments.bench.fitting import fitting
 from experiments.bench.pacing import Paced, alternate
 from experiments.bench.table import COLUMNS, Row, Section
 from experiments.bench.timing import ROUND, WARMUP, Spread, interleave, seconds
-from grad_callbacks.gradients.motion import EARLY_READINGS, INTERVAL
+from grad_callbacks.measurement.update_ratio import EARLY_READINGS, INTERVAL
 
 TITLES = [
     "Measuring and clipping in one pass",

@@ -25,9 +25,9 @@ from experiments.corpus.scenarios import configs
 from experiments.run import run
 from experiments.scoreboard.detectors import replay
 from grad_callbacks import Alert, Reading
-from grad_callbacks.rules import RULES
-from tests.helpers import Regression, batches, fit, mlp
-from tests.nursery import Nursery, wait_until
+from grad_callbacks.detection.rules import RULES
+from tests.support.helpers import Regression, batches, fit, mlp
+from tests.support.processes import Nursery, wait_until
 
 SHORT = ["logger=none", "guard=none", "trainer.enable_progress_bar=false"]
 

@@ -27,7 +27,7 @@ from experiments.scoreboard.detectors import (
     episodes,
 )
 from experiments.scoreboard.detectors.base import Alarm
-from tests.helpers import reading
+from tests.support.helpers import reading
 
 DEPTH = 3
 

@@ -24,8 +24,8 @@ from experiments.scoreboard.repair.table import repair_table
 from experiments.scoreboard.repair.tracking import EXPERIMENT, outcome_table
 from experiments.scoreboard.repair.treatments import RANDOM, Treatment, all_treatments
 from grad_callbacks import Remedy
-from grad_callbacks.remedies import REMEDIES
-from tests.helpers import Regression, mlp, pending
+from grad_callbacks.treatment.remedies import REMEDIES
+from tests.support.helpers import Regression, mlp, pending
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = {

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from experiments.run import Result, run
 from grad_callbacks.tracking import StoreError
-from tests.nursery import Nursery
+from tests.support.processes import Nursery
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"

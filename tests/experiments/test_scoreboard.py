@@ -20,7 +20,7 @@ from experiments.scoreboard.picture import score_picture
 from experiments.scoreboard.scoring import Score, score
 from experiments.scoreboard.table import score_table
 from experiments.scoreboard.tracking import EXPERIMENT, verdict_table
-from tests.nursery import Nursery, wait_until
+from tests.support.processes import Nursery, wait_until
 
 SCENARIOS = {
     "healthy": Scenario("healthy", reference="healthy"),

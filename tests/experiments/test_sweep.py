@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 
 from experiments.sweep import PARENT, ParentRun
 from grad_callbacks.tracking import JournaledMLFlowLogger
-from grad_callbacks.tracking.entries import status_entry
-from grad_callbacks.tracking.journal import Journal
-from tests.nursery import Child, Nursery, wait_until
-from tests.tracking.servers import NOBODY
+from grad_callbacks.tracking.journal.entries import status_entry
+from grad_callbacks.tracking.journal.journal import Journal
+from tests.support.processes import Child, Nursery, wait_until
+from tests.support.servers import NOBODY
 
 QUICK = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "guard=monitor", "model.width=8"]
 

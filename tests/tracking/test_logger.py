@@ -23,9 +23,9 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 
 from grad_callbacks import GradientMonitor
 from grad_callbacks.tracking import JournaledMLFlowLogger
-from tests.nursery import Child, Nursery, wait_until
-from tests.tracking.servers import NOBODY, artifacts_of, steps_of, the_run
-from tests.tracking.training import STEPS, Model, fit
+from tests.support.processes import Child, Nursery, wait_until
+from tests.support.servers import NOBODY, artifacts_of, steps_of, the_run
+from tests.support.tracked_training import STEPS, Model, fit
 
 
 def logger(experiment: str = "plugin", **arguments: Any) -> JournaledMLFlowLogger:
@@ -143,7 +143,7 @@ def test_the_status_is_true_when_fit_is_interrupted(error: BaseException, status
 
 TRAINING = """
 from grad_callbacks.tracking import JournaledMLFlowLogger
-from tests.tracking.training import fit
+from tests.support.tracked_training import fit
 logger = JournaledMLFlowLogger("plugin")
 """
 LONG = "print(logger.run_id, flush=True); fit(logger, steps=10**7)"

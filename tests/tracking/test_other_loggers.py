@@ -11,8 +11,8 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 
 from grad_callbacks import ClipNorm, GradientGuard
-from grad_callbacks.callbacks import channels
-from tests.helpers import Poisoned, fit, mlp
+from grad_callbacks.callbacks import _wandb
+from tests.support.helpers import Poisoned, fit, mlp
 
 KEYS = {
     f"grad/{name}"
@@ -78,7 +78,7 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [told] = raised
     assert told["title"] == "exploding gradients"
     assert guard.alerts[0].cause in told["text"]
-    assert told["level"] in channels.LEVELS.values()
+    assert told["level"] in _wandb.LEVELS.values()
 
 
 def test_an_alert_that_does_not_get_through_costs_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

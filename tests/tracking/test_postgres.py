@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.nursery import Nursery
-from tests.tracking.servers import Server, artifacts_of, free_port, steps_of, the_run
+from tests.support.processes import Nursery
+from tests.support.servers import Server, artifacts_of, free_port, steps_of, the_run
 
 pytest.importorskip("psycopg2", reason="MLflow's driver for PostgreSQL is not installed")
 
@@ -64,7 +64,7 @@ def test_a_team_logs_to_one_server_with_postgresql(database: str, nursery: Nurse
         for name in ("anna", "ben"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "go").touch()
-            code = f"from tests.tracking.training import staged; staged({name!r}, {server.uri!r}, 20, {STEPS})"
+            code = f"from tests.support.tracked_training import staged; staged({name!r}, {server.uri!r}, 20, {STEPS})"
             members[name] = nursery.start(code, tmp_path / name)
         client = MlflowClient(server.uri)
         for name, process in members.items():

@@ -20,7 +20,7 @@ def test_the_ui_serves_the_store_says_where_and_stops_on_ctrl_c(
 ) -> None:
     client.create_experiment("mine")
     port = free_port(5600)
-    command = [sys.executable, "-u", "-m", "grad_callbacks.cli", "ui", "--store", store, "--port", str(port)]
+    command = [sys.executable, "-u", "-m", "grad_callbacks.tracking.cli", "ui", "--store", store, "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=tmp_path)
     try:
         assert process.stdout is not None

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from grad_callbacks.tracking import StoreError, default_artifacts, default_store, prepare_store
-from tests.nursery import Nursery
-from tests.tracking.servers import steps_of, the_run
+from tests.support.processes import Nursery
+from tests.support.servers import steps_of, the_run
 
 
 def test_the_default_store_is_an_absolute_sqlite_file_in_the_working_folder(
@@ -27,7 +27,7 @@ def test_a_store_named_in_the_environment_wins(monkeypatch: pytest.MonkeyPatch) 
 
 def test_processes_that_start_together_share_a_fresh_store(tmp_path: Path, nursery: Nursery) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    code = "from tests.tracking.training import staged; staged({!r}, {!r}, pause=-1, steps=10)"
+    code = "from tests.support.tracked_training import staged; staged({!r}, {!r}, pause=-1, steps=10)"
     processes = [nursery.start(code.format(f"experiment {i}", uri), tmp_path) for i in range(4)]
     for process in processes:
         process.wait(180)

@@ -10,12 +10,12 @@ from typing import Any
 from experiments.corpus import Recording, Stream
 from experiments.scoreboard.detectors.base import Alarm, in_order
 from grad_callbacks import Alert, Rule
-from grad_callbacks.rules import RULES
-from grad_callbacks.spec import build
+from grad_callbacks._utils.build import build
+from grad_callbacks.detection.rules import RULES
 
 
 def build_rules(specs: Sequence[Any]) -> list[Rule]:
-    """Return the rules that plain values describe (see :func:`grad_callbacks.spec.build`).
+    """Return the rules that plain values describe (see :func:`grad_callbacks._utils.build.build`).
 
     Raises:
         ValueError: If a rule is unknown, or its arguments do not fit.

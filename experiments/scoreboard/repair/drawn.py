@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from grad_callbacks import OptimizerStep, Remedy
-from grad_callbacks.remedies import REMEDIES
+from grad_callbacks.treatment.remedies import REMEDIES
 
 
 class Drawn:

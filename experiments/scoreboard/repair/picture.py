@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from experiments.scoreboard.picture import OTHERS, OURS
 from experiments.scoreboard.repair import treatments
 from experiments.scoreboard.repair.scoring import Score
-from grad_callbacks.alerts import KINDS
+from grad_callbacks.events import KINDS
 
 
 def repair_picture(scores: Sequence[Score], title: str) -> Figure:

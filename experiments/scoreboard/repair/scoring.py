@@ -10,7 +10,7 @@ from typing import Literal
 
 from experiments.corpus import FAILS, Label, Scenario
 from experiments.scoreboard.repair.outcomes import Outcome
-from grad_callbacks.alerts import KINDS
+from grad_callbacks.events import KINDS
 
 REPAIRED = 0.95  # of the level
 HARMED = 0.98  # of the unguarded quality

@@ -18,7 +18,7 @@ from experiments.corpus import plugin_key
 from experiments.corpus.scenarios import configs
 from experiments.scoreboard.repair import drawn
 from experiments.scoreboard.repair.published import PUBLISHED
-from grad_callbacks.alerts import KINDS
+from grad_callbacks.events import KINDS
 
 UNGUARDED = "unguarded"
 OURS = "full"  # GradientGuard() with its defaults

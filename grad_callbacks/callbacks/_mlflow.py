@@ -1,0 +1,102 @@
+"""Hand the story to the MLflow runs among the Trainer's loggers: what is known at the start, the rest at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger, MLFlowLogger
+from lightning.pytorch.utilities import rank_zero_warn
+
+from grad_callbacks.callbacks._wandb import is_logger
+from grad_callbacks.events import TrialResult
+
+if TYPE_CHECKING:
+    from grad_callbacks.callbacks.monitor import GradientMonitor
+    from grad_callbacks.tracking.system import SystemMetrics
+
+
+class Recording:
+    """Writes to every MLflow run, on rank zero; a failure is a warning, never an exception.
+
+    Attributes:
+        shows_pictures: There is an MLflow run that will show what was gathered for it.
+    """
+
+    def __init__(self) -> None:
+        self.shows_pictures = False
+        self._environment: dict[str, str] = {}
+        self._system: list[SystemMetrics] = []
+
+    def begin(self, trainer: Trainer) -> None:
+        """Write the config and the environment, and start the system metrics if MLflow's own switch asks for them."""
+        loggers = _mlflow_loggers(trainer)
+        self.shows_pictures = bool(loggers)
+        if not loggers:
+            return
+        from grad_callbacks.tracking.context import record_context  # MLflow takes seconds to import: only where used
+        from grad_callbacks.tracking.system import SystemMetrics, wants_system_metrics
+
+        for logger in loggers:
+            try:
+                client, run_id = logger.experiment, str(logger.run_id)
+                known = getattr(logger, "environment", None)  # of a JournaledMLFlowLogger, which sees to these itself
+                self._environment = record_context(client, run_id, cast(Any, trainer), known)
+                if known is None and wants_system_metrics():
+                    self._system.append(SystemMetrics(logger))
+                    self._system[-1].start()
+            except Exception as error:  # a tracking server that is down costs a warning, not the training
+                _warn("config and environment", logger, error)
+
+    def tell(self, trainer: Trainer, result: TrialResult) -> None:
+        """Write a trial: a child run for each of its arms."""
+        loggers = _mlflow_loggers(trainer)
+        if not loggers:
+            return
+        from grad_callbacks.tracking.journal.child_runs import record_trial
+
+        for logger in loggers:
+            try:
+                record_trial(logger, result)
+            except Exception as error:
+                _warn("trial", logger, error)
+
+    def end(self, trainer: Trainer, monitor: GradientMonitor) -> None:
+        """Write tags, tables, pictures, page and report."""
+        while self._system:
+            self._system.pop().stop()
+        loggers, history = _mlflow_loggers(trainer), monitor.history()
+        if not loggers or history.empty:
+            return  # a run that failed before its first step has no verdict
+        from grad_callbacks.tracking.run_page.story import Story, record_story
+
+        for logger in loggers:
+            try:
+                story = Story(
+                    verdict=monitor.verdict,
+                    outcome=monitor.outcome,
+                    alerts=tuple(monitor.alerts),
+                    interventions=tuple(monitor.interventions),
+                    history=history,
+                    report=monitor.report(),
+                    name=str(getattr(logger, "_run_name", None) or ""),
+                    summary=tuple(monitor.record.summary()),
+                    course=monitor.course.to_frame(),
+                    histograms=tuple(monitor.histograms.bring_home()),
+                    environment=self._environment,
+                )
+                record_story(logger.experiment, str(logger.run_id), story)
+            except Exception as error:  # nor does it cost what has been trained
+                _warn("gradients' story", logger, error)
+
+
+def _mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:
+    return [logger for logger in trainer.loggers if _is_mlflow(logger)] if trainer.is_global_zero else []
+
+
+def _is_mlflow(logger: Logger) -> TypeGuard[MLFlowLogger]:
+    return is_logger(logger, "MLFlowLogger")
+
+
+def _warn(what: str, logger: MLFlowLogger, error: Exception) -> None:
+    rank_zero_warn(f"the {what} could not be written to MLflow run {logger.run_id}: {error}")

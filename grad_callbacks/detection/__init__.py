@@ -1,0 +1,1 @@
+"""Detecting: readings in, alerts with their likely cause out."""

@@ -1,0 +1,57 @@
+"""What the diagnosis found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from grad_callbacks.events import Alert
+
+Cause = Literal[
+    "saturated activations",
+    "dead units",
+    "weights too small",
+    "depth without normalisation or skips",
+    "recurrence over many steps",
+    "weights too large",
+    "unscaled residual branches",
+    "learning rate too high",
+    "missing warm-up",
+    "bad batch",
+    "targets or loss too large",
+    "undefined operation",
+    "16-bit overflow",
+    "non-finite weights",
+]
+
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A cause with its evidence.
+
+    Attributes:
+        cause: One of :data:`CAUSES`.
+        clause: What was found, in half a sentence.
+        advice: Remedies, most effective first, each with the line to change.
+        evidence: The numbers; those that are not finite are left out of the alert.
+    """
+
+    cause: Cause
+    clause: str
+    advice: Sequence[str]
+    evidence: Mapping[str, float] = field(default_factory=dict)
+
+    def added_to(self, alert: Alert) -> Alert:
+        """Return the alert with this finding."""
+        finite = {name: float(value) for name, value in self.evidence.items() if math.isfinite(value)}
+        return replace(
+            alert,
+            cause=self.cause,
+            message=f"{alert.message}; {self.clause}",
+            evidence={**alert.evidence, **finite},
+            advice="; ".join(self.advice),
+        )

@@ -1,0 +1,242 @@
+"""Where the first NaN or infinity of a batch comes from, found by running it again."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.hooks import RemovableHandle
+
+from grad_callbacks.measurement.batch import tensors_in
+from grad_callbacks.measurement.layer_order import clean_name
+from grad_callbacks.measurement.replay import undisturbed
+
+Source = Literal["operation", "overflow", "16-bit overflow", "input", "weights", ""]
+
+# Defined for some numbers only, or infinite at some. exp overflows in float32 above 88.
+_PARTIAL = (
+    *(
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "logit",
+        "xlogy",
+        "special_xlog1py",
+        "sqrt",
+        "rsqrt",
+        "pow",
+        "digamma",
+        "lgamma",
+    ),
+    *("div", "true_divide", "reciprocal", "fmod", "remainder", "acos", "asin", "atanh", "acosh", "erfinv", "tan"),
+    *("exp", "exp2", "expm1", "sinh", "cosh", "std", "var", "std_mean", "var_mean", "mean", "median"),
+    *("nll_loss_forward", "nll_loss2d_forward", "linalg_inv_ex", "linalg_cholesky_ex", "linalg_eigh"),
+)
+_RAW = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "detach", "alias")  # memory as it was
+_TORCH = str(Path(torch.__file__).parent)
+
+
+@dataclass(frozen=True)
+class NonFiniteOrigin:
+    """The first operation that made a NaN or an infinity.
+
+    Attributes:
+        source: ``"operation"``: undefined for its arguments; ``"overflow"``: finite numbers grew beyond float32's
+            range; ``"16-bit overflow"``: beyond 65504 in float16; ``"input"`` or ``"weights"``: it was there before
+            the forward pass; ``""``: none was found.
+        module: The innermost module that ran it; "" in the loss.
+        operation: Its name, such as ``"log"``, or ``"SqrtBackward0"`` in the backward pass.
+        is_nan: It is a NaN, not an infinity.
+        in_backward: It happened in the backward pass.
+        line: ``"file.py:12"`` in the user's code; "" if unknown.
+    """
+
+    source: Source = ""
+    module: str = ""
+    operation: str = ""
+    is_nan: bool = False
+    in_backward: bool = False
+    line: str = ""
+
+
+def first_nonfinite(model: nn.Module, replay: Callable[[], Tensor], loss_scale: float = 1.0) -> NonFiniteOrigin:
+    """Run the batch forward and backward, and look at every operation; leaves no trace.
+
+    Masks are no finding: an infinity that was written as one (``masked_fill`` with -inf) is taken for an input, and
+    it only counts if the loss or a gradient is not finite. Costs two to ten times a training step, and a wait for the
+    device at each operation.
+
+    Args:
+        model: The model.
+        replay: Computes the loss of the batch.
+        loss_scale: What the loss is multiplied with before the backward pass, as by a loss scaler.
+    """
+    watch = _Watch()
+    with suppress(Exception), undisturbed(model), watch.named(model), watch:
+        watch.run(model, replay, loss_scale)
+    if watch.found is not None and watch.found.source:
+        return watch.found
+    if _any_nonfinite(model.parameters()):
+        return NonFiniteOrigin("weights")
+    return watch.found or NonFiniteOrigin()
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operation, and keeps the first that made something non-finite of finite arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: NonFiniteOrigin | None = None
+        self._suspects: list[NonFiniteOrigin] = []
+        self._met: NonFiniteOrigin | None = None  # the first that had a non-finite argument
+        self._modules: list[str] = []
+        self._in_backward = False
+
+    def run(self, model: nn.Module, replay: Callable[[], Tensor], loss_scale: float) -> None:
+        loss = replay()
+        if not _is_finite(loss):
+            self.found = self._verdict()
+            return
+        self._suspects.clear()  # infinities that did no harm, such as a mask's
+        self._met = None
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._in_backward = True
+        try:
+            # The anomaly mode sees what runs where this mode is not active, on the threads of other devices.
+            with torch.autograd.set_detect_anomaly(True, check_nan=True):
+                gradients = torch.autograd.grad(loss * loss_scale, parameters, allow_unused=True)
+        except RuntimeError as error:
+            named = re.search(r"Function '(\w+)' returned nan", str(error))
+            self.found = self._verdict()
+            if not self.found.source and named:
+                self.found = NonFiniteOrigin("operation", "", named[1], True, True)
+            return
+        if not all(_is_finite(gradient) for gradient in gradients if gradient is not None):
+            self.found = self._verdict()
+
+    def named(self, model: nn.Module) -> _Names:
+        """Know which module is at work."""
+        return _Names(model, self._modules)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        arguments = list(_values((args, kwargs)))  # looked at before: it may work in place
+        enters_finite = all(_is_finite(value) for value in arguments)
+        enters_nan = not enters_finite and any(_has_nan(value) for value in arguments)
+        output = func(*args, **kwargs)
+        plain = name.rstrip("_")
+        if plain in _RAW or len(self._suspects) > 8:
+            return output
+        made = [value for value in _values(output) if not _is_finite(value)]
+        if made and (enters_finite or (not enters_nan and any(_has_nan(value) for value in made))):
+            self._suspects.append(self._origin(plain, args, made))
+        elif not enters_finite and self._met is None:
+            self._met = NonFiniteOrigin("input", self._module(), plain, line=_line(), in_backward=self._in_backward)
+        return output
+
+    def _verdict(self) -> NonFiniteOrigin:
+        return self._suspects[0] if self._suspects else self._met or NonFiniteOrigin()
+
+    def _origin(self, name: str, args: tuple[Any, ...], made: list[Any]) -> NonFiniteOrigin:
+        node = torch._C._current_autograd_node() if self._in_backward else None
+        is_half = any(isinstance(value, Tensor) and value.dtype is torch.float16 for value in made)
+        is_nan = any(_has_nan(value) for value in made)
+        source: Source = "operation" if is_nan and not is_half else "overflow"
+        if name in _PARTIAL and not (is_half and not self._is_undefined_in_float32(name, args)):
+            source = "operation"
+        elif is_half:
+            source = "16-bit overflow"
+        operation = name if node is None else str(node.name()).rpartition("::")[2]
+        return NonFiniteOrigin(source, self._module(), operation, is_nan, self._in_backward, _line())
+
+    @staticmethod
+    def _is_undefined_in_float32(name: str, args: tuple[Any, ...]) -> bool:
+        wide = [value.float() if isinstance(value, Tensor) and value.is_floating_point() else value for value in args]
+        try:
+            return not _is_finite(getattr(torch.ops.aten, name)(*wide))
+        except Exception:  # an argument that this overload does not take
+            return True
+
+    def _module(self) -> str:
+        return self._modules[-1] if self._modules and not self._in_backward else ""
+
+
+class _Names:
+    """Keeps the stack of the modules at work, by hooks that live as long as the ``with``."""
+
+    def __init__(self, model: nn.Module, stack: list[str]) -> None:
+        self._model, self._stack = model, stack
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> None:
+        for name, module in self._model.named_modules():
+            if module is not self._model:
+                self._handles.append(module.register_forward_pre_hook(partial(self._enter, clean_name(name))))
+                self._handles.append(module.register_forward_hook(self._leave, always_call=True))
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _enter(self, name: str, module: nn.Module, inputs: object) -> None:
+        self._stack.append(name)
+
+    def _leave(self, module: nn.Module, inputs: object, output: object) -> None:
+        if self._stack:
+            self._stack.pop()
+
+
+def _values(nested: Any) -> Iterator[Any]:
+    """The tensors and floats in arguments or results."""
+    if isinstance(nested, (Tensor, float)):
+        yield nested
+    elif isinstance(nested, (list, tuple)):
+        for entry in nested:
+            yield from _values(entry)
+    elif isinstance(nested, dict):
+        yield from _values(list(nested.values()))
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return value == value and abs(value) != float("inf")
+    if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
+        return True
+    if value.layout is not torch.strided or value.device.type == "meta":
+        return True
+    return bool(torch.isfinite(value).all())
+
+
+def _has_nan(value: Any) -> bool:
+    if isinstance(value, float):
+        return value != value
+    return not _is_finite(value) and bool(torch.isnan(value).any())
+
+
+def _any_nonfinite(tensors: Any) -> bool:
+    return any(not _is_finite(tensor.detach()) for tensor in tensors_in(list(tensors)))
+
+
+def _line() -> str:
+    """The innermost place in the user's code, which is in no installed package."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        is_installed = name.startswith((_TORCH, "<")) or "site-packages" in name or "dist-packages" in name
+        if not is_installed and Path(name).parent != Path(__file__).parent:
+            return f"{Path(name).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""

@@ -1,0 +1,138 @@
+"""Following a run, so that an alert's cause can be looked for when it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from grad_callbacks.detection.diagnosis.activations import ActivationProbe
+from grad_callbacks.detection.diagnosis.case import Case
+from grad_callbacks.detection.diagnosis.diagnose import diagnose
+from grad_callbacks.detection.diagnosis.finding import CAUSES
+from grad_callbacks.detection.diagnosis.weight_gains import weight_gains
+from grad_callbacks.events import Alert
+from grad_callbacks.measurement import Reading, is_alone
+from grad_callbacks.measurement.batch import Batch
+
+LOSSES = 100  # latest losses that are kept
+MOST = 20  # alerts of a run that are looked into: each costs some passes over the batch
+
+
+class RunContext:
+    """Keeps what a diagnosis will ask for: the first weights, the latest losses, the last batch.
+
+    Where several processes train together, a batch of one of them says nothing of the others', and a pass over it
+    would wait for them: there only weights and losses tell. Sharded weights tell nothing, and alerts keep the cause
+    that their rule has guessed.
+
+    Args:
+        model: Is trained.
+        is_sharded: This process holds only a part of the weights.
+    """
+
+    def __init__(self, model: nn.Module, is_sharded: bool = False) -> None:
+        self._model = model
+        self._is_sharded = is_sharded
+        self._may_replay = is_alone() and not any(hasattr(module, "_orig_mod") for module in model.modules())
+        self._first_gains = {} if is_sharded else weight_gains(model)
+        self._first_rates: tuple[float, ...] | None = None
+        self._highest_rates: tuple[float, ...] | None = None
+        self._losses: list[float] = []
+        self._previous = Batch()
+        self._probe: ActivationProbe | None = None
+        self._alerts: list[Alert] = []
+
+    def look_out(self, is_near: bool) -> None:
+        """Watch the activations of the next forward pass if an alert is near, else do not."""
+        if is_near and self._probe is None and self._may_replay:
+            self._probe = ActivationProbe(self._model)
+            self._probe.attach()
+        elif not is_near and self._probe is not None:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the model."""
+        if self._probe is not None:
+            self._probe.detach()
+            self._probe = None
+
+    def begin_anew(self) -> None:
+        """Take the weights for the first ones: they were initialised again."""
+        self._first_gains = {} if self._is_sharded else weight_gains(self._model)
+        self._losses = []
+
+    def note(self, reading: Reading, batch: Batch, rates: Sequence[float]) -> None:
+        """Remember a step that has been judged, and the learning rates it was taken with."""
+        self._first_rates = self._first_rates or tuple(rates)
+        # Of the groups that were there before; others may have come with a fine-tuning schedule.
+        self._highest_rates = tuple(map(max, self._highest_rates or rates, rates))
+        self._losses = [*self._losses, reading.loss][-LOSSES:]
+        self._previous = batch
+
+    def look_into(
+        self,
+        alert: Alert,
+        reading: Reading,
+        optimizer: torch.optim.Optimizer,
+        rates: Sequence[float],
+        batch: Batch,
+        is_late: bool,
+    ) -> Alert:
+        """Return the alert with its likely cause.
+
+        An alert whose cause is in its rule's own words keeps them.
+
+        Args:
+            alert: As its rule has raised it.
+            reading: What it was raised for.
+            optimizer: Takes, or has taken, the step.
+            rates: The learning rate of each parameter group in it.
+            batch: The step's batch.
+            is_late: The step has been taken since.
+        """
+        if self._is_sharded or alert.cause not in CAUSES or len(self._alerts) >= MOST:
+            return alert
+        here = batch if self._may_replay else Batch()
+        before = self._previous if self._may_replay else Batch()
+        case = Case(
+            self._model,
+            reading=reading,
+            optimizer=optimizer,
+            rates=tuple(rates),
+            losses=tuple(self._losses),
+            batch=here.content,
+            previous_batch=before.content,
+            batch_index=here.index,
+            replay=here.replay,
+            replay_previous=before.replay,
+            activations=self._probe,
+            first_gains=self._first_gains,
+            first_rates=self._first_rates,
+            highest_rates=self._highest_rates,
+            earlier=tuple(self._alerts),
+            is_late=is_late,
+        )
+        found = diagnose(alert, case)
+        self._alerts.append(found)
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers, strings and lists; batches are not kept."""
+        return {
+            "first_gains": dict(self._first_gains),
+            "first_rates": list(self._first_rates) if self._first_rates else None,
+            "highest_rates": list(self._highest_rates) if self._highest_rates else None,
+            "losses": list(self._losses),
+            "alerts": [alert.to_dict() for alert in self._alerts],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._first_gains = dict(state["first_gains"])
+        self._first_rates = tuple(state["first_rates"]) if state["first_rates"] else None
+        self._highest_rates = tuple(state["highest_rates"]) if state["highest_rates"] else None
+        self._losses = list(state["losses"])
+        self._alerts = [Alert.from_dict(alert) for alert in state["alerts"]]

@@ -1,0 +1,76 @@
+"""The run's own normal: a level that no outlier can move."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+from grad_callbacks._utils.validation import at_least
+
+EARLY = 20  # readings that fix the floor
+
+
+class Baseline:
+    """The usual global norm of a run: the median of a window, never below the run's early level.
+
+    The floor is needed because norms fall toward 0 as a run converges, and then every batch with a hard
+    example would look like a spike. Norms that are zero (a batch with nothing to learn) or not finite never
+    enter. A norm beyond ``limit`` times the level waits in quarantine: only when a whole quarantine of them
+    comes in a row is it the new normal.
+
+    Args:
+        warmup: Readings needed before there is a level.
+        window: Readings over which the median is taken.
+        limit: Multiple of the level beyond which a norm goes to quarantine.
+        quarantine: Outliers in a row that make a new level.
+
+    Attributes:
+        level: The usual norm; NaN during the warm-up.
+    """
+
+    def __init__(self, warmup: int = 10, window: int = 100, limit: float = 5.0, quarantine: int = 10) -> None:
+        self.warmup = at_least("warmup", warmup, 1)
+        self.window = at_least("window", window, warmup)
+        self.limit, self.quarantine = limit, quarantine
+        self.level = math.nan
+        self._early: list[float] = []
+        self._recent: list[float] = []
+        self._outliers: list[float] = []
+
+    @property
+    def highest(self) -> float:
+        """The largest of the last 10 norms, quarantined ones left out; NaN during the warm-up."""
+        return max(self._recent[-10:]) if len(self._recent) >= self.warmup else math.nan
+
+    def feed(self, norm: float) -> None:
+        """Take in the norm of a reading."""
+        if not math.isfinite(norm) or norm <= 0:
+            return
+        if norm > self.limit * self.level:  # never so during the warm-up: the level is NaN
+            self._outliers.append(norm)
+            if len(self._outliers) >= self.quarantine:
+                self._recent, self._outliers = self._outliers, []
+                self._take_level()
+            return
+        self._outliers.clear()
+        self._recent = [*self._recent, norm][-self.window :]
+        if len(self._early) < EARLY:
+            self._early.append(norm)
+        self._take_level()
+
+    def _take_level(self) -> None:
+        if len(self._recent) >= self.warmup:
+            self.level = max(median(self._recent), median(self._early))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain lists of numbers."""
+        return {"early": list(self._early), "recent": list(self._recent), "outliers": list(self._outliers)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._early, self._recent = list(state["early"]), list(state["recent"])
+        self._outliers = list(state["outliers"])
+        self.level = math.nan
+        self._take_level()

@@ -1,0 +1,50 @@
+"""Numbers on their way between host and device, with nobody waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def arrives_later(device: torch.device) -> bool:
+    """True for a device that runs behind the host, so that reading a number means waiting for it."""
+    return device.type == "cuda"
+
+
+def to_device(numbers: Sequence[float], device: torch.device) -> Tensor:
+    """Return ``numbers`` as a float64 tensor on ``device``."""
+    tensor = torch.tensor(numbers, dtype=torch.float64)
+    if device.type == "cuda":  # from ordinary memory the copy would make the host wait
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor
+
+
+class DeviceTransfer:
+    """Brings numbers to the host without making it wait: one copy into pinned memory, and an event behind it.
+
+    Args:
+        parts: Float64 tensors on one device, of any shape.
+    """
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        self._sizes = [part.numel() for part in parts]
+        numbers = torch.cat([part.reshape(-1) for part in parts])
+        self._arrived: torch.cuda.Event | None = None
+        self._host = numbers
+        if numbers.device.type == "cuda":
+            self._host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self._host.copy_(numbers, non_blocking=True)
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived.record(torch.cuda.current_stream(numbers.device))
+
+    def wait(self) -> list[NDArray[np.float64]]:
+        """Return the parts, flat. Waits for those numbers only, not for work that was given out after them."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        numbers, ends = self._host.numpy(), accumulate(self._sizes)
+        return [numbers[end - size : end] for size, end in zip(self._sizes, ends, strict=True)]

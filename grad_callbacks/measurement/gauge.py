@@ -1,0 +1,124 @@
+"""The gauge: takes the readings of one optimizer, step after step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from grad_callbacks.measurement.device_transfer import DeviceTransfer
+from grad_callbacks.measurement.layer_order import ForwardHooks, order_of_use
+from grad_callbacks.measurement.layers import Layers, all_by_depth
+from grad_callbacks.measurement.pending_reading import About, PendingReading
+from grad_callbacks.measurement.recurrence import Recurrence
+from grad_callbacks.measurement.sharding import agree, is_alone
+from grad_callbacks.measurement.update_ratio import StepPlan, UpdateRatios
+
+MAX_LOSSES = 8  # that are looked at for an optimizer that has not stepped yet: each costs a walk over its graph
+
+
+class Gauge:
+    """Groups an optimizer's parameters into layers, in forward order, and measures them.
+
+    Args:
+        model: Gives the layers their names and their order.
+        optimizer: Its parameters are measured.
+        agree_on: Makes the layers' order the same on all processes, given this process's own.
+        replicas: The processes that train replicas of the model, if they do.
+
+    Raises:
+        ValueError: If the processes of a sharded run hold different layers.
+
+    Attributes:
+        layers: The layers at present.
+        motion: How far steps move them.
+        order: Names of the layers in forward order; empty while unknown.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        agree_on: Callable[[list[str]], list[str]] | None = None,
+        replicas: dist.ProcessGroup | None = None,
+    ) -> None:
+        self._model = model
+        self.replicas = replicas
+        self._through_time = Recurrence(model)
+        self._optimizer = optimizer
+        self.order: list[str] = []
+        self._used: list[str] = []  # layers in the order of their use, as far as losses have shown it
+        self._looked = 0
+        self._regroup()
+        self._agree_on = agree_on or (agree if self.layers.sharding is not None else list)
+        self._hooks = ForwardHooks(model) if self.layers.sharding is not None else None
+
+    def look_at(self, loss: Tensor) -> None:
+        """Learn the order of the layers from a loss, if it is not known yet; before or after its backward pass."""
+        if not self.order and self._hooks is None and self._looked < MAX_LOSSES:
+            self._looked += 1
+            self._used = list(dict.fromkeys([*self._used, *order_of_use(loss, self._model)]))
+
+    def prepare(self) -> None:
+        """Fix the order of the layers at the first step, and notice parameters that have changed since the last one."""
+        if not self.order:
+            used = self._used if self._hooks is None else self._hooks.called
+            self._fix_order(self._agree_on(all_by_depth(self._model, used)))
+        elif self._grouping != _grouping(self._optimizer):
+            self._regroup()  # a fine-tuning schedule has added parameters, or a head was replaced
+
+    def take(self, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> PendingReading | None:
+        """Measure the gradients as they are now; None if there is none."""
+        recurrent = self._through_time.take()
+        if self.replicas is None and self.layers.sharding is None and not is_alone():
+            about, recurrent = replace(about, loss=None), (None, None)  # nobody tells what the other processes saw
+        return PendingReading.take(self.motion, plan, about, loss_scale, recurrent, self.replicas)
+
+    def take_up_motion(self) -> bool:
+        """Bring the last step's motion home, which else comes with the next reading; True if there was one."""
+        if self.layers.sharding is not None:
+            return False  # it would take a collective at an unforeseen time
+        sums = {name: DeviceTransfer([moved]).wait()[0] for name, moved in self.motion.collect().items()}
+        self.motion.arrive(sums)
+        return bool(sums)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._through_time.detach()
+        self._release_order()
+
+    def _release_order(self) -> None:
+        if self._hooks is not None:
+            self._hooks.remove()
+            self._hooks = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers, strings and lists."""
+        return {"order": list(self.order), "layers": list(self.layers.names), "motion": self.motion.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        if state["order"]:
+            self._fix_order(state["order"])
+        if state["layers"] == list(self.layers.names):  # a finetuning may have added layers since
+            self.motion.load_state_dict(state["motion"])
+
+    def _fix_order(self, order: list[str]) -> None:
+        self._release_order()
+        self.order = list(order)
+        self._regroup()
+
+    def _regroup(self) -> None:
+        self._grouping = _grouping(self._optimizer)
+        self.layers = Layers.of(self._optimizer, self._model, self.order)
+        self.motion = UpdateRatios(self.layers)
+        if self.layers.sharding is not None:
+            self.layers.sharding.check_alike(self.layers.names)
+
+
+def _grouping(optimizer: torch.optim.Optimizer) -> list[list[int]]:
+    return [list(map(id, group["params"])) for group in optimizer.param_groups]

@@ -1,0 +1,114 @@
+"""A reading on its way: measured on the device, not yet known to the host."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch.distributed as dist
+from torch import Tensor
+
+from grad_callbacks.measurement.device_transfer import DeviceTransfer
+from grad_callbacks.measurement.measure import Measurement, measure
+from grad_callbacks.measurement.reading import Reading
+from grad_callbacks.measurement.update_ratio import StepPlan, UpdateRatios
+
+
+@dataclass(frozen=True)
+class About:
+    """What a reading says beside the numbers (see :class:`~grad_callbacks.measurement.reading.Reading`).
+
+    Attributes:
+        step: The step's number.
+        optimizer: Index of the optimizer.
+        under_scaler: A loss scaler is at work, so a non-finite gradient is an overflow.
+        fill: Share of the accumulation window that was there.
+        clip_at: The norm to which somebody else clips afterwards.
+        loss: The training loss of the step, a scalar tensor; None if it is unknown.
+    """
+
+    step: int
+    optimizer: int = 0
+    under_scaler: bool = False
+    fill: float = 1.0
+    clip_at: float | None = None
+    loss: Tensor | None = None
+
+
+class PendingReading:
+    """A step's numbers between device and host.
+
+    Attributes:
+        measurement: The numbers on the device.
+        plan: With what the optimizer will take the step.
+    """
+
+    def __init__(self, measurement: Measurement, motion: UpdateRatios, plan: StepPlan, about: About) -> None:
+        self.measurement = measurement
+        self.plan = plan
+        self._motion = motion
+        self._about = about
+        told = [measurement.norms, measurement.present, measurement.beside, *measurement.companions.values()]
+        self._transfer = DeviceTransfer(told)
+
+    @classmethod
+    def take(
+        cls,
+        motion: UpdateRatios,
+        plan: StepPlan,
+        about: About,
+        loss_scale: float | Tensor = 1.0,
+        recurrent: tuple[Tensor | None, Tensor | None] = (None, None),
+        group: dist.ProcessGroup | None = None,
+    ) -> PendingReading | None:
+        """Measure gradients, and weights if it is time; None if no parameter has a gradient.
+
+        Args:
+            motion: Has the layers, and measures how they move.
+            plan: With what the optimizer will take the step.
+            about: What the reading says beside the numbers.
+            loss_scale: What the gradients are still multiplied with.
+            recurrent: ``through_time`` and ``recurrence`` as in the reading, scalars on the device.
+            group: The processes that train replicas, each with a loss of its own.
+        """
+        if not motion.layers.parameters:
+            return None
+        beside = (about.loss, *recurrent)
+        measurement = measure(motion.layers, loss_scale, motion.before_step(), beside, group)
+        if measurement is None:
+            motion.void_step()
+            return None
+        return cls(measurement, motion, plan, about)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """The reading. The first use waits until the numbers have arrived."""
+        norms, present, (loss, through_time, recurrence), *sums = self._transfer.wait()
+        self._motion.arrive(dict(zip(self.measurement.companions, sums, strict=True)))
+        is_finite = bool(np.isfinite(norms).all())
+        motion, displacement, moved = None, math.nan, math.nan
+        if is_finite:
+            motion, displacement = self._motion.of(norms, self._about.clip_at, self.plan)
+            moved = self._motion.moved
+        else:
+            self._motion.void_step()
+        return Reading(
+            step=self._about.step,
+            layers=self.measurement.layers,
+            norms=norms,
+            present=present > 0,
+            overflow=self._about.under_scaler and not is_finite,
+            fill=self._about.fill,
+            optimizer=self._about.optimizer,
+            weight_norms=self._motion.weight_norms,
+            motion=motion,
+            displacement=displacement,
+            moved=moved,
+            clip_at=self._about.clip_at,
+            loss=float(loss),
+            has_loss=self._about.loss is not None,
+            through_time=float(through_time),
+            recurrence=float(recurrence),
+        )

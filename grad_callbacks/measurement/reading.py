@@ -1,0 +1,131 @@
+"""One reading: what the gradients of one optimizer looked like at one step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grad_callbacks.measurement.depth_profile import Profile, decay_per_layer
+from grad_callbacks.measurement.layers import Layers
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What the gradients of one optimizer looked like at one step.
+
+    Attributes:
+        step: The step (``trainer.global_step`` at ``on_before_optimizer_step`` under Lightning).
+        layers: The layers that were read.
+        norms: L2 norm of each parameter's gradient, shape ``(parameters,)``; 0 where there is none.
+        present: True for each parameter that had a gradient, shape ``(parameters,)``.
+        overflow: A loss scaler found an overflow and will skip this step by itself.
+        fill: Share of the accumulation window that was there: below 1 the gradient is that much too small.
+        optimizer: Index of the optimizer.
+        weight_norms: L2 norm of each layer's parameters as last measured, shape ``(layers,)``; NaN before.
+        motion: How far this gradient moves each layer relative to its weights, shape ``(layers,)``; NaN if
+            unknown (see :class:`~grad_callbacks.measurement.update_ratio.UpdateRatios`).
+        clip_at: The norm to which somebody else clips the gradient after this reading, or None.
+        displacement: How far this gradient moves all weights together, relative to them; NaN where the
+            optimizer's update cannot be foretold from the gradient alone.
+        moved: How far the step last measured has moved all weights together, relative to them; NaN before there is one.
+        loss: The training loss of the step, averaged over processes; NaN if it is unknown.
+        has_loss: The loss was told, so that NaN is what it is.
+        through_time: Gradient of a recurrent layer's input at its early time steps over that at the late ones; NaN
+            where it was not measured (see :class:`~grad_callbacks.measurement.recurrence.Recurrence`).
+        recurrence: Powers of ten by which the weights of plain recurrent layers would multiply an error over a whole
+            sequence if their states were small; NaN but in the first reading.
+    """
+
+    step: int
+    layers: Layers
+    norms: FloatArray
+    present: NDArray[np.bool_]
+    overflow: bool = False
+    fill: float = 1.0
+    optimizer: int = 0
+    weight_norms: FloatArray | None = None
+    motion: FloatArray | None = None
+    clip_at: float | None = None
+    displacement: float = math.nan
+    moved: float = math.nan
+    loss: float = math.nan
+    has_loss: bool = False
+    through_time: float = math.nan
+    recurrence: float = math.nan
+
+    @cached_property
+    def norm(self) -> float:
+        """The global norm: the root of the summed squares of all parameters' norms."""
+        return float(np.sqrt(np.sum(self.norms**2)))
+
+    @cached_property
+    def comparable_norm(self) -> float:
+        """The global norm as it would have been over a whole accumulation window."""
+        return self.norm / self.fill
+
+    @cached_property
+    def nonfinite(self) -> int:
+        """Number of parameters whose gradient has an entry that is NaN or infinite."""
+        return int(np.sum(~np.isfinite(self.norms)))
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """True if every gradient entry is a finite number."""
+        return self.nonfinite == 0
+
+    @cached_property
+    def layer_norms(self) -> FloatArray:
+        """L2 norm of each layer's gradient, shape ``(layers,)``."""
+        return np.sqrt(self.layers.sum_over_parameters(self.norms**2))
+
+    @cached_property
+    def layer_present(self) -> NDArray[np.bool_]:
+        """True for each layer with a gradient."""
+        return self.layers.sum_over_parameters(self.present.astype(np.float64)) > 0
+
+    @cached_property
+    def layer_rms(self) -> FloatArray:
+        """Root mean square of each layer's gradient entries, shape ``(layers,)``; NaN without a gradient."""
+        entries = self.layers.sum_over_parameters(np.where(self.present, self.layers.numel, 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(entries > 0, self.layer_norms / np.sqrt(entries), np.nan)
+
+    @cached_property
+    def profiled(self) -> NDArray[np.bool_]:
+        """True for each layer of the profile: it owns a weight and had a gradient.
+
+        Embeddings are left out: most of their rows have no gradient, which says nothing about depth.
+        """
+        return self.layers.has_weight & self.layer_present & ~self.layers.is_embedding
+
+    @cached_property
+    def profile(self) -> Profile:
+        """The gradient's root mean square over depth, layers without weights (norms, biases) left out."""
+        return self.layer_rms[self.profiled]
+
+    @cached_property
+    def error_profile(self) -> Profile:
+        """The biases' root mean square over depth: the error itself, without the signal it is multiplied with.
+
+        A flat weight profile can hide a vanishing error behind a vanishing signal; the bias gradient is the
+        error alone. Normalisation cancels the bias before it, which then tells nothing: where a model has any,
+        biases whose gradient is a thousandth of their weight's are left out.
+        """
+        bias = ~self.layers.is_weight & self.present
+        entries = self.layers.sum_over_parameters(np.where(bias, self.layers.numel, 0.0))
+        squares = self.layers.sum_over_parameters(np.where(bias, self.norms**2, 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rms = np.sqrt(squares / entries)
+        least = 1e-3 * self.layer_rms if self.layers.are_normalised else 0.0
+        return rms[self.profiled & (entries > 0) & (rms > least)]
+
+    @cached_property
+    def decay_per_layer(self) -> float:
+        """The factor by which the gradient changes per layer, going backward; NaN if it cannot be fitted."""
+        return decay_per_layer(self.profile)

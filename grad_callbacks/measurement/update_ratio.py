@@ -1,0 +1,184 @@
+"""UpdateRatios: how far steps move the weights, under the optimizer's own scaling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grad_callbacks.measurement.layers import Layers
+from grad_callbacks.measurement.norms import l2_norms
+from grad_callbacks.measurement.reading import FloatArray
+from grad_callbacks.measurement.weight_samples import Samples
+
+EARLY_READINGS = 20  # the first readings are all followed by a measurement of the motion,
+INTERVAL = 25  # later ones at intervals: weights change slowly
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """With what an optimizer turns a gradient into a step, as far as it can be said beforehand.
+
+    Attributes:
+        rates: Learning rate of each parameter group; NaN where it has none.
+        reach: How far a gradient of norm 1 moves each group's weights in all; None for adaptive optimizers.
+        decay: What decoupled weight decay takes off each group's weights, relative to them.
+        slowness: Decay of the squared gradients' mean in RMSprop, which begins at zero and is not corrected for that:
+            step ``t`` is ``(1 - slowness**t)**-0.5`` times as long as it would be else. 0 for other optimizers.
+    """
+
+    rates: tuple[float, ...]
+    reach: tuple[float, ...] | None
+    decay: tuple[float, ...]
+    slowness: float = 0.0
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> StepPlan:
+        """Read the plan off the parameter groups, with the learning rates that the step is taken with."""
+        groups = optimizer.param_groups
+        decay = tuple(rate * group.get("weight_decay", 0.0) for group, rate in zip(groups, rates, strict=True))
+        if not isinstance(optimizer, torch.optim.SGD) or any(group["momentum"] >= 1 for group in groups):
+            slowness = groups[0]["alpha"] if isinstance(optimizer, torch.optim.RMSprop) else 0.0
+            return cls(tuple(rates), None, decay, slowness)
+        reach = tuple(
+            rate * (1 - group["dampening"] * bool(group["momentum"])) / (1 - group["momentum"])
+            for group, rate in zip(groups, rates, strict=True)
+        )
+        return cls(tuple(rates), reach, decay)
+
+
+class UpdateRatios:
+    """Measures weight norms and update ratios of one optimizer's layers, at intervals.
+
+    The update ratio is the norm of a layer's change in one step over the norm of its parameters. The change
+    is compared on some 512 evenly spaced entries per parameter, so that no second copy of the weights
+    is needed; for larger parameters it is an estimate.
+
+    Attributes:
+        weight_norms: L2 norm of each layer's parameters as last measured, shape ``(layers,)``; NaN before.
+        update_ratios: Update ratio of each layer as last measured, shape ``(layers,)``; NaN before.
+        is_wanted: Measure the next step's motion even if it is not its turn.
+        moved: How far the step last measured moved all weights together, relative to them; NaN before.
+    """
+
+    def __init__(self, layers: Layers) -> None:
+        self.layers = layers
+        self.weight_norms: FloatArray = np.full(len(layers.names), math.nan)
+        self.update_ratios: FloatArray = np.full(len(layers.names), math.nan)
+        self.moved = math.nan
+        self.is_wanted = False
+        self.readings = 0
+        self._before: Tensor | None = None  # samples of the weights, from before a step
+        self._moved: Tensor | None = None  # squared change of each parameter, not yet brought to the host
+        self._is_void = False  # the last step was none: skipped, or not finite
+        self._samples = Samples(layers)
+        # Norm of these weights under torch's default initialisation, U(-1, 1) / sqrt(fan_in): weights that
+        # start at or near zero are on their way there, and their relative motion says nothing.
+        fan_outs = [shape[0] for shape in layers.shapes if len(shape) >= 2]
+        self._usual_norm = math.sqrt(sum(fan_outs) / 3)
+
+    @torch.no_grad()
+    def before_step(self) -> dict[str, Tensor]:
+        """Measure the weights if it is time, and prepare to measure the step's update.
+
+        Returns:
+            Sums of squares over each parameter's local part, shape ``(parameters,)``, on the device: ``"moved"``,
+            the change in the last step that was compared, and ``"weights"``, each if there is one. They are
+            taken up by :meth:`arrive`, in this order.
+        """
+        due = self.readings < EARLY_READINGS or self.readings % INTERVAL == 0 or self._is_void or self.is_wanted
+        sums = self.collect()
+        self.readings += 1
+        self._before = None
+        if due:
+            sums["weights"] = l2_norms(self.layers.weights(), self.layers.home) ** 2
+            self._before = self._samples.take()
+        return sums
+
+    def collect(self) -> dict[str, Tensor]:
+        """Return the change in the last step that was compared, if it has not been collected yet."""
+        moved, self._moved = self._moved, None
+        is_void, self._is_void = self._is_void, False
+        return {} if moved is None or is_void else {"moved": moved}
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Compare the weights with those before the step, if it is one to be compared."""
+        if self._before is not None:
+            self._moved = self._samples.squared_distance(self._before)
+            self._before = None
+
+    def void_step(self) -> None:
+        """Let the step before the next reading not count: it is skipped, by whomever, or was not finite."""
+        self._before = None
+        self._is_void = True
+
+    def begin_anew(self) -> None:
+        """Forget how far earlier steps have moved the weights: they are others now."""
+        self.update_ratios = np.full(len(self.layers.names), math.nan)
+        self.moved = math.nan
+
+    def arrive(self, sums: Mapping[str, FloatArray]) -> None:
+        """Take up what :meth:`before_step` or :meth:`collect` returned, summed over all processes."""
+        if "moved" in sums:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratios = np.sqrt(self.layers.sum_over_parameters(sums["moved"])) / self.weight_norms
+            self.update_ratios = np.where(np.isfinite(ratios), ratios, math.nan)
+            self.moved = self._relative(float(sums["moved"].sum()))
+        if "weights" in sums:
+            self.weight_norms = np.sqrt(self.layers.sum_over_parameters(sums["weights"]))
+
+    def of(self, norms: FloatArray, clip_at: float | None, plan: StepPlan) -> tuple[FloatArray, float]:
+        """Say how far a gradient moves the layers, relative to their weights.
+
+        For SGD that is known in advance: with learning rate r, momentum m and dampening d a gradient g moves
+        the weights by r (1-d) / (1-m) g over its life in the momentum buffer (Sutskever et al. 2013, sec. 2).
+        Other optimizers rescale the gradient; there the last measured update ratio stands in, less what
+        decoupled weight decay contributes, and the whole displacement is unknown.
+
+        Args:
+            norms: Finite norm of each parameter's gradient, shape ``(parameters,)``.
+            clip_at: Global norm to which somebody clips it afterwards; None if nobody does.
+            plan: With what the optimizer will use the gradient.
+
+        Returns:
+            The motion of each layer, shape ``(layers,)``, and the displacement of all weights together, relative
+            to their norm or to the norm that a default initialisation would give them, whichever is larger.
+        """
+        if plan.reach is None:
+            decay = self.layers.sum_over_parameters(np.array(plan.decay)[self.layers.group])
+            return np.maximum(self.update_ratios - decay / np.bincount(self.layers.owner), 0.0), math.nan
+        norm = math.sqrt(float(norms @ norms)) if clip_at else 0.0
+        clipped = min(1.0, clip_at / norm) if clip_at and norm > 0 else 1.0
+        moved = clipped * np.array(plan.reach)[self.layers.group] * norms
+        squares = self.layers.sum_over_parameters(moved**2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            motion = np.sqrt(squares) / self.weight_norms
+        return np.where(np.isfinite(motion), motion, math.nan), self._relative(float(squares.sum()))
+
+    def _relative(self, squared: float) -> float:
+        """The root of a squared change, relative to the norm of all weights or to their usual norm if that is more."""
+        all_weights = max(float(np.sqrt(np.sum(self.weight_norms**2))), self._usual_norm)
+        return math.sqrt(squared) / all_weights if all_weights > 0 else math.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers and lists."""
+        return {
+            "weight_norms": self.weight_norms.tolist(),
+            "update_ratios": self.update_ratios.tolist(),
+            "moved": self.moved,
+            "is_wanted": self.is_wanted,
+            "readings": self.readings,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.weight_norms = np.array(state["weight_norms"])
+        self.update_ratios = np.array(state["update_ratios"])
+        self.moved, self.readings = state["moved"], state["readings"]
+        self.is_wanted = state["is_wanted"]

@@ -1,0 +1,1 @@
+"""Reporting: the record of a run, and what is told of it."""

@@ -1,0 +1,168 @@
+"""The history: every reading's layers, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from grad_callbacks.measurement.layers import Layers
+from grad_callbacks.measurement.reading import FloatArray, Reading
+
+MAX_ROWS = 400_000  # of one step and layer each: about 15 MB
+STEP_ROWS = 10  # what a step takes beside its layers' rows, counted in rows
+RECENT = 32  # latest steps that are all kept
+AROUND = 10  # steps before and after an alert that are kept
+_VALUES = ("norm", "rms", "weight_norm", "update_ratio")
+
+
+class _Step(NamedTuple):
+    place: int  # how many readings came before
+    step: int
+    layers: NDArray[np.int32]  # indices of the layers' names
+    numbers: FloatArray  # one row per layer, columns as in _VALUES
+
+
+class LayerHistory:
+    """One row per step and layer, thinned out evenly when they become too many.
+
+    Beyond ``max_rows`` rows every second step is dropped and only every second one is kept from then on, and
+    so forth. The latest 32 steps are always there, and the 10 steps before and after each alert stay for good
+    (of runs with so many alerts that these alone are too many, every second alert's).
+    """
+
+    def __init__(self, max_rows: int = MAX_ROWS) -> None:
+        self.max_rows = max_rows
+        self._names: dict[str, int] = {}  # every layer seen so far, and its index
+        self._depths: list[int] = []
+        self._steps: list[_Step] = []
+        self._marked: list[int] = []  # places of alerts, ascending
+        self._seen = 0
+        self._rows = 0
+        self._stride = 1
+        # Weak: a history that outlives the training must not keep the parameters alive.
+        self._last_layers: weakref.ref[Layers] | None = None
+        self._last_indices = np.zeros(0, dtype=np.int32)
+
+    @property
+    def is_empty(self) -> bool:
+        """True before the first reading."""
+        return not self._steps
+
+    def append(self, reading: Reading) -> int:
+        """Add a row for each layer that had a gradient; return the step's place, counted over all optimizers."""
+        unknown = np.full(len(reading.layers.names), math.nan)
+        weight_norms = unknown if reading.weight_norms is None else reading.weight_norms
+        values = np.stack([reading.layer_norms, reading.layer_rms, weight_norms, unknown], axis=1)
+        indices, there = self._indices(reading.layers), reading.layer_present
+        if not there.all():
+            indices, values = indices[there], values[there]
+        self._steps.append(_Step(self._seen, reading.step, indices, values))
+        self._seen += 1
+        self._rows += _rows(self._steps[-1])
+        if len(self._steps) > RECENT and not self._is_kept(self._steps[-RECENT - 1]):
+            self._rows -= _rows(self._steps.pop(-RECENT - 1))
+        if self._rows > self.max_rows and len(self._steps) > 2 * RECENT:
+            self._thin_out()
+        return self._seen - 1
+
+    def set_update_ratios(self, place: int, ratios: FloatArray) -> None:
+        """Fill in the update ratios of a step, if its rows are still there.
+
+        Args:
+            place: What :meth:`append` returned for it.
+            ratios: For each of the layers that had a gradient.
+        """
+        for entry in reversed(self._steps):
+            if entry.place <= place:
+                if entry.place == place:
+                    entry.numbers[:, 3] = ratios
+                return
+
+    def mark(self) -> None:
+        """Keep the latest steps, and those that are to come next, for good: there was an alert."""
+        self._marked.append(self._seen - 1)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows with the columns step, layer, depth, norm, rms, weight_norm and update_ratio."""
+        if not self._steps:
+            return pd.DataFrame(columns=["step", "layer", "depth", *_VALUES])
+        layers = np.concatenate([entry.layers for entry in self._steps])
+        values = np.concatenate([entry.numbers for entry in self._steps])
+        steps = np.repeat([entry.step for entry in self._steps], [len(entry.layers) for entry in self._steps])
+        frame = pd.DataFrame({"step": steps, "layer": np.array(list(self._names), dtype=object)[layers]})
+        frame["depth"] = np.array(self._depths, dtype=np.int64)[layers]
+        frame[list(_VALUES)] = values
+        return frame
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain lists and tensors, which a checkpoint loads with ``weights_only=True``."""
+        return {
+            "names": list(self._names),
+            "depths": list(self._depths),
+            "places": [entry.place for entry in self._steps],
+            "steps": [entry.step for entry in self._steps],
+            "counts": [len(entry.layers) for entry in self._steps],
+            "layers": torch.from_numpy(_concatenate([entry.layers for entry in self._steps], np.zeros(0, np.int32))),
+            "values": torch.from_numpy(_concatenate([entry.numbers for entry in self._steps], np.zeros((0, 4)))),
+            "marked": list(self._marked),
+            "seen": self._seen,
+            "stride": self._stride,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._names = {name: i for i, name in enumerate(state["names"])}
+        self._depths = list(state["depths"])
+        ends = np.cumsum(state["counts"])[:-1].astype(int)
+        layers = np.split(state["layers"].numpy().copy(), ends)
+        values = np.split(state["values"].numpy().copy(), ends)
+        entries = zip(state["places"], state["steps"], layers, values, strict=True) if state["steps"] else ()
+        self._steps = [_Step(*entry) for entry in entries]
+        self._marked, self._seen, self._stride = list(state["marked"]), state["seen"], state["stride"]
+        self._rows = sum(map(_rows, self._steps))
+        self._last_layers = None
+
+    def _is_kept(self, entry: _Step) -> bool:
+        if entry.place % self._stride == 0:
+            return True
+        after = bisect_left(self._marked, entry.place - AROUND)
+        return after < len(self._marked) and self._marked[after] <= entry.place + AROUND
+
+    def _thin_out(self) -> None:
+        while self._rows > self.max_rows // 2 and (self._stride < self._seen or self._marked):
+            before = self._rows
+            self._stride *= 2
+            older, latest = self._steps[:-RECENT], self._steps[-RECENT:]
+            self._steps = [entry for entry in older if self._is_kept(entry)] + latest
+            self._rows = sum(map(_rows, self._steps))
+            if self._rows > 0.75 * before:  # what is left belongs to alerts
+                self._marked = self._marked[: len(self._marked) // 2 * 2 : 2]
+
+    def _indices(self, layers: Layers) -> NDArray[np.int32]:
+        if self._last_layers is None or self._last_layers() is not layers:
+            for name, depth in zip(layers.names, layers.depths, strict=True):
+                if name not in self._names:
+                    self._names[name] = len(self._names)
+                    self._depths.append(int(depth))
+            self._last_layers = weakref.ref(layers)
+            self._last_indices = np.array([self._names[name] for name in layers.names], dtype=np.int32)
+        return self._last_indices
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_last_layers": None}
+
+
+def _rows(entry: _Step) -> int:
+    return len(entry.layers) + STEP_ROWS
+
+
+def _concatenate(arrays: list[NDArray[Any]], empty: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate(arrays) if arrays else empty

@@ -1,0 +1,106 @@
+"""Whether the training loss has come back to where it was before the first alert."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from grad_callbacks.measurement.loss_level import LEARNED, LEVEL
+
+WINDOW = 20  # losses over which the level before the first alert is taken
+
+
+class LossRecovery:
+    """Compares the loss of the last steps with the losses just before the first alert, and with the very first ones."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._marked_at: int | None = None
+        self._first: list[Tensor | float] = []
+        self._earlier: tuple[Tensor | float, ...] = ()  # as they were at the first alert
+        self._recent: deque[Tensor | float] = deque(maxlen=WINDOW)
+
+    def feed(self, outputs: object) -> None:
+        """Note what ``training_step`` returned: a loss, or a mapping with one; anything else is passed over."""
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor) and loss.numel() == 1:
+            # Read only when asked for, since reading waits for the device; a copy, since buffers are used again.
+            kept = loss.detach().clone()
+            self._recent.append(kept)
+            self._count += 1
+            if len(self._first) < LEVEL:
+                self._first.append(kept)
+
+    def mark(self, late: bool = False) -> None:
+        """Remember the present level as the one before the first alert.
+
+        Args:
+            late: The loss of the alert's own step has been fed already, and is left out.
+        """
+        losses = tuple(self._recent)
+        self._earlier = losses[:-1] if late else losses  # not read yet: reading would wait for the device
+        self._marked_at = self._count
+
+    @property
+    def before(self) -> float:
+        """Median of the last 20 finite losses before the first alert; NaN without an alert or a loss."""
+        finite = _finite(self._earlier)
+        return median(finite) if finite else math.nan
+
+    @property
+    def ceiling(self) -> float:
+        """Upper quartile of the same: what a loss that has come back stays below in spite of its noise."""
+        finite = _finite(self._earlier)
+        return float(np.quantile(finite, 0.75)) if finite else math.nan
+
+    @property
+    def now(self) -> float:
+        """Median of the last 20 finite losses; NaN without any. Not finite if the latest loss is not."""
+        if self._recent and not math.isfinite(latest := float(self._recent[-1])):
+            return latest
+        finite = _finite(self._recent)
+        return median(finite) if finite else math.nan
+
+    @property
+    def has_returned(self) -> bool:
+        """False if the loss stays above where it was before the first alert, or is not finite any more."""
+        if not self._recent:
+            return True  # nothing is known of a loss
+        return math.isfinite(self.now) and not self.now > self.ceiling
+
+    @property
+    def is_marked_early(self) -> bool:
+        """True if the first alert came with the first losses, so that the level before it is that of the beginning."""
+        return self._marked_at is not None and self._marked_at < WINDOW
+
+    @property
+    def has_learned(self) -> bool:
+        """True if the loss is well below all of the first ones; also if nothing is known of them."""
+        known = _finite(self._first)
+        return not known or min(known) - self.now > LEARNED * abs(min(known))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers."""
+        return {
+            "count": self._count,
+            "marked_at": self._marked_at,
+            "first": [float(loss) for loss in self._first],
+            "earlier": [float(loss) for loss in self._earlier],
+            "recent": [float(loss) for loss in self._recent],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._count, self._marked_at, self._first = state["count"], state["marked_at"], list(state["first"])
+        self._earlier = tuple(state["earlier"])
+        self._recent = deque(state["recent"], maxlen=WINDOW)
+
+
+def _finite(losses: Iterable[Tensor | float]) -> list[float]:
+    return [value for loss in losses if math.isfinite(value := float(loss))]

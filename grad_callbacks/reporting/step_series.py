@@ -1,0 +1,62 @@
+"""The course of a run: the few numbers of each step that its pictures show, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from grad_callbacks.reporting.step_result import StepResult
+
+MAX_STEPS = 20_000
+COLUMNS = ("step", "optimizer", "norm", "norm_clipped", "lr_effective", "loss")
+
+
+class StepSeries:
+    """One row per step that was judged, thinned out evenly when they become too many.
+
+    Beyond ``max_steps`` rows every second one is dropped and only every second step is noted from then on, and so
+    forth; steps with an alert or an intervention are noted all the same, until they are thinned out in their turn.
+
+    Args:
+        max_steps: How many rows are kept at most.
+    """
+
+    def __init__(self, max_steps: int = MAX_STEPS) -> None:
+        self.max_steps = max_steps
+        self._rows: list[tuple[float, ...]] = []
+        self._seen: dict[int, int] = {}  # steps so far of each optimizer
+        self._stride = 1
+
+    def note(self, outlook: StepResult) -> None:
+        """Add the step's row."""
+        reading = outlook.reading
+        place = self._seen.get(reading.optimizer, 0)
+        self._seen[reading.optimizer] = place + 1
+        if place % self._stride and not outlook.alerts and not outlook.interventions:
+            return
+        numbers = (reading.norm, outlook.norm_clipped, outlook.lr_effective, reading.loss)
+        self._rows.append((reading.step, reading.optimizer, *map(float, numbers)))
+        if len(self._rows) > self.max_steps:
+            self._rows = self._rows[::2]
+            self._stride *= 2
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows.
+
+        Returns:
+            Columns ``step``, ``optimizer`` (its index), ``norm`` (global, before any remedy), ``norm_clipped`` (of the
+            step that was taken), ``lr_effective`` (learning rate of the first parameter group) and ``loss`` (the
+            training loss; NaN where unknown).
+        """
+        return pd.DataFrame(self._rows, columns=list(COLUMNS)).astype({"step": "int64", "optimizer": "int64"})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers and lists."""
+        return {"rows": [list(row) for row in self._rows], "seen": dict(self._seen), "stride": self._stride}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._rows = [tuple(row) for row in state["rows"]]
+        self._seen, self._stride = dict(state["seen"]), state["stride"]

@@ -1,0 +1,131 @@
+"""The summary: what a run's gradients did, in five lines that a stranger understands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from grad_callbacks.events import Alert, Intervention, Kind, Outcome, leading
+from grad_callbacks.reporting.loss_recovery import LossRecovery
+
+MAX_NAMES = 4  # layers that are named in a line
+
+
+def summarise(
+    outcome: Outcome,
+    alerts: Sequence[Alert],
+    interventions: Sequence[Intervention],
+    history: pd.DataFrame,
+    still_wrong: Sequence[Kind],
+    loss: LossRecovery,
+) -> list[tuple[str, str]]:
+    """Return at most five headings and sentences: what was wrong, why, what was done, did it help, what to do.
+
+    Args:
+        outcome: How the run ended.
+        alerts: In the order they were raised.
+        interventions: In the order they were made.
+        history: One row per step and layer.
+        still_wrong: Kinds of trouble that were there at the last reading.
+        loss: The training loss before the first alert and now.
+    """
+    if history.empty:
+        return [("Seen", "No step had a gradient.")]
+    seen = _count(int(history["step"].max() - history["step"].min()) + 1, "step")
+    watched = f"{seen} and {_count(history['layer'].nunique(), 'layer')} watched"
+    if not alerts:
+        return [("Wrong", "Nothing. No alert was raised."), ("Done", "Nothing was changed."), ("Seen", _calm(history))]
+    told, number = leading(alerts), "One alert" if len(alerts) == 1 else f"{len(alerts)} alerts"
+    when = f"at step {told.step}" if len(alerts) == 1 else f"from step {alerts[0].step} on"
+    later = [next(a for a in alerts if a.kind == kind) for kind in dict.fromkeys(a.kind for a in alerts)][1:]
+    also = "".join(f" Then {alert.kind} from step {alert.step} on." for alert in later)
+    left = [alert for alert in alerts if alert.kind in still_wrong]
+    return [
+        ("Wrong", f"{_capital(told.kind)} gradients {when}{_where(told.layers, history)}.{also} {number}, {watched}."),
+        ("Why", f"{_sentence(told.cause)} Seen: {_sentence(told.message, capital=False)}"),
+        ("Done", _done(interventions)),
+        ("Helped", _helped(outcome, interventions, still_wrong, loss)),
+        ("Next time" if outcome == "repaired" else "Do now", _sentence(leading(left or alerts).advice)),
+    ]
+
+
+def short_names(names: Sequence[str], most: int = MAX_NAMES) -> str:
+    """Name the first of some layers, and count the others."""
+    return (
+        ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    )
+
+
+def _calm(history: pd.DataFrame) -> str:
+    totals = np.sqrt((history["norm"] ** 2).groupby(history["step"]).sum())
+    first, last = totals.index[0], totals.index[-1]
+    return (
+        f"{_count(int(last - first) + 1, 'step')}, {_count(history['layer'].nunique(), 'layer')}; "
+        f"global gradient norm {totals.iloc[0]:.3g} at step {first}, {totals.iloc[-1]:.3g} at step {last}."
+    )
+
+
+def _where(layers: Sequence[str], history: pd.DataFrame) -> str:
+    if not layers:
+        return ""
+    if len(layers) == 1:
+        return f" in {layers[0]}"
+    return f" in {len(layers)} of {history['layer'].nunique()} layers ({short_names(layers)})"
+
+
+def _done(interventions: Sequence[Intervention]) -> str:
+    if not interventions:
+        return "Nothing was changed."
+    first: dict[str, Intervention] = {}
+    for intervention in interventions:
+        first.setdefault(intervention.remedy, intervention)
+    told = []
+    for remedy, intervention in first.items():
+        same = [i for i in interventions if i.remedy == remedy]
+        acted = sum(int(i.detail.get("steps", 0)) for i in same)
+        again = f", {len(same)} times" if len(same) > 1 else ""
+        told.append(f"{remedy}{_how(same[-1])} from step {intervention.step}{again}, acted in {_count(acted, 'step')}")
+    return f"{'; '.join(told)}."
+
+
+def _how(intervention: Intervention) -> str:
+    detail = intervention.detail
+    for name in ("max_norm", "max_value", "lr_scale"):
+        if isinstance(detail.get(name), float):
+            later = f", later up to {detail[f'{name}_later']:.3g}" if f"{name}_later" in detail else ""
+            return f" ({name} {detail[name]:.3g}{later})"
+    return ""
+
+
+def _helped(
+    outcome: Outcome, interventions: Sequence[Intervention], still_wrong: Sequence[Kind], loss: LossRecovery
+) -> str:
+    if outcome == "repaired" and still_wrong:
+        verdict = "Yes. Gradients are still large, and clipping keeps that from the weights"
+    elif outcome == "repaired":
+        verdict = "Yes. Gradients are calm at the end"
+    elif still_wrong:
+        verdict = f"{'No. ' if interventions else ''}Gradients are still {' and '.join(still_wrong)} at the end"
+    elif interventions:
+        verdict = "Not enough. Gradients are calm at the end, but the loss has not come back"
+    else:
+        verdict = "Gradients are calm at the end"
+    if math.isfinite(loss.before):
+        return f"{verdict}. Training loss {loss.before:.3g} before the first alert, {loss.now:.3g} at the end."
+    return f"{verdict}."
+
+
+def _sentence(text: str, capital: bool = True) -> str:
+    text = text.strip().rstrip(".")
+    return f"{_capital(text) if capital else text}." if text else "Unknown."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

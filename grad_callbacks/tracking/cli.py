@@ -1,0 +1,157 @@
+"""The ``grad-callbacks`` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is imported
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    from grad_callbacks.tracking import StoreError
+
+    try:
+        status: int = options.run(options)
+    except (StoreError, ValueError, RuntimeError, OSError) as error:
+        sys.stderr.write(f"grad-callbacks {options.command}: {error}\n")
+        return 2
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="grad-callbacks", description="Browse and compare runs and their remedies.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    store = argparse.ArgumentParser(add_help=False)
+    store.add_argument("--store", help="MLflow tracking address (default: $MLFLOW_TRACKING_URI, or ./mlflow.db)")
+
+    ui = commands.add_parser("ui", parents=[store], help="start a local MLflow server on the store")
+    ui.add_argument("--port", type=int, default=5000, help="first port to try (default: %(default)s)")
+    ui.set_defaults(run=_ui)
+
+    sync = commands.add_parser("sync", help="send what the server did not take during training, each thing once")
+    sync.add_argument("folder", nargs="?", type=Path, help="the journals (default: ./mlflow-journal)")
+    sync.add_argument("--tracking-uri", help="MLflow tracking address (default: that of each run)")
+    sync.add_argument("--ended", action="store_true", help="runs of other machines have ended, if nobody said how")
+    sync.add_argument("--prune", action="store_true", help="remove journals that are wholly sent")
+    sync.set_defaults(run=_sync)
+
+    compare = commands.add_parser(
+        "compare", parents=[store], help="print the runs side by side, or over seeds, and write them"
+    )
+    compare.add_argument("experiment", nargs="?", help="MLflow experiment (default: grad-callbacks)")
+    compare.add_argument("--experiment", dest="named", help="the same")
+    compare.add_argument("--metric", help="what is compared, by its last value (default: val/accuracy or the like)")
+    compare.add_argument(
+        "--group", nargs="+", default=[], metavar="NAME", help="parameters or tags that tell variants apart"
+    )
+    compare.add_argument(
+        "--baseline", nargs="+", default=[], metavar="NAME=VALUE", help="runs to compare with (default: unguarded)"
+    )
+    compare.add_argument("--sweep", metavar="RUN", help="only runs of this sweep: its parent's id or name, or 'latest'")
+    compare.add_argument("--runs", action="store_true", help="print run by run, even where there are several seeds")
+    compare.add_argument("--csv", type=Path, metavar="FILE", help="also write the runs as CSV")
+    compare.add_argument("--picture", type=Path, metavar="FILE", help="also draw them (.png, .svg or .pdf)")
+    compare.add_argument("--out", type=Path, metavar="FOLDER", help="also write CSV, parquet and an HTML report there")
+    compare.add_argument("--no-log", action="store_true", help="do not log the report into the sweep's parent run")
+    compare.set_defaults(run=_compare)
+    return parser
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from grad_callbacks.tracking.secrets.masking import mask_address
+    from grad_callbacks.tracking.server import free_port, start_server, stop_server, wait_until_ready
+    from grad_callbacks.tracking.store import default_store, prepare_store
+
+    store = options.store or default_store()
+    prepare_store(store)
+    console = Console(soft_wrap=True)
+    console.print(f"Starting MLflow on {mask_address(store)} …")
+    port = free_port(options.port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop like Ctrl-C does
+    server = start_server(store, port)
+    try:
+        console.print(f"MLflow is ready: [bold]{wait_until_ready(server, port)}[/bold] (Ctrl-C stops it)")
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        stop_server(server)
+
+
+def _sync(options: argparse.Namespace) -> int:
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    from grad_callbacks.tracking import default_journals, sync
+
+    folder = options.folder or default_journals()
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    pending = 0
+    for run in sync(folder, options.tracking_uri, ended=options.ended, prune=options.prune):
+        pending += run.state == "pending"
+        told = {"sent": f"sent, {run.entries} entries new", "running": "is being written by its own process"}
+        refused = f", {run.rejected} refused" if run.rejected else ""
+        state = told.get(run.state, f"not all sent: {run.reason}")
+        sys.stdout.write(f"{run.run_id or run.journal.stem}: {state}{refused}\n")
+    return 1 if pending else 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from grad_callbacks.tracking.comparison.compare import (
+        EXPERIMENT,
+        compare,
+        comparison_table,
+        has_several_seeds,
+        over_seeds,
+        over_seeds_table,
+    )
+    from grad_callbacks.tracking.comparison.report import record_comparison, write_comparison
+    from grad_callbacks.tracking.store import default_store, prepare_store
+
+    client = prepare_store(options.store or default_store())
+    experiment = options.experiment or options.named or EXPERIMENT
+    baseline = dict(_pair(text) for text in options.baseline) or None
+    table = compare(
+        client, experiment, metric=options.metric, group=options.group, baseline=baseline, sweep=options.sweep
+    )
+    if table.empty:
+        raise ValueError(f"the experiment {experiment!r} has no runs yet")
+    console = Console()
+    if has_several_seeds(table) and not options.runs:
+        console.print(over_seeds_table(over_seeds(table)))
+    else:
+        console.print(comparison_table(table))
+    if options.csv:
+        table.to_csv(options.csv, index=False)
+    if options.picture:
+        from grad_callbacks.tracking.run_page.pictures import comparison
+
+        comparison(table).savefig(options.picture, dpi=150)
+    if options.out:
+        write_comparison(table, options.out)
+        console.print(f"Written to {options.out}: comparison.html, and tables as CSV and parquet.")
+    if not options.no_log and (parent := record_comparison(client, table)):
+        console.print(f"Logged into the sweep's run {parent}, under comparison/.")
+    return 0
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError(f"--baseline takes NAME=VALUE, got {text!r}")
+    return name, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""A comparison as files: tables, one page with plots, and all of it in the sweep's parent run."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow import MlflowClient
+
+from grad_callbacks.tracking.comparison.compare import compare, has_several_seeds, over_seeds, plus_minus, run_label
+from grad_callbacks.tracking.run_page.page import filled, template
+from grad_callbacks.tracking.secrets.masking import mask
+
+FOLDER = "comparison"
+NOTE = "mlflow.note.content"
+_HEADING = "# Comparison"
+
+
+def write_comparison(table: pd.DataFrame, folder: Path) -> None:
+    """Write ``runs.csv``, ``runs.parquet``, ``comparison.csv``, ``comparison.parquet`` and ``comparison.html``.
+
+    Args:
+        table: From :func:`grad_callbacks.tracking.comparison.compare.compare`, at least one row.
+        folder: Is made if it is not there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = over_seeds(table)
+    for name, frame in (("runs", table), ("comparison", groups)):
+        plain = frame.copy()
+        plain.attrs = {}
+        plain.to_csv(folder / f"{name}.csv", index=False)
+        plain.to_parquet(folder / f"{name}.parquet")
+    (folder / "comparison.html").write_text(comparison_page(table), encoding="utf-8")
+
+
+def comparison_page(table: pd.DataFrame) -> str:
+    """Return the comparison as one HTML page: plots, means and differences by scenario, and all runs.
+
+    Args:
+        table: From :func:`grad_callbacks.tracking.comparison.compare.compare`, at least one row.
+    """
+    groups = over_seeds(table)
+    data = {
+        "title": f"Comparison: {table.attrs.get('experiment', 'runs')}",
+        "metric": table.attrs.get("metric", "metric"),
+        "less_is_better": bool(table.attrs.get("less_is_better", False)),
+        "summary": summary(table, groups),
+        "groups": _records(groups),
+        "runs": _records(table),
+    }
+    return filled(template("comparison/comparison.html"), mask(data))
+
+
+def summary(table: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
+    """Say in a few sentences what was compared and what came out."""
+    better = "less is better" if table.attrs.get("less_is_better") else "more is better"
+    scenarios, seeds = len(set(groups["scenario"])), len(set(table["seed"]))
+    told = [
+        f"{_count(len(table), 'run')}, {_count(scenarios, 'scenario')}, {_count(seeds, 'seed')}; "
+        f"compared by the last {table.attrs.get('metric', 'value')} ({better})."
+    ]
+    ended = table["status"][table["status"] != "FINISHED"].str.lower().value_counts()
+    if len(ended):
+        told.append(f"Not all came to their end: {', '.join(f'{count} {how}' for how, count in ended.items())}.")
+    for scenario, rows in groups.groupby("scenario", sort=False):
+        treated = rows[~rows["is_baseline"] & rows["gain"].notna()]
+        if treated.empty:
+            continue
+        best = treated.iloc[int(treated["gain"].to_numpy().argmax())]
+        sure = "" if math.isnan(best["p"]) else f", p = {best['p']:.3f}"
+        pairs = f"over {_count(int(best['pairs']), 'seed')}"
+        came_out = "gains most over" if best["gain"] > 0 else "comes nearest to"
+        told.append(
+            f"{scenario}: {run_label(best)} {came_out} the baseline, "
+            f"{plus_minus(best['gain'], best['gain_spread'], sign=True)} ({pairs}{sure})."
+        )
+    if has_several_seeds(table):
+        told.append(
+            "± is one standard deviation over seeds. p is the exact sign-flip test over seeds that both have, from six "
+            "on, not corrected for the number of rows."
+        )
+    return told
+
+
+def record_comparison(client: MlflowClient, table: pd.DataFrame) -> str | None:
+    """Log the comparison into the parent run of the sweep that all its runs belong to, under ``comparison/``.
+
+    The parent gets the summary as its description, unless it has one of somebody else.
+
+    Args:
+        client: Where the runs are kept.
+        table: From :func:`grad_callbacks.tracking.comparison.compare.compare`.
+
+    Returns:
+        The parent run's id; None if the runs belong to none, or to several.
+    """
+    sweeps = set(table["sweep"])
+    parent = str(next(iter(sweeps))) if len(sweeps) == 1 else ""
+    if not parent:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        write_comparison(table, Path(folder))
+        client.log_artifacts(parent, folder, FOLDER)
+    note = client.get_run(parent).data.tags.get(NOTE, "")
+    if not note or note.startswith(_HEADING):
+        client.set_tag(parent, NOTE, _note(table))
+    return parent
+
+
+def record_sweep(client: MlflowClient, experiment: str, parent: str) -> None:
+    """Compare the runs of a sweep, and log the comparison into its parent run; nothing if none has run.
+
+    Args:
+        client: Where the runs are kept.
+        experiment: The name of the MLflow experiment.
+        parent: The parent run's id.
+    """
+    table = compare(client, experiment, sweep=parent)
+    if len(table):
+        record_comparison(client, table)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _note(table: pd.DataFrame) -> str:
+    groups = over_seeds(table)
+    lines = [_HEADING, "", *(f"- {sentence}" for sentence in summary(table, groups)), ""]
+    lines += ["| scenario | runs | seeds | mean | gain | p |", "|---|---|---|---|---|---|"]
+    for _, row in groups.iterrows():
+        gain = "baseline" if row["is_baseline"] else plus_minus(row["gain"], row["gain_spread"], sign=True)
+        p = "" if math.isnan(row["p"]) else f"{row['p']:.3f}"
+        mean = plus_minus(row["mean"], row["spread"])
+        lines.append(f"| {row['scenario']} | {run_label(row)} | {row['seeds']} | {mean} | {gain} | {p} |")
+    return str(mask("\n".join(lines)))[:8000]
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    labelled = frame.assign(label=[run_label(row) for _, row in frame.iterrows()])
+    return [{str(name): _plain(value) for name, value in row.items()} for row in labelled.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, (str, int, bool)) else value.item() if hasattr(value, "item") else str(value)

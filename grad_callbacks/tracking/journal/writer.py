@@ -1,0 +1,198 @@
+"""The thread that brings a journal to the server while the training goes on."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from grad_callbacks.tracking.journal.entries import status_entry
+from grad_callbacks.tracking.journal.journal import Entry, Journal
+from grad_callbacks.tracking.journal.sender import Sender
+from grad_callbacks.tracking.secrets.masking import mask, mask_address
+
+log = logging.getLogger("grad_callbacks")
+
+INTERVAL = 1.0  # seconds between requests, so that metrics go in batches
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds after a failure; doubled each time
+BEAT = 15.0  # seconds between signs of life
+GRACE = 2.0  # seconds to wait for a server that did not answer the last time
+
+
+class Writer:
+    """Takes entries into a journal, and sends them from a thread of its own.
+
+    A server that does not answer is left alone for a second, then two, four, up to 30. Memory holds one batch of the
+    journal, at most 0.4 MB, and what the disk did not take. No method raises for the server's or the disk's sake.
+
+    Args:
+        journal: Opened for writing.
+        uri: The tracking address.
+        on_connected: Called in the thread when the run has been found or made.
+    """
+
+    def __init__(
+        self, journal: Journal, uri: str, is_fresh: bool, on_connected: Callable[[Sender], object] = lambda _: None
+    ) -> None:
+        self.journal = journal
+        self.sender = Sender(journal, uri)
+        self.copies: dict[str, Path] = {} if is_fresh else _copies(journal)
+        self.status = "RUNNING"
+        self._is_fresh = is_fresh
+        self._on_connected = on_connected
+        self._condition = threading.Condition()
+        self._attempts = 0  # to send what there is
+        self._failures = 0  # in a row
+        self._is_closing = False
+        self._is_urgent = False
+        self._since_status = False
+        self._thread = threading.Thread(target=self._run, name="grad-callbacks-writer", daemon=True)
+
+    # Called by the training
+
+    def start(self, patience: float) -> None:
+        """Start the thread, and wait until the run is there or the server has failed, ``patience`` seconds at most."""
+        self._thread.start()
+        with self._condition:
+            self._condition.wait_for(lambda: self.sender.run_id is not None or self._failures, patience)
+        if self.sender.run_id is None and not self._failures:
+            log.warning(self._told("does not answer"))
+
+    @property
+    def run_id(self) -> str:
+        """The server's name of the run, or the journal's as long as the server has not been reached."""
+        return self.sender.run_id or self.journal.id
+
+    def record(self, entry: Entry, run_id: str | None = None) -> None:
+        """Write an entry into the journal: of its own run, or of another one that the server knows."""
+        if run_id is not None and not self._is_mine(run_id):
+            entry = entry | {"run": run_id}
+        elif "status" in entry:
+            self.status, self._since_status = entry["status"], False
+        else:
+            self._since_status = True
+            if "file" in entry:
+                place = "/".join(filter(None, (entry["to"], Path(entry["file"]).name)))
+                self.copies[place] = self.journal.local(entry)
+        had_trouble = self.journal.trouble is not None
+        self.journal.append(entry)
+        if self.journal.trouble is not None and not had_trouble:
+            log.warning(
+                "the journal %s cannot be written (%s): what is logged goes from memory to the server",
+                self.journal.path.name,
+                self.journal.trouble,
+            )
+
+    def keep(self, local: Path) -> Entry:
+        """Copy a file (see :meth:`Journal.keep`)."""
+        return self.journal.keep(local)
+
+    def server_id(self, run_id: str) -> str:
+        """The server's name of a run that may be known by its journal's."""
+        return self.run_id if self._is_mine(run_id) else run_id
+
+    def is_fresh(self, run_id: str) -> bool:
+        """True if all that the run holds was logged by this process."""
+        return self._is_fresh and self._is_mine(run_id)
+
+    def flush(self, patience: float) -> bool:
+        """Wait until the server has everything; True if it has.
+
+        Where the server did not answer the last time, one more attempt is awaited, for two seconds at most.
+
+        Args:
+            patience: Seconds.
+        """
+        deadline = time.monotonic() + min(patience, GRACE if self._failures else patience)
+        with self._condition:
+            before = self._attempts
+            while self._thread.is_alive() and time.monotonic() < deadline:
+                self._is_urgent = True
+                self._condition.notify_all()
+                self._condition.wait(deadline - time.monotonic())
+                if self._attempts > before and (self._failures or self.sender.is_drained()):
+                    break
+        return self.sender.is_drained()
+
+    def close(self, patience: float) -> bool:
+        """Send what can be sent in ``patience`` seconds, and end the thread, which closes the journal."""
+        if self._since_status and self.status != "RUNNING":
+            self.journal.append(status_entry(self.status))  # the last line tells it
+        done = self.flush(patience)
+        with self._condition:
+            self._is_closing = True
+            self._condition.notify_all()
+        self.journal.rescue()
+        self.journal.flush_to_disk()
+        self._thread.join(GRACE if done else 0.1)
+        return done
+
+    def _is_mine(self, run_id: str) -> bool:
+        return run_id in (self.sender.run_id, self.journal.id, self.journal.header.get("run_id"))
+
+    # The thread
+
+    def _run(self) -> None:
+        beaten = -BEAT
+        while not self._is_closing:
+            if time.monotonic() - beaten > BEAT:
+                self.journal.beat()
+                beaten = time.monotonic()
+            self._attempt()
+            with self._condition:
+                self._attempts += 1
+                self._condition.notify_all()
+                self._condition.wait_for(lambda: self._is_closing or self._is_urgent, self._pause())
+                self._is_urgent = False
+        self.journal.close()
+
+    def _attempt(self) -> None:
+        try:
+            self._send()
+        except Exception as error:
+            self._failures += 1
+            if self._failures == 1:
+                log.warning(self._told(f"does not take what is logged ({_first_line(error)})"))
+            return
+        if self._failures:
+            log.warning("the MLflow server %s answers again", mask_address(self.sender.uri))
+        self._failures = 0
+
+    def _send(self) -> None:
+        if self.sender.run_id is None:
+            self.sender.connect()
+            with self._condition:
+                self._condition.notify_all()
+            self._on_connected(self.sender)
+        # What is logged meanwhile waits for the next time: many small requests would cost the training more.
+        end = self.journal.end()
+        while not self._is_closing and self.sender.step() and not self.sender.has_reached(end):
+            pass
+
+    def _pause(self) -> float:
+        if not self._failures:
+            return INTERVAL
+        longest: float = min(FIRST_PAUSE * 2.0 ** (self._failures - 1), LONGEST_PAUSE)
+        return longest * random.uniform(0.75, 1.0)  # many trainings must not come back at one moment
+
+    def _told(self, what: str) -> str:
+        return (
+            f"the MLflow server {mask_address(self.sender.uri)} {what}. The training goes on; what is logged is kept "
+            f"and sent when it answers, or later by: grad-callbacks sync {self.journal.path.parent}"
+        )
+
+
+def _copies(journal: Journal) -> dict[str, Path]:
+    copies: dict[str, Path] = {}
+    for entry, _ in journal.entries():
+        if "file" in entry and "run" not in entry:
+            copies["/".join(filter(None, (entry["to"], Path(entry["file"]).name)))] = journal.local(entry)
+    return copies
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return str(mask(lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200]}…"))

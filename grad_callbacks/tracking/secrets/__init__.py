@@ -1,0 +1,1 @@
+"""Masking secrets before they are logged."""

@@ -1,0 +1,1 @@
+"""Treating: from alerts to interventions."""

@@ -1,0 +1,1 @@
+"""What several remedies have in common."""

@@ -1,0 +1,60 @@
+"""What a remedy would make of the batch at hand: its loss, computed again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from grad_callbacks.measurement.batch import tensors_in
+from grad_callbacks.measurement.replay import undisturbed
+from grad_callbacks.measurement.sharding import is_alone
+from grad_callbacks.treatment.step.run_state import RunState
+
+Found = TypeVar("Found")
+
+
+def can_be_replayed(scene: RunState) -> bool:
+    """True if hooks see what happens when the batch is run again; a compiled model has no modules to hook into."""
+    return scene.batch.replay is not None and not any(hasattr(module, "_orig_mod") for module in scene.model.modules())
+
+
+def replayed_loss(scene: RunState, weights: Mapping[int, Tensor] | None = None) -> float:
+    """Run the batch again, forward and backward, and leave no trace in model and batch.
+
+    Args:
+        scene: Has the batch.
+        weights: Used in place of the model's, by the id of the parameter.
+
+    Returns:
+        The loss, the mean of all processes'; NaN if it, or its gradient, cannot be computed.
+    """
+    loss = math.nan
+    kept = [(tensor, tensor._version, tensor.detach().clone()) for tensor in tensors_in(scene.batch.content)]
+    with suppress(Exception), undisturbed(scene.model):  # the user's code
+        for parameter in scene.model.parameters():
+            if weights and id(parameter) in weights:
+                parameter.data = weights[id(parameter)].to(parameter.device, copy=True)
+        assert scene.batch.replay is not None
+        value = scene.batch.replay()
+        trained = [parameter for parameter in scene.model.parameters() if parameter.requires_grad]
+        torch.autograd.grad(value, trained, allow_unused=True)
+        loss = float(value.detach())
+    for tensor, version, before in kept:
+        if tensor._version != version:
+            tensor.detach().copy_(before)
+    losses = from_all(loss)
+    return sum(losses) / len(losses)
+
+
+def from_all(found: Found) -> list[Found]:
+    """What all processes have found, each in a batch of its own."""
+    if is_alone():
+        return [found]
+    each: list[Found] = [found] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(each, found)
+    return each

@@ -1,0 +1,175 @@
+"""Steps whose length does not depend on the size of the gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grad_callbacks._utils.validation import positive
+from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
+
+BETAS = (0.9, 0.999)  # Kingma & Ba 2015, algorithm 1
+EPSILON = 1e-8  # the same, relative to the root mean square of all entries
+LIMIT = 3.16  # (1 - 0.9) / sqrt(1 - 0.999): the farthest that a single outlier can move an entry there
+SHALLOW = 10  # layers with weights, up to which steps after an initialisation need not be shorter
+PASSING = ("", "bad batch")  # causes that go away by themselves
+FALLEN = 1 / 3  # of the user's rate at the alert: it was too high for a step or two
+
+
+class AdaptiveStep:
+    """Makes SGD take the steps of Adam: each entry of the gradient is divided by its own recent size.
+
+    Where a gradient dies out or blows up over layers or over the steps of a sequence, or a rate or a loss of the wrong
+    size has brought the trouble, no single rate suits all weights. This remedy is switched on beside the one that
+    answers the alert, and stays: the momentum begins anew, and from then on a step moves the weights by ``stride`` of
+    their norm at most, whatever the gradient's scale. Where the rate falls below the one it was switched on at the
+    steps get shorter in proportion, so a schedule and a lowered rate still count; a rate that rises does not.
+
+    A run that has learned something already, or met a bad batch, keeps its own steps; so does one whose rate has come
+    down by itself before the first rescaled step. After an initialisation nets of
+    more than 10 layers take steps that are shorter in proportion to their depth: those of all layers add up.
+
+    Only for ``torch.optim.SGD``; other optimizers rescale by themselves, or are unknown. Plain recurrences, which bear
+    only the shortest steps, and sharded and sparse gradients are left alone. It keeps two numbers per weight.
+    Reference: Kingma & Ba 2015, "Adam: A Method for Stochastic Optimization", algorithm 1, without a first moment where
+    SGD has a momentum of its own; each entry is limited to 1, which only outliers exceed.
+
+    Args:
+        stride: Of the weights' norm, that a step may move them, above 0. 0.03 is the better one of 0.03 and 0.1 on the
+            failing runs of the corpus under SGD.
+
+    Raises:
+        ValueError: If ``stride`` is not above 0.
+
+    Attributes:
+        supports: It is switched on beside another remedy of its list, not in its turn.
+    """
+
+    supports = True
+
+    def __init__(self, stride: float = 0.03) -> None:
+        self.stride = positive("stride", stride)
+        self._engaged = False
+        self._at_alert = math.nan  # the user's rate
+        self._stride = self.stride
+        self._scale: float | None = None  # what an entry of size 1 becomes, found at the first step
+        self._rate = math.nan  # the rate at which it was found
+        self._count: Tensor | None = None  # finite steps, on the device
+        self._first: list[Tensor | None] = []  # moments, for each parameter of the layers
+        self._second: list[Tensor | None] = []
+
+    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+        """Rescale from this step on. A second time only the moments begin anew: they are of other weights."""
+        self._forget()
+        if self._engaged or not self._is_for(step):
+            return None
+        self._engaged = True
+        self._at_alert = step.learning_rate.clean()[0]
+        assert step.scene is not None
+        depth = int(step.layers.has_weight.sum())
+        if step.scene.began_anew == "start" and depth > SHALLOW:
+            self._stride = self.stride * SHALLOW / depth
+        return {"stride": self._stride}
+
+    def act(self, step: OptimizerStep) -> bool | Tensor:
+        """Put the rescaled gradients in place of the measured ones; a gradient that is not finite is left alone."""
+        if not self._engaged or step.is_taken:
+            return False
+        if self._scale is None:
+            if not step.reading.displacement > 0:  # it is not finite, or zero
+                return False
+            if step.learning_rate.clean()[0] < FALLEN * self._at_alert:
+                self._engaged = False
+                return False
+            self._begin(step, step.reading.displacement)
+        return step.replace(self._rescaled(step))
+
+    def release(self, step: OptimizerStep) -> bool:
+        """Go on with SGD's own steps."""
+        was_on, self._engaged, self._scale = self._engaged, False, None
+        self._forget()
+        return was_on
+
+    def _is_for(self, step: OptimizerStep) -> bool:
+        scene = step.scene
+        if scene is None or scene.alert is None or scene.has_learned or scene.alert.cause in PASSING:
+            return False
+        if step.plan.reach is None or step.layers.sharding is not None:
+            return False
+        if any(type(module) is nn.RNN for module in scene.model.modules()):
+            return False
+        return not any(p.grad is not None and p.grad.is_sparse for p in step.layers.parameters)
+
+    def _begin(self, step: OptimizerStep, displacement: float) -> None:
+        """Find the scale; the displacement is that of the gradient as it was measured, at the present rate."""
+        entries = float(step.layers.numel.sum())
+        self._scale = self._stride * step.reading.norm / (displacement * math.sqrt(entries))
+        self._rate = step.learning_rate.effective()[0]
+        step.forget_momentum()
+
+    def _forget(self) -> None:
+        self._count, self._first, self._second = None, [], []
+
+    @torch.no_grad()
+    def _rescaled(self, step: OptimizerStep) -> list[Tensor | None]:
+        assert self._scale is not None
+        gradients, norm = step.gradients(), step.norm_on_device
+        if len(gradients) != len(self._second):  # parameters have come or gone
+            self._forget()
+            self._first, self._second = [None] * len(gradients), [None] * len(gradients)
+        is_finite = torch.isfinite(norm)
+        self._count = is_finite.double() + (0 if self._count is None else self._count)
+        least = EPSILON * norm / math.sqrt(float(step.layers.numel.sum()))
+        rate = step.learning_rate.effective()[0]
+        length = self._scale * min(1.0, self._rate / rate) if rate > 0 else self._scale
+        rescaled: list[Tensor | None] = []
+        for place, gradient in enumerate(gradients):
+            if gradient is None:
+                rescaled.append(None)
+                continue
+            here = gradient.device  # a model may be spread over several
+            entries = gradient.to(torch.promote_types(gradient.dtype, torch.float32)) / step.loss_scale
+            direction = self._direction(place, entries, is_finite.to(here), least.to(entries), _betas(step))
+            value = (direction * length * step.loss_scale).to(gradient.dtype)
+            rescaled.append(value.where(is_finite.to(here), gradient))
+        return rescaled
+
+    def _direction(
+        self, place: int, entries: Tensor, is_finite: Tensor, least: Tensor, betas: tuple[float, float]
+    ) -> Tensor:
+        """Take a gradient up into the moments of its parameter, unless it is not finite; return their quotient."""
+        assert self._count is not None
+        first, second = self._first[place], self._second[place]
+        if first is None or second is None:
+            first, second = torch.zeros_like(entries), torch.zeros_like(entries)
+            self._first[place], self._second[place] = first, second
+        entries = entries.where(is_finite, torch.zeros_like(entries))
+        first.lerp_(entries, (is_finite * (1 - betas[0])).to(entries))
+        second.lerp_(entries**2, (is_finite * (1 - betas[1])).to(entries))
+        count = self._count.to(entries.device)
+        size = (second / (1 - betas[1] ** count)).sqrt() + least
+        return (first / (1 - betas[0] ** count) / size).clamp(-LIMIT, LIMIT).nan_to_num(0.0)  # where all is zero
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers, and the moments as tensors."""
+        told = {"engaged": self._engaged, "stride": self._stride, "scale": self._scale, "rate": self._rate}
+        told["at_alert"] = self._at_alert
+        return {**told, "count": self._count, "first": list(self._first), "second": list(self._second)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._engaged, self._stride = state["engaged"], state["stride"]
+        self._scale, self._rate, self._at_alert = state["scale"], state["rate"], state["at_alert"]
+        self._count = None if state["count"] is None else state["count"].clone()
+        self._first, self._second = [[None if m is None else m.clone() for m in state[k]] for k in ("first", "second")]
+
+
+def _betas(step: OptimizerStep) -> tuple[float, float]:
+    """Decay of the two moments; none of the first where SGD averages gradients by itself."""
+    reach = step.plan.reach
+    assert reach is not None
+    return (0.0 if reach[0] > step.plan.rates[0] else BETAS[0], BETAS[1])

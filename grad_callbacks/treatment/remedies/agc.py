@@ -1,0 +1,118 @@
+"""Clip the gradient of each unit by the norm of its weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grad_callbacks._utils.validation import positive
+from grad_callbacks.measurement import Layers
+from grad_callbacks.measurement.norms import l2_norms
+from grad_callbacks.measurement.sharding import is_first_process, sum_over_processes
+from grad_callbacks.treatment.remedies._support.switched import Switched
+from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
+
+log = logging.getLogger("grad_callbacks")
+
+
+class AGC(Switched):
+    """Rescales the gradient of each output unit so that its norm is at most ``ratio`` times that of its weights.
+
+    A unit is a row of a weight, all that its first dimension counts; of a bias or another vector it is the whole.
+    Units with weights near zero count as if their norm was ``least``, or they would never leave it. The last layer
+    with a weight, the head, is left alone, as published; so are sparse gradients, whose rows are not the weight's.
+
+    It needs whole rows on one process. FSDP2 and DDP have them; the flat shards of FSDP1 and weights that tensor
+    parallelism cuts along their inputs do not: there it says so once and is never switched on. Vectors that are cut
+    cost a collective a step.
+    Reference: Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without Normalization", sec. 4
+    (eq. 3; they use 0.01 and 1e-3, with SGD and Nesterov momentum. Under Adam, which rescales the gradient itself, a
+    bound that is always reached changes little.)
+
+    Args:
+        ratio: Largest norm of a unit's gradient relative to its weights' (lambda in the paper).
+        least: Norm that a unit's weights are at least counted with (epsilon).
+
+    Raises:
+        ValueError: If an argument is not above 0.
+    """
+
+    def __init__(self, ratio: float = 0.01, least: float = 1e-3) -> None:
+        self.ratio, self.least = positive("ratio", ratio), positive("least", least)
+        super().__init__()
+        self._has_told = False
+
+    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+        """Clip from this step on. Can be switched on once; cannot mend a non-finite gradient."""
+        if self._engaged or not step.reading.is_finite:
+            return None
+        if not _has_whole_rows(step.layers):
+            if not self._has_told and is_first_process():
+                log.warning("AGC is left out: it needs whole rows, and these weights are cut across them (FSDP1?)")
+            self._has_told = True
+            return None
+        self._engaged = True
+        return {"ratio": self.ratio, "norm": step.reading.norm}
+
+    def act(self, step: OptimizerStep) -> bool | Tensor:
+        """Clip the units that exceed their bound."""
+        return step.multiply_each(self._factors(step)) if self._engaged and not step.is_taken else False
+
+    @torch.no_grad()
+    def _factors(self, step: OptimizerStep) -> list[Tensor | None]:
+        layers, gradients, weights = step.layers, step.gradients(), step.layers.weights()
+        head = int(np.nonzero(layers.has_weight)[0][-1]) if layers.has_weight.any() else -1
+        vectors = _vector_norms(layers, weights, gradients)
+        factors: list[Tensor | None] = []
+        for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
+            if gradient is None or gradient.shape != weight.shape or layers.owner[index] == head:
+                factors.append(None)
+                continue
+            own, of_gradient = vectors.get(index) or (_row_norms(weight), _row_norms(gradient))
+            bound = self.ratio * torch.clamp(own, min=self.least) * step.loss_scale
+            factor = torch.clamp(bound / of_gradient, max=1.0)  # a gradient of zero: of infinity
+            factors.append(factor.where(torch.isfinite(of_gradient), torch.ones_like(factor)))
+        return factors
+
+
+def _row_norms(tensor: Tensor) -> Tensor:
+    """Norm over all dimensions but the first, which are kept."""
+    precision = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    others = tuple(range(1, tensor.dim()))
+    norms: Tensor = torch.linalg.vector_norm(tensor, dim=others, keepdim=True, dtype=precision)
+    return norms
+
+
+def _vector_norms(
+    layers: Layers, weights: list[Tensor], gradients: list[Tensor | None]
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Norms of parameters with one dimension and of their gradients, by index, the parts of all processes together."""
+    chosen = [index for index, is_weight in enumerate(layers.is_weight) if not is_weight]
+    if not chosen:
+        return {}
+    own = l2_norms([weights[index] for index in chosen], layers.home) ** 2
+    of_gradients = l2_norms([gradients[index] for index in chosen], layers.home) ** 2
+    if layers.sharding is not None:
+        both = torch.stack([own * layers.shares[chosen], of_gradients * layers.gradient_shares()[chosen]])
+        own, of_gradients = sum_over_processes(both).unbind()
+    pairs = zip(own.sqrt().unbind(), of_gradients.sqrt().unbind(), strict=True)
+    return dict(zip(chosen, pairs, strict=True))
+
+
+def _has_whole_rows(layers: Layers) -> bool:
+    """True if each row of each weight lies on one process, which all processes answer alike."""
+    if layers.sharding is None:
+        return True
+    for parameter, shape in zip(layers.parameters, layers.shapes, strict=True):
+        placements = getattr(parameter, "placements", None)
+        if placements is None and parameter.dim() != len(shape):
+            return False  # a flat shard
+        if any(getattr(placement, "dim", 0) != 0 for placement in placements or ()):
+            return False
+    # Of a model that FSDP has flattened into one vector a unit, nothing but vectors is left.
+    return bool(layers.is_weight.any())

@@ -1,0 +1,88 @@
+"""Clip gradients by their global norm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from grad_callbacks._utils.validation import positive
+from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
+
+LASTING = 0.5  # of the run's usual norm
+BEARABLE = 2.0  # the same where that is no long step; where it is, diverging runs go on diverging
+STRIDE = 0.1  # of the weights' norm: moved by more, in SGD's direction and its momentum's, is a long step
+SINGLE = 5.0  # the same after a single bad batch: what raises no alarm is not clipped
+
+
+class ClipNorm:
+    """Rescales all gradients together so that their global norm is at most ``max_norm``.
+
+    Uses the norm that was already measured: clipping costs one multiplication, and only where it is due.
+    Reference: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks",
+    algorithm 1.
+
+    Args:
+        max_norm: The threshold, in the gradients' own scale. By default half of the run's usual norm as the
+            alert reports it, the lower end of what Pascanu et al. (sec. 3.2) advise: half to ten times the
+            average norm. Where it is known how far a step would move the weights, up to twice the usual norm as long
+            as that is no more than a tenth of theirs: two recurrent nets, whose gradients grew as they began to learn,
+            lost a tenth of their accuracy to half of it. If a batch was to blame that stands out from its neighbours,
+            half holds for this batch only; later ones are clipped at five times the usual norm: they have done nothing
+            wrong, and a run that begins to learn has larger gradients.
+
+    Raises:
+        ValueError: If ``max_norm`` is not above 0.
+    """
+
+    def __init__(self, max_norm: float | None = None) -> None:
+        self.max_norm = None if max_norm is None else positive("max_norm", max_norm)
+        self._threshold: float | None = None
+        self._now: float | None = None  # the threshold of the step that it was switched on for
+
+    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+        """Fix the threshold; clip from this step on. Can be switched on once; cannot mend a non-finite gradient."""
+        if self._threshold is not None or not step.reading.is_finite:
+            return None
+        usual = evidence.get("reference", step.reading.norm)
+        if self.max_norm is not None:
+            self._now = self._threshold = self.max_norm
+        elif _is_one_batch(step, evidence):
+            self._now, self._threshold = LASTING * usual, SINGLE * usual
+        else:
+            self._now = self._threshold = _lasting(step, usual)
+        return {"max_norm": self._threshold, "norm": step.reading.norm}
+
+    def act(self, step: OptimizerStep) -> bool | Tensor:
+        """Clip if the norm exceeds the threshold."""
+        threshold, self._now = self._now or self._threshold, None
+        return False if threshold is None else step.limit_norm(threshold)
+
+    def release(self, step: OptimizerStep) -> bool:
+        """Stop clipping; an alert switches it on again."""
+        was_on = self._threshold is not None
+        self._threshold = self._now = None
+        return was_on
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the thresholds."""
+        return {"threshold": self._threshold, "now": self._now}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._threshold, self._now = state["threshold"], state["now"]
+
+
+def _lasting(step: OptimizerStep, usual: float) -> float:
+    """Half of the usual norm, or up to twice it if the step that it allows is short."""
+    displacement = step.reading.displacement  # NaN where it cannot be foretold
+    short = step.reading.norm * STRIDE / displacement if displacement > 0 else 0.0
+    return min(max(LASTING * usual, short), BEARABLE * usual)
+
+
+def _is_one_batch(step: OptimizerStep, evidence: Mapping[str, float]) -> bool:
+    """True if the diagnosis has looked at the batch, and blames it for a single spike."""
+    alert = step.scene.alert if step.scene is not None else None
+    is_told = any(name.startswith("batch_") for name in evidence)
+    return alert is not None and (alert.severity, alert.cause) == ("warning", "bad batch") and is_told

@@ -1,0 +1,42 @@
+"""Clip gradients entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from grad_callbacks._utils.validation import positive
+from grad_callbacks.treatment.remedies._support.switched import Switched
+from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
+
+
+class ClipValue(Switched):
+    """Clamps every gradient entry to ``[-max_value, max_value]``.
+
+    It turns the gradient's direction, and it keeps large entries down only: small ones stay as small as they
+    were. Clipping by norm is the better remedy for most explosions.
+    Reference: Mikolov 2012, "Statistical Language Models Based on Neural Networks", sec. 3.2.2.
+
+    Args:
+        max_value: The limit of an entry's absolute value, in the gradients' own scale.
+
+    Raises:
+        ValueError: If ``max_value`` is not above 0.
+    """
+
+    def __init__(self, max_value: float = 1.0) -> None:
+        self.max_value = positive("max_value", max_value)
+        super().__init__()
+
+    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+        """Clamp from this step on. Can be switched on once; cannot mend a non-finite gradient."""
+        if self._engaged or not step.reading.is_finite:
+            return None
+        self._engaged = True
+        return {"max_value": self.max_value, "norm": step.reading.norm}
+
+    def act(self, step: OptimizerStep) -> bool | Tensor:
+        """Clamp."""
+        return step.limit_values(self.max_value) if self._engaged else False

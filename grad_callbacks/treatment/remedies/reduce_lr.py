@@ -1,0 +1,65 @@
+"""Lower the learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from grad_callbacks._utils.validation import at_least, fraction
+from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
+from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
+
+
+class ReduceLR:
+    """Multiplies the learning rate of all parameter groups with ``factor``, under any scheduler.
+
+    The factor acts during the optimizer's steps only (see
+    :class:`~grad_callbacks.treatment.step.learning_rate.LearningRate`), so a schedule keeps its shape.
+    Each alert lowers the rate once more, down to the floor. Once it is released the rate goes back up to the user's own
+    by equal factors.
+    Reference: the rate divided when training diverges, as practised for OPT (Zhang et al. 2022, sec. 2.5).
+
+    Args:
+        factor: What the rate is multiplied with, between 0 and 1.
+        floor: The scale below which it does not go: with 1e-3 the rate is lowered a thousandfold at most.
+        rewarm: Steps in which a released rate goes back up.
+
+    Raises:
+        ValueError: If ``factor`` or ``floor`` does not lie between 0 and 1, or ``rewarm`` is no whole number of at
+            least 1.
+    """
+
+    def __init__(self, factor: float = 0.1, floor: float = 1e-3, rewarm: int = 100) -> None:
+        self.factor = fraction("factor", factor)
+        self.floor = fraction("floor", floor)
+        self.rewarm = at_least("rewarm", rewarm, 1)
+        self._cut = LRMultiplier()
+
+    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+        """Lower the rate, this step's included, unless that would go below the floor."""
+        lowered = self._cut.scale * self.factor
+        if lowered < self.floor * (1 - 1e-9):  # 0.1 ** 3 is a little below 1e-3
+            return None
+        self._cut.rising = 0
+        self._cut.set(step.learning_rate, lowered)
+        return {"factor": self.factor, "lr_scale": step.learning_rate.scale, "lr": step.learning_rate.effective()}
+
+    def act(self, step: OptimizerStep) -> bool:
+        """Report whether the rate is lowered; the optimizer's hooks do it."""
+        self._cut.rise(step.learning_rate)
+        return self._cut.scale < 1.0
+
+    def release(self, step: OptimizerStep) -> bool:
+        """Let the rate go back up from the next step on."""
+        if self._cut.scale == 1.0 or self._cut.rising:
+            return False
+        self._cut.rising = self.rewarm
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scale."""
+        return self._cut.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._cut.load_state_dict(dict(state))

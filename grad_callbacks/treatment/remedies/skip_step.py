@@ -1,0 +1,48 @@
+"""Skip optimizer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
+
+
+class SkipStep:
+    """Skips the step that raised the alert, and every later step with a non-finite gradient.
+
+    A skipped step is an exact no-op for weights and optimizer: no momentum, no weight decay, no step count.
+    ``global_step`` and schedulers advance all the same.
+    """
+
+    def __init__(self) -> None:
+        self._engaged = False
+        self._skip_this = False
+
+    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+        """Skip this step."""
+        if step.is_taken and step.reading.is_finite:
+            return None
+        self._engaged = True
+        self._skip_this = not step.is_taken
+        if not step.reading.is_finite:
+            return {"nonfinite_parameters": step.reading.nonfinite}
+        return {"norm": step.reading.norm}
+
+    def act(self, step: OptimizerStep) -> bool | Tensor:
+        """Skip the step if it is the alert's own, or not finite."""
+        if self._skip_this:
+            self._skip_this = False
+            step.skip()
+            return True
+        return step.skip_if_nonfinite() if self._engaged else False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether it is switched on."""
+        return {"engaged": self._engaged}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._engaged = state["engaged"]

@@ -1,0 +1,42 @@
+"""What stands around a step, for remedies that change more than its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from grad_callbacks.events import Alert
+from grad_callbacks.measurement import Batch
+from grad_callbacks.measurement.loss_level import LossLevel
+from grad_callbacks.treatment.step.snapshots import Snapshots
+
+
+@dataclass
+class RunState:
+    """What stands around a step.
+
+    Attributes:
+        model: The model whose parameters the optimizer moves.
+        batch: The batch of the step.
+        snapshots: Earlier states to go back to; None where no remedy asked for them.
+        alert: What is being answered.
+        readings: Readings so far in this run, this one included; those before a checkpoint count.
+        from_start: The run was watched from its very first step on, with an optimizer that had not stepped before.
+        has_learned: The loss has come down since the start, so that the weights are worth something.
+        course: The course of the loss; None if nobody follows it.
+        began_anew: A remedy says here that the weights are no longer those of the readings before: ``"start"`` if they
+            were initialised, or the snapshot they come from.
+    """
+
+    model: nn.Module
+    batch: Batch = field(default_factory=Batch)
+    snapshots: Snapshots | None = None
+    alert: Alert | None = None
+    readings: int = 1
+    from_start: bool = True
+    has_learned: bool = False
+    course: LossLevel | None = None
+    began_anew: str | Mapping[str, Any] | None = None

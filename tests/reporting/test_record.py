@@ -1,0 +1,71 @@
+"""How a run ended."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from grad_callbacks import Alert, Intervention, Record
+from grad_callbacks.events import Kind
+
+
+def record_of(
+    kind: Kind,
+    remedy: str,
+    losses: list[float],
+    at: int = 0,
+    still: bool = False,
+    detail: dict[str, object] | None = None,
+) -> Record:
+    """A run with one alert before the loss at place ``at``, and one intervention."""
+    record = Record()
+    for place, loss in enumerate(losses):
+        if place == at:
+            record.add(Alert(kind, "critical", at, (), "", {}, "", ""))
+            record.interventions.append(Intervention(at, remedy, kind, {"steps": 1, **(detail or {})}))
+        record.feed(torch.tensor(loss))
+    record.active[0] = [kind] if still else []
+    return record
+
+
+FALLING = [2.4, *(2.3 * 0.97**k for k in range(100))]
+CHANCE = [2.4, *(2.3 + 0.02 * math.sin(k) for k in range(100))]
+
+
+@pytest.mark.parametrize(("losses", "outcome"), [(FALLING, "repaired"), (CHANCE, "unrepaired")])
+@pytest.mark.parametrize(
+    ("kind", "remedy", "at"),
+    [("vanishing", "Reinitialize", 0), ("vanishing", "Warmup", 60), ("exploding", "Rollback", 2)],
+)
+def test_what_was_wrong_from_the_start_is_repaired_once_the_loss_has_come_down(
+    kind: Kind, remedy: str, at: int, losses: list[float], outcome: str
+) -> None:
+    assert record_of(kind, remedy, losses, at).outcome == outcome
+
+
+def test_a_loss_that_never_learned_need_not_after_one_bad_batch() -> None:
+    assert record_of("nonfinite", "SkipStep", CHANCE, at=5).outcome == "repaired"
+
+
+def test_large_gradients_that_are_clipped_for_good_are_no_longer_wrong() -> None:
+    assert record_of("exploding", "ClipNorm", FALLING, at=50, still=True).outcome == "repaired"
+    assert record_of("exploding", "ReduceLR", FALLING, at=50, still=True).outcome == "unrepaired"
+    assert record_of("exploding", "ClipNorm", CHANCE, at=0, still=True).outcome == "unrepaired"
+    withdrawn = record_of("exploding", "ClipNorm", FALLING, at=50, still=True, detail={"withdrawn_at": 80})
+    assert withdrawn.outcome == "unrepaired"
+
+
+@pytest.mark.parametrize("remedy", ["ClipNorm", "ClipValue", "AdaptiveClip", "AGC"])
+@pytest.mark.parametrize("kind", ["vanishing", "nonfinite"])
+def test_clipping_bounds_no_other_trouble_than_large_gradients(kind: Kind, remedy: str) -> None:
+    assert record_of(kind, remedy, FALLING, still=True).outcome == "unrepaired"
+
+
+def test_what_it_knows_of_the_beginning_is_resumed() -> None:
+    whole = record_of("vanishing", "Reinitialize", CHANCE)
+    resumed = Record()
+    resumed.load_state_dict(whole.state_dict())
+    assert resumed.state_dict()["losses"] == whole.state_dict()["losses"]
+    assert resumed.outcome == "unrepaired"

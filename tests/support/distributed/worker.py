@@ -1,0 +1,356 @@
+"""Trains under every way of sharding, with processes and gloo, and writes down what each process saw.
+
+A script of its own: `python -m tests.support.distributed.worker FOLDER CASE...` imports torch once and forks for each
+case, which takes a second or two; the tests read what it has written.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.tensor.debug import CommDebugMode
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    PrepareModuleInput,
+    PrepareModuleOutput,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
+from torch.distributed.tensor.placement_types import Replicate, Shard
+from torch.multiprocessing import start_processes
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from experiments.bench.rules import FromTheStart
+from grad_callbacks import ClipNorm, GradientGuard, Reading, SkipStep
+from grad_callbacks.events import Kind
+from tests.support.distributed.leaving import leave
+
+BATCH, STEPS, BAD_STEP, MAX_NORM = 8, 6, 3, 0.5
+TIMEOUT = 60.0  # seconds for a case, which takes one or two
+
+
+class Block(nn.Module):
+    """A residual block whose hidden size divides by two but not by four."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 2 * width + 2)
+        self.down = nn.Linear(2 * width + 2, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(torch.tanh(self.up(x)))
+
+
+class Net(nn.Module):
+    """Registered out of the order of its forward pass; odd sizes; a layer that is never used, a frozen bias."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(width, 1)
+        self.blocks = nn.ModuleList([Block(width), Block(width)])
+        self.norm = nn.LayerNorm(width)
+        self.stem = nn.Linear(5, width)
+        self.unused = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))  # type: ignore[no-any-return]
+
+
+ORDER = ["stem", "blocks.0.up", "blocks.0.down", "blocks.1.up", "blocks.1.down", "norm", "head"]
+
+
+def samples(world: int) -> TensorDataset:
+    """The same samples for every way of sharding; in the bad step one process's are NaN."""
+    generator = torch.Generator().manual_seed(1)
+    size = BATCH * 2
+    inputs, targets = (torch.randn(size * STEPS, n, generator=generator) for n in (5, 1))
+    inputs[size * BAD_STEP + 1] = torch.nan  # every second sample goes to the second process
+    return TensorDataset(inputs, 3 * targets)
+
+
+class Module(LightningModule):
+    """Trains :class:`Net`, sharded by ``shard``."""
+
+    def __init__(self, shard: Callable[[Net, Any], None] | None, optimizer: str) -> None:
+        super().__init__()
+        self.net = Net()
+        self._shard, self._optimizer = shard, optimizer
+
+    def configure_model(self) -> None:
+        if self._shard is not None:
+            self._shard(self.net, self.device_mesh)
+            self._shard = None
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return nn.functional.mse_loss(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        # FSDP without use_orig_params wants the flattened parameters, which only the outer module knows.
+        return optimizer(self._optimizer, self.trainer.strategy.model or self)
+
+
+def optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
+    if name == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1, fused=name == "fused")
+
+
+class GlooFSDP(FSDPStrategy):
+    """FSDP on the CPU, which Lightning does not offer but torch does."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(process_group_backend="gloo", **options)
+
+    def _setup_model(self, model: nn.Module) -> FullyShardedDataParallel:
+        return FullyShardedDataParallel(
+            model, sharding_strategy=self.sharding_strategy, device_id=torch.device("cpu"), **self.kwargs
+        )
+
+
+def fsdp(sharding: str = "FULL_SHARD", **options: Any) -> Strategy:
+    return GlooFSDP(sharding_strategy=sharding, auto_wrap_policy={Block}, **options)
+
+
+def fsdp2(net: Net, mesh: Any) -> None:
+    for block in net.blocks:
+        fully_shard(block, mesh=mesh["data_parallel"])
+    fully_shard(net, mesh=mesh["data_parallel"])
+
+
+def hybrid(net: Net, mesh: Any) -> None:
+    both = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    for block in net.blocks:
+        fully_shard(block, mesh=both)
+    fully_shard(net, mesh=both)
+
+
+def tensor_parallel(net: Net, mesh: Any) -> None:
+    for block in net.blocks:
+        parallelize_module(block, mesh["tensor_parallel"], {"up": ColwiseParallel(), "down": RowwiseParallel()})
+
+
+def sequence_parallel(net: Net, mesh: Any) -> None:
+    """The gradients of the norm stay partial sums."""
+    leave = PrepareModuleOutput(
+        output_layouts=(Replicate(),), desired_output_layouts=(Shard(0),), use_local_output=False
+    )
+    enter = PrepareModuleInput(input_layouts=(Shard(0),), desired_input_layouts=(Replicate(),), use_local_output=True)
+    norm = SequenceParallel(sequence_dim=0, use_local_output=False)
+    parallelize_module(net, mesh["tensor_parallel"], {"blocks.1": leave, "norm": norm, "head": enter})
+
+
+def two_dimensional(net: Net, mesh: Any) -> None:
+    tensor_parallel(net, mesh)
+    fsdp2(net, mesh)
+
+
+def parallel(data: int, tensor: int) -> Callable[[], Strategy]:
+    return lambda: ModelParallelStrategy(
+        data_parallel_size=data, tensor_parallel_size=tensor, process_group_backend="gloo"
+    )
+
+
+def ddp() -> Strategy:
+    return DDPStrategy(process_group_backend="gloo", find_unused_parameters=True)
+
+
+# For each case: strategy, how the module shards itself, optimizer, processes, processes of one tensor-parallel group.
+CASES: dict[str, tuple[Callable[[], Strategy], Callable[[Net, Any], None] | None, str, int, int]] = {
+    "ddp": (ddp, None, "sgd", 2, 1),
+    "fsdp": (fsdp, None, "sgd", 2, 1),
+    "fsdp-fused": (fsdp, None, "fused", 2, 1),
+    "fsdp-flat": (lambda: fsdp(use_orig_params=False), None, "sgd", 2, 1),
+    "fsdp-grad-op": (lambda: fsdp("SHARD_GRAD_OP"), None, "adamw", 2, 1),
+    "fsdp-no-shard": (lambda: fsdp("NO_SHARD"), None, "sgd", 2, 1),
+    "fsdp2": (parallel(2, 1), fsdp2, "sgd", 2, 1),
+    "fsdp2-fused": (parallel(2, 1), fsdp2, "fused", 2, 1),
+    "tensor": (parallel(1, 2), tensor_parallel, "sgd", 2, 2),
+    "sequence": (parallel(1, 2), sequence_parallel, "sgd", 2, 2),
+    "hybrid": (parallel(4, 1), hybrid, "sgd", 4, 1),
+    "two-dimensional": (parallel(2, 2), two_dimensional, "adamw", 4, 2),
+}
+
+
+class Losses:
+    """A rule that alerts of nothing and notes the losses; engines copy rules, and this one stays itself."""
+
+    kind: Kind = "exploding"
+    active = False
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def judge(self, reading: Reading) -> None:
+        self.seen.append(reading.loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Losses:
+        return self
+
+
+class Guard(GradientGuard):
+    """Clips from the first step, skips what is not finite, and counts the collectives of each step."""
+
+    def __init__(self) -> None:
+        self.losses = Losses()
+        super().__init__(
+            prescription={"exploding": [ClipNorm(MAX_NORM)], "nonfinite": [SkipStep()]},
+            rules=[FromTheStart(), "NonFinite", self.losses],
+        )
+        self.collectives: list[int] = []
+
+    def on_before_optimizer_step(self, *arguments: Any) -> None:
+        with CommDebugMode() as communication:
+            super().on_before_optimizer_step(*arguments)
+        self.collectives.append(communication.get_total_counts())
+
+
+class Witness(Callback):
+    """Sees whether a step has changed this process's weights or optimizer states."""
+
+    def __init__(self) -> None:
+        self.changed: list[bool] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._before = self._state(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        after = self._state(trainer)
+        self.changed.append(not all(torch.equal(a, b) for a, b in zip(self._before, after, strict=True)))
+
+    def _state(self, trainer: Trainer) -> list[Tensor]:
+        [used] = trainer.optimizers
+        weights = [parameter.detach() for group in used.param_groups for parameter in group["params"]]
+        states = [value for state in used.state.values() for value in state.values() if isinstance(value, Tensor)]
+        return [copy.deepcopy(getattr(tensor, "_local_tensor", tensor)) for tensor in weights + states]
+
+
+def train(case: str, folder: Path) -> None:
+    """Run one case on this process and write what it saw."""
+    strategy, shard, name, world, tensor = CASES[case]
+    replicas, rank = world // tensor, int(os.environ["RANK"])
+    guard, witness = Guard(), Witness()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=world,
+        strategy=strategy(),
+        callbacks=[guard, witness],
+        max_epochs=1,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = samples(world)
+    sampler = DistributedSampler(data, num_replicas=replicas, rank=rank // tensor, shuffle=False)
+    trainer.fit(Module(shard, name), DataLoader(data, batch_size=2 * BATCH // replicas, sampler=sampler))
+    history = guard.history()
+    seen = {
+        "alerts": [alert.to_dict() for alert in guard.alerts],
+        "interventions": [made.to_dict() for made in guard.interventions],
+        "layers": list(history.loc[history["step"] == 0, "layer"]),
+        "norms": [list(rows["norm"]) for _, rows in history.groupby("step")],
+        "weight_norms": [list(rows["weight_norm"]) for _, rows in history.groupby("step")],
+        "update_ratios": [list(rows["update_ratio"]) for _, rows in history.groupby("step")],
+        "losses": guard.losses.seen,
+        "collectives": guard.collectives,
+        "changed": witness.changed,
+    }
+    torch.save(seen, folder / f"{case}.{rank}.pt")
+
+
+def brute_force(name: str) -> dict[str, Any]:
+    """The same training in float64 by one process, clipped and skipped by hand."""
+    data, net = samples(1), Net().double()
+    used = optimizer("adamw" if name == "fused" else name, net)
+    layers = {layer: list(net.get_submodule(layer).parameters()) for layer in ORDER}
+    seen: dict[str, Any] = {"norms": [], "weight_norms": [], "update_ratios": [], "total": [], "losses": []}
+    for step in range(STEPS):
+        inputs, targets = (tensor.double() for tensor in data[2 * BATCH * step : 2 * BATCH * (step + 1)])
+        used.zero_grad()
+        loss = nn.functional.mse_loss(net(inputs), targets)
+        loss.backward()
+        seen["losses"].append(float(loss))
+        seen["norms"].append([norm([p.grad for p in mine]) for mine in layers.values()])
+        seen["weight_norms"].append([norm(mine) for mine in layers.values()])
+        total = norm([p.grad for p in net.parameters() if p.grad is not None])
+        seen["total"].append(total)
+        before = {layer: [p.detach().clone() for p in mine] for layer, mine in layers.items()}
+        if step != BAD_STEP:
+            nn.utils.clip_grad_norm_(net.parameters(), MAX_NORM)
+            used.step()
+        moved = [norm([p - b for p, b in zip(mine, before[layer], strict=True)]) for layer, mine in layers.items()]
+        seen["update_ratios"].append([m / w for m, w in zip(moved, seen["weight_norms"][-1], strict=True)])
+    return seen
+
+
+def norm(tensors: list[Any]) -> float:
+    return float(torch.sqrt(sum(tensor.detach().double().square().sum() for tensor in tensors)))  # type: ignore[arg-type]
+
+
+def _process(rank: int, case: str, folder: Path, world: int, port: int) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), NODE_RANK="0")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    train(case, folder)
+    leave()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def main() -> None:
+    """Run the cases that are named on the command line."""
+    folder, *cases = sys.argv[1:]
+    torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for case in cases:
+        try:
+            _run(case, Path(folder))
+        except Exception as error:  # the other cases go on; the test of this one shows it
+            Path(folder, f"{case}.error").write_text(str(error))
+
+
+def _run(case: str, folder: Path) -> None:
+    world = CASES[case][3]
+    arguments = (case, folder, world, free_port())
+    processes = start_processes(_process, arguments, nprocs=world, join=False, start_method="fork")
+    deadline = time.monotonic() + TIMEOUT
+    while not processes.join(timeout=1.0):
+        if time.monotonic() > deadline:
+            for process in processes.processes:
+                process.kill()
+            raise TimeoutError(f"{case} hangs: some process waits for another")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""Remedies that treat each unit or layer for itself: AGC and FloorNorm."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from grad_callbacks import AGC, FloorNorm
+from tests.support.helpers import mlp, pending
+
+
+def network(scale: float = 1.0, seed: int = 0, faint: float = 1.0) -> nn.Sequential:
+    """Two convolutions and two linear layers with gradients, those of the first two ``faint`` times as large."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 5), nn.Linear(5, 2)
+    )
+    for index, layer in enumerate(m for m in model if isinstance(m, nn.Conv2d | nn.Linear)):
+        for p in layer.parameters():
+            p.grad = scale * (faint if index < 2 else 1.0) * torch.randn_like(p)
+    return model
+
+
+def treated(remedy: Any, model: nn.Module, **options: Any) -> Any:
+    step = pending(model, **options)
+    remedy.engage(step, {})
+    return step, remedy.act(step)
+
+
+def rows(tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor.flatten(1) if tensor.dim() > 1 else tensor[None]).double().norm(dim=1)
+
+
+def directions_are_kept(before: list[torch.Tensor], model: nn.Module) -> bool:
+    return all(
+        float((old.double() / old.norm() * p.grad.double() / p.grad.norm()).sum()) > 1 - 1e-5
+        for old, p in zip(before, model.parameters(), strict=True)
+    )
+
+
+# AGC
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    scale=st.floats(1e-4, 1e4), ratio=st.floats(1e-3, 1.0), seed=st.integers(0, 99), loss_scale=st.sampled_from([1, 64])
+)
+def test_no_unit_but_the_heads_exceeds_its_bound(scale: float, ratio: float, seed: int, loss_scale: float) -> None:
+    model = network(scale * loss_scale, seed)
+    before = [p.grad.clone() for p in model.parameters()]
+    step, _ = treated(AGC(ratio), model, loss_scale=loss_scale)
+    for (name, p), old in zip(model.named_parameters(), before, strict=True):
+        bound = ratio * rows(p.detach()).clamp(min=1e-3) * loss_scale
+        expected = rows(old) if name.startswith("5.") else torch.minimum(rows(old), bound)
+        torch.testing.assert_close(rows(p.grad), expected, rtol=1e-4, atol=0)
+    after = math.sqrt(sum(float(p.grad.double().square().sum()) for p in model.parameters())) / loss_scale
+    assert step.norm == pytest.approx(after, rel=1e-5)
+
+
+def test_clipping_units_twice_changes_nothing() -> None:
+    model, remedy = network(100.0), AGC()
+    treated(remedy, model)
+    once = [p.grad.clone() for p in model.parameters()]
+    remedy.act(pending(model))
+    torch.testing.assert_close([p.grad for p in model.parameters()], once, rtol=1e-5, atol=0)
+
+
+def test_units_at_zero_can_still_move_and_non_finite_ones_are_left_alone() -> None:
+    model, remedy = network(), AGC()
+    treated(remedy, model)
+    with torch.no_grad():
+        model[0].weight.zero_()
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    model[2].weight.grad[1] = math.inf
+    remedy.act(pending(model))
+    torch.testing.assert_close(rows(model[0].weight.grad), torch.full((3,), 1e-5).double())
+    assert model[2].weight.grad[1].isinf().all()
+    assert rows(model[2].weight.grad)[0] < 0.01
+
+
+def test_sparse_and_missing_gradients_are_left_alone() -> None:
+    model = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 4), nn.Linear(4, 2))
+    (1e3 * model(torch.tensor([1, 1, 2]))).sum().backward()
+    model[1].bias.grad = None
+    before = model[0].weight.grad.to_dense()
+    assert treated(AGC(), model)[1]
+    torch.testing.assert_close(model[0].weight.grad.to_dense(), before)
+    assert rows(model[1].weight.grad).max() < 0.1
+
+
+def test_weights_that_are_cut_across_their_rows_are_refused_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("grad_callbacks.treatment.remedies.agc._has_whole_rows", lambda layers: False)
+    caplog.set_level("WARNING", logger="grad_callbacks")
+    remedy = AGC()
+    assert remedy.engage(pending(network()), {}) is remedy.engage(pending(network()), {}) is None
+    [told] = caplog.messages
+    assert "whole rows" in told
+    assert not remedy.act(pending(network()))
+
+
+# FloorNorm
+
+
+def rms(layer: nn.Module) -> float:
+    return float(torch.cat([p.grad.flatten() for p in layer.parameters()]).double().square().mean().sqrt())
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    faint=st.floats(1e-4, 1.0),
+    floor=st.floats(0.01, 0.9),
+    seed=st.integers(0, 99),
+    scale=st.sampled_from([1e-6, 1, 1e6]),
+)
+def test_layers_below_the_floor_are_raised_to_it(faint: float, floor: float, seed: int, scale: float) -> None:
+    model = network(scale, seed, faint)
+    before = [p.grad.clone() for p in model.parameters()]
+    layers = [module for module in model if isinstance(module, nn.Conv2d | nn.Linear)]
+    old = [rms(layer) for layer in layers]
+    treated(FloorNorm(floor, limit=1e6), model)
+    assert [rms(layer) for layer in layers] == [pytest.approx(max(r, floor * max(old)), rel=1e-4) for r in old]
+    assert directions_are_kept(before, model)
+    again = [p.grad.clone() for p in model.parameters()]
+    treated(FloorNorm(floor, limit=1e6), model)
+    torch.testing.assert_close([p.grad for p in model.parameters()], again, rtol=1e-4, atol=0)
+
+
+def test_zeros_stay_zeros_and_the_faintest_is_raised_to_the_limit_only() -> None:
+    model = network(faint=1e-9)
+    model[2].weight.grad.zero_()
+    model[2].bias.grad.zero_()
+    before = rms(model[0])
+    assert treated(FloorNorm(0.5, limit=100), model)[1]
+    assert rms(model[0]) == pytest.approx(100 * before, rel=1e-4)
+    assert rms(model[2]) == 0
+
+
+def test_norms_and_embeddings_are_no_measure_and_a_nan_stops_it() -> None:
+    model = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    model[0].weight.grad.fill_(1e6)
+    model[2].weight.grad.fill_(1e-6)
+    remedy = FloorNorm(0.5)
+    assert not treated(remedy, model)[1]
+    model[1].weight.grad.fill_(1e-3)
+    model[3].weight.grad[0] = math.nan
+    remedy.act(pending(model))
+    assert float(model[1].weight.grad[0, 0]) == pytest.approx(1e-3)
+    assert remedy.engage(pending(model), {}) is None
+
+
+@pytest.mark.parametrize("make", [AGC, FloorNorm])
+def test_they_act_on_what_earlier_remedies_have_left(make: Any) -> None:
+    whole, late = network(10.0, faint=1e-3), network(10.0, faint=1e-3)
+    for model, on_device in ((whole, False), (late, True)):
+        step, remedy = pending(model, on_device=on_device), make()
+        remedy.engage(step, {})
+        step.limit_norm(1.0)
+        remedy.act(step)
+        step.limit_norm(0.5)
+        step.commit()
+        assert step.norm == pytest.approx(
+            math.sqrt(sum(float(p.grad.double().square().sum()) for p in model.parameters())), rel=1e-5
+        )
+    for a, b in zip(whole.parameters(), late.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("make", [AGC, FloorNorm])
+def test_they_can_be_withdrawn_and_switched_on_again(make: Any) -> None:
+    remedy = make()
+    assert treated(remedy, network(10.0, faint=1e-3))[1]
+    assert remedy.release(pending(network()))
+    assert not remedy.release(pending(network()))
+    assert not remedy.act(pending(network(10.0, faint=1e-3)))
+    assert treated(remedy, network(10.0, faint=1e-3))[1]
+
+
+@pytest.mark.parametrize("make", [AGC, FloorNorm])
+def test_they_come_too_late_for_a_step_that_was_taken(make: Any) -> None:
+    model, remedy = network(10.0, faint=1e-3), make()
+    step = pending(model)
+    before = [p.grad.clone() for p in model.parameters()]
+    remedy.engage(step, {})
+    step.after()
+    assert not remedy.act(step)
+    torch.testing.assert_close([p.grad for p in model.parameters()], before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("remedy", "argument", "value"),
+    [(AGC, "ratio", 0), (AGC, "least", -1.0), (FloorNorm, "floor", 1), (FloorNorm, "limit", 0)],
+)
+def test_a_wrong_argument_is_named(remedy: Any, argument: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{argument} must .*{value!r}"):
+        remedy(**{argument: value})
+
+
+def test_a_small_mlp_is_not_changed_where_nothing_is_due() -> None:
+    model = mlp(3, 4, 2)
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 1e-9)
+    before = [p.grad.clone() for p in model.parameters()]
+    assert not treated(AGC(), model)[1]
+    assert not treated(FloorNorm(), model)[1]
+    torch.testing.assert_close([p.grad for p in model.parameters()], before, rtol=0, atol=0)

@@ -1,0 +1,142 @@
+"""Going back: what a snapshot holds and when it is trusted."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from grad_callbacks.treatment.step import Snapshots
+from grad_callbacks.treatment.step.snapshots import AGES, TRUSTED
+
+MAKES: list[Callable[[Any], torch.optim.Optimizer]] = [
+    lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    lambda p: torch.optim.AdamW(p, lr=0.1, amsgrad=True),
+    lambda p: torch.optim.RMSprop(p, lr=0.1, momentum=0.5),
+]
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        inputs = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        model(inputs).square().sum().backward()
+        optimizer.step()
+
+
+@settings(max_examples=20, deadline=None)
+@given(before=st.integers(0, 5), between=st.integers(0, 7), after=st.integers(1, 5), which=st.integers(0, 2))
+def test_after_going_back_it_goes_on_as_if_it_had_never_been_away(
+    before: int, between: int, after: int, which: int
+) -> None:
+    def run(away: int) -> dict[str, Tensor]:
+        model = network()
+        optimizer = MAKES[which](model.parameters())
+        train(model, optimizer, range(before))
+        snapshots = Snapshots(model, optimizer)
+        snapshots.begin(before)
+        train(model, optimizer, range(100, 100 + away))
+        snapshots.restore(snapshots.entries[0])
+        train(model, optimizer, range(200, 200 + after))
+        return model.state_dict()
+
+    torch.testing.assert_close(run(between), run(0), rtol=0, atol=0)
+
+
+@given(moods=st.lists(st.sampled_from(["calm", "calm", "calm", "near", "trouble"]), max_size=300))
+@settings(max_examples=50, deadline=None)
+def test_only_what_was_calm_for_long_is_gone_back_to_and_their_number_is_bounded(moods: list[str]) -> None:
+    model = nn.Linear(2, 2)
+    snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), interval=5)
+    snapshots.begin(0)
+    for step, mood in enumerate(moods):
+        snapshots.note(step, mood == "calm", mood == "trouble")
+        assert len(snapshots.entries) <= AGES
+        latest = snapshots.latest()
+        assert latest is not None
+        later = moods[latest["step"] + 1 : step + 1]
+        before_trouble = later[: later.index("trouble")] if "trouble" in later else later
+        assert latest["first"] or before_trouble.count("calm") >= TRUSTED
+        assert [e["step"] for e in snapshots.entries] == sorted(e["step"] for e in snapshots.entries)
+
+
+def test_a_run_that_is_often_near_trouble_keeps_its_snapshots() -> None:
+    model = nn.Linear(2, 2)
+    snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), interval=25)
+    snapshots.begin(0)
+    for step in range(60):
+        snapshots.note(step, calm=step % 3 > 0, trouble=False)
+    latest = snapshots.latest()
+    assert latest is not None
+    assert latest["step"] > 30
+
+
+def test_nothing_is_kept_beyond_the_budget() -> None:
+    model = nn.Linear(10, 10)
+    snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), budget=4 * 110 * AGES - 1)
+    snapshots.begin(0)
+    assert snapshots.entries == []
+    enough = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), budget=4 * 110 * AGES)
+    enough.begin(0)
+    assert enough.nbytes == 440
+
+
+def test_parameters_that_have_changed_since_are_not_gone_back_to() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    snapshots = Snapshots(model, optimizer)
+    snapshots.begin(0)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(3))]})
+    assert snapshots.latest() is snapshots.first is snapshots.oldest is None
+
+
+@pytest.mark.parametrize("make", MAKES)
+def test_the_state_is_plain_and_goes_on(make: Callable[[Any], torch.optim.Optimizer], tmp_path: Any) -> None:
+    model = network()
+    optimizer = make(model.parameters())
+    train(model, optimizer, range(3))
+    snapshots = Snapshots(model, optimizer)
+    snapshots.begin(3, beside={"rules": [{"count": 3}]})
+    torch.save(snapshots.state_dict(), tmp_path / "state")
+    wanted = copy.deepcopy(model.state_dict())
+    train(model, optimizer, range(3, 6))
+    again = Snapshots(model, optimizer)
+    again.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    entry = again.latest()
+    assert entry is not None
+    again.restore(entry)
+    torch.testing.assert_close(model.state_dict(), wanted, rtol=0, atol=0)
+    assert entry["beside"] == {"rules": [{"count": 3}]}
+
+
+def test_the_loss_scale_is_kept_and_put_back(tmp_path: Path) -> None:
+    model = network()
+    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu", growth_interval=3)
+    snapshots = Snapshots(model, optimizer)
+    snapshots.scaler = scaler
+    for step in range(4):
+        if step == 2:
+            snapshots.take(step)
+        optimizer.zero_grad()
+        scaler.scale(model(torch.ones(8, 3)).square().sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert scaler.state_dict()["scale"] == 2 * 65536.0
+    torch.save(snapshots.state_dict(), tmp_path / "state.pt")
+    snapshots.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    snapshots.restore(snapshots.entries[0])
+    assert (scaler.state_dict()["scale"], scaler.state_dict()["_growth_tracker"]) == (65536.0, 2)
+    del snapshots.entries[0]["scaler"]
+    snapshots.restore(snapshots.entries[0])  # of an older checkpoint
