@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from grad_callbacks.detection.rules import Exploding, NonFinite, Rule, Vanishing
     from grad_callbacks.engine.engine import Engine
     from grad_callbacks.engine.step_context import StepContext
-    from grad_callbacks.events import Alert, Intervention, TrialResult
+    from grad_callbacks.events import Alert, Evidence, Intervention, TrialResult
     from grad_callbacks.measurement.batch import Batch
     from grad_callbacks.measurement.reading import Reading
     from grad_callbacks.reporting.record import Record
@@ -51,7 +51,7 @@ _HOMES = {
     "detection.rules": ("Exploding", "NonFinite", "Rule", "Vanishing"),
     "engine.engine": ("Engine",),
     "engine.step_context": ("StepContext",),
-    "events": ("Alert", "Intervention", "TrialResult"),
+    "events": ("Alert", "Evidence", "Intervention", "TrialResult"),
     "measurement.batch": ("Batch",),
     "measurement.reading": ("Reading",),
     "reporting.record": ("Record",),
@@ -90,6 +90,7 @@ __all__ = [
     "ClipNorm",
     "ClipValue",
     "Engine",
+    "Evidence",
     "Exploding",
     "FloorNorm",
     "FullPrecision",

@@ -3,16 +3,131 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-Kind = Literal["vanishing", "exploding", "nonfinite"]
 Severity = Literal["warning", "critical"]
-Verdict = Literal["healthy", "vanishing", "exploding", "nonfinite"]
 Outcome = Literal["healthy", "repaired", "unrepaired"]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS = ("vanishing", "exploding", "nonfinite")  # of the built-in rules
+
+
+@dataclass(frozen=True)
+class AlertKind:
+    """What a kind of alert means to those who know nothing of the rule that raises it.
+
+    A rule declares it by its class attributes (see :class:`~grad_callbacks.detection.rules.base.Rule`).
+
+    Attributes:
+        name: As alerts, tags and plans call it.
+        order: Its place in tables and legends, ascending.
+        colour: In pictures, as ``"#rrggbb"``.
+        remedies: Names or plain values of what answers it by default; by cause, ``""`` for any.
+        stops_learning: The loss does not come down while it lasts, so a run is repaired only once the loss has.
+        is_bounded_by_clipping: Clipping keeps it from the weights, for good.
+        comes_singly: Each event passes by itself and may come again: later ones do not tell that a remedy has failed.
+        may_follow_another: Another kind may have left it behind: after one of those it is no news.
+    """
+
+    name: str
+    order: int = 100
+    colour: str = "#6b7280"
+    remedies: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    stops_learning: bool = False
+    is_bounded_by_clipping: bool = False
+    comes_singly: bool = False
+    may_follow_another: bool = False
+
+
+_KINDS: dict[str, AlertKind] = {}
+
+
+def declare_kind(kind: AlertKind) -> None:
+    """Make a kind known; the first declaration of a name holds."""
+    _KINDS.setdefault(kind.name, kind)
+
+
+def declared_kinds() -> list[str]:
+    """Return the names of all kinds that were declared, in their order."""
+    return sorted(_KINDS, key=lambda name: (_KINDS[name].order, name))
+
+
+def kind_named(name: str) -> AlertKind:
+    """Return what is known of a kind; a plain one where nothing was declared, as in a process without its rule."""
+    return _KINDS.get(name) or AlertKind(name)
+
+
+class Evidence(Mapping[str, float]):
+    """The numbers behind an alert, by name.
+
+    What others act on has a property here, None where the alert does not tell it; all else is only shown.
+    """
+
+    def __init__(self, numbers: Mapping[str, float]) -> None:
+        self._numbers = dict(numbers)
+
+    def __getitem__(self, name: str) -> float:
+        return self._numbers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __repr__(self) -> str:
+        return repr(self._numbers)
+
+    @property
+    def reference(self) -> float | None:
+        """The usual global gradient norm of the run."""
+        return self._numbers.get("reference")
+
+    @property
+    def displacement(self) -> float | None:
+        """How far the step would move all weights together, relative to their norm."""
+        return self._numbers.get("displacement")
+
+    @property
+    def moved(self) -> float | None:
+        """How far the farthest of the last steps has moved the weights, relative to their norm."""
+        return self._numbers.get("moved")
+
+    @property
+    def recurrence(self) -> float | None:
+        """Factor by which the error changes over the steps of a sequence, going back."""
+        return self._numbers.get("recurrence")
+
+    @property
+    def readings_since_jump(self) -> float | None:
+        """Readings since the norm jumped."""
+        return self._numbers.get("readings_since_jump")
+
+    @property
+    def jump_loss(self) -> float | None:
+        """The loss at the reading at which the norm jumped."""
+        return self._numbers.get("jump_loss")
+
+    @property
+    def loss_ratio_of_last_step(self) -> float | None:
+        """The batch's loss after the last step over that before it."""
+        return self._numbers.get("loss_ratio_of_last_step")
+
+    @property
+    def rate_that_helps(self) -> float | None:
+        """Share of the learning rate at which the step lowers the batch's loss."""
+        return self._numbers.get("rate_that_helps")
+
+    @property
+    def is_of_first_reading(self) -> bool:
+        """The alert judges the first reading of a run by itself."""
+        return "first_reading" in self._numbers
+
+    @property
+    def is_of_batch(self) -> bool:
+        """The batch was compared with its neighbours, and stands out."""
+        return any(name.startswith("batch_") for name in self._numbers)
 
 
 @dataclass(frozen=True)
@@ -20,30 +135,34 @@ class Alert:
     """One finding about the gradients of one optimizer.
 
     Attributes:
-        kind: ``"vanishing"``, ``"exploding"`` or ``"nonfinite"``.
+        kind: ``"vanishing"``, ``"exploding"``, ``"nonfinite"``, or the kind of a rule of your own.
         severity: ``"warning"`` for a single event, ``"critical"`` for a lasting or irreversible one.
         step: The step of the reading that raised it (``trainer.global_step`` under Lightning).
         layers: Names of the layers concerned, in the order the forward pass runs them.
         message: One sentence: what was seen, and against what limit.
-        evidence: The numbers behind the message.
+        evidence: The numbers behind the message; a plain mapping is taken, too.
         cause: The likely cause.
         advice: What to change, most effective first.
         optimizer: Index of the optimizer whose gradients were read.
     """
 
-    kind: Kind
+    kind: str
     severity: Severity
     step: int
     layers: tuple[str, ...]
     message: str
-    evidence: dict[str, float]
+    evidence: Evidence
     cause: str
     advice: str
     optimizer: int = 0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.evidence, Evidence):  # what somebody wrote as a plain mapping
+            object.__setattr__(self, "evidence", Evidence(self.evidence))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that a checkpoint or a JSON file can hold."""
-        return {**asdict(self), "layers": list(self.layers)}
+        return {**asdict(self), "layers": list(self.layers), "evidence": dict(self.evidence)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Alert:
@@ -78,7 +197,7 @@ class Intervention:
 
     step: int
     remedy: str
-    alert_kind: Kind
+    alert_kind: str
     detail: dict[str, Any]
     optimizer: int = 0
 
@@ -110,7 +229,7 @@ class TrialResult:
     """
 
     step: int
-    alert_kind: Kind
+    alert_kind: str
     winner: str
     scores: dict[str, float]
     losses: dict[str, list[float]]

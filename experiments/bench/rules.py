@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from grad_callbacks import Alert, Reading
-from grad_callbacks.events import Kind
+from grad_callbacks import Alert, Reading, Rule
 
 
-class FromTheStart:
+class FromTheStart(Rule):
     """Raises one alert, at the first reading."""
 
-    kind: Kind = "exploding"
+    kind: str = "exploding"
 
     def __init__(self) -> None:
-        self.active = False
+        self._has_spoken = False
+
+    @property
+    def active(self) -> bool:
+        """True from its alert on."""
+        return self._has_spoken
 
     def judge(self, reading: Reading) -> Alert | None:
         """Alert once."""
-        if self.active:
+        if self._has_spoken:
             return None
-        self.active = True
+        self._has_spoken = True
         return Alert(self.kind, "warning", reading.step, (), "clipped from the start", {}, "", "", reading.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether it has spoken."""
-        return {"active": self.active}
+        return {"has_spoken": self._has_spoken}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.active = state["active"]
+        self._has_spoken = state["has_spoken"]

@@ -19,9 +19,8 @@ from experiments.corpus.measures import (
     zero_share,
 )
 from experiments.corpus.recording import Activation, Recording, Segment, Stream
-from grad_callbacks import Alert, GradientMonitor, Reading
+from grad_callbacks import Alert, GradientMonitor, Reading, Rule
 from grad_callbacks.detection.rules import RULES
-from grad_callbacks.events import Kind
 
 EARLY = 10  # first readings that are looked at in full
 EVERY = 5  # later ones whose zeros are counted
@@ -29,10 +28,10 @@ EVERY_ACTIVATION = 10  # steps
 NO_UNITS = (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax)  # among torch's activations
 
 
-class KeepReadings:
+class KeepReadings(Rule):
     """A rule that says nothing and keeps each reading. All optimizers share one: a copy is itself."""
 
-    kind: Kind = "nonfinite"
+    kind: str = "nonfinite"
     active = False
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from grad_callbacks.callbacks._step_context import refuse_unsupported, surroundi
 from grad_callbacks.callbacks._wandb import announce
 from grad_callbacks.detection.rules import RULES, Rule
 from grad_callbacks.engine.engine import Engine
-from grad_callbacks.events import Alert, Intervention, Kind, Outcome, Verdict
+from grad_callbacks.events import Alert, Intervention, Outcome
 from grad_callbacks.measurement import Batch
 from grad_callbacks.measurement.histograms import Histograms
 from grad_callbacks.reporting.record import Record
@@ -145,7 +145,7 @@ class GradientMonitor(Callback):
         return self.record.interventions
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> str:
         """What was wrong with the run (see :attr:`grad_callbacks.reporting.record.Record.verdict`)."""
         return self.record.verdict
 
@@ -155,7 +155,7 @@ class GradientMonitor(Callback):
         return self.record.outcome
 
     @property
-    def still_wrong(self) -> list[Kind]:
+    def still_wrong(self) -> list[str]:
         """The kinds of trouble that were there at the last reading."""
         return self.record.still_wrong
 

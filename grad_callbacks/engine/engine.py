@@ -18,7 +18,7 @@ from grad_callbacks.detection.rules import RULES, Rule
 from grad_callbacks.engine.remedy_runner import NO_TREATMENT, RemedyRunner, prescription_for
 from grad_callbacks.engine.rule_runner import RuleRunner
 from grad_callbacks.engine.step_context import StepContext
-from grad_callbacks.events import Alert, Intervention, Kind
+from grad_callbacks.events import Alert, Intervention
 from grad_callbacks.measurement import About, Batch, Gauge, Reading, StepPlan, arrives_later, replicas_of
 from grad_callbacks.reporting.record import Record
 from grad_callbacks.reporting.step_result import StepResult
@@ -129,7 +129,7 @@ class Engine:
             self._care = RemedyRunner(*known, self._judges, contest)
 
     @property
-    def active(self) -> list[Kind]:
+    def active(self) -> list[str]:
         """The kinds of trouble that were still there at the last reading."""
         return self._judges.active
 

@@ -13,7 +13,7 @@ from torch import nn
 from grad_callbacks._utils.optimizers import can_skip_on_device
 from grad_callbacks.engine.rule_runner import RuleRunner
 from grad_callbacks.engine.step_context import StepContext
-from grad_callbacks.events import Alert, Intervention, Kind
+from grad_callbacks.events import Alert, Intervention
 from grad_callbacks.measurement import Gauge
 from grad_callbacks.measurement.loss_level import LEARNED
 from grad_callbacks.treatment.prescription.prescription import Prescription
@@ -69,7 +69,7 @@ class RemedyRunner:
         judges: RuleRunner,
         contest: Contest | None = None,
     ) -> None:
-        self.latest: dict[tuple[Kind, str], Intervention] = {}
+        self.latest: dict[tuple[str, str], Intervention] = {}
         self.snapshots = Snapshots(model, optimizer) if prescription.needs_snapshots else None
         self._model, self._optimizer = model, optimizer
         self._prescription = prescription

@@ -11,7 +11,7 @@ import torch
 from grad_callbacks.detection.diagnosis import RunContext
 from grad_callbacks.detection.rules import Rule
 from grad_callbacks.detection.rules.first_step import judge_first_step
-from grad_callbacks.events import Alert, Kind
+from grad_callbacks.events import Alert
 from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.treatment.step.pending_step import PendingStep
 
@@ -39,10 +39,10 @@ class RuleRunner:
         self._optimizer = optimizer
         self._follower = follower
         self._blank: list[dict[str, Any]] = []  # the rules' states before the first reading
-        self._first_cause: Kind | None = None
+        self._first_cause: str | None = None
 
     @property
-    def active(self) -> list[Kind]:
+    def active(self) -> list[str]:
         """The kinds of trouble that were still there at the last reading."""
         return [rule.kind for rule in self.rules if rule.active]
 

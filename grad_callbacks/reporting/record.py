@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from grad_callbacks.events import Alert, Intervention, Kind, Outcome, TrialResult, Verdict
+from grad_callbacks.events import Alert, Intervention, Outcome, TrialResult
 from grad_callbacks.reporting.layer_history import LayerHistory
 from grad_callbacks.reporting.loss_recovery import LossRecovery
 from grad_callbacks.reporting.report import write_report
@@ -32,7 +32,7 @@ class Record:
         self.trials: list[TrialResult] = []
         self.losses: dict[int, LossRecovery] = {}
         self.readings = LayerHistory()
-        self.active: dict[int, list[Kind]] = {}
+        self.active: dict[int, list[str]] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -46,7 +46,7 @@ class Record:
         return self.losses.get(whose) or self.losses.get(0) or LossRecovery()
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> str:
         """What was wrong with the run: the kind of its first alert, or ``"healthy"``."""
         return self.alerts[0].kind if self.alerts else "healthy"
 
@@ -65,7 +65,7 @@ class Record:
         return "repaired" if self.interventions and calm else "unrepaired"
 
     @property
-    def _bounded(self) -> set[Kind]:
+    def _bounded(self) -> set[str]:
         """Kinds of trouble that a remedy keeps from the weights, for good: clipping does so with large gradients."""
         clips = [cls.__name__ for cls in CLIPS]
         answers = [made for made in self.interventions if made.alert_kind == "exploding" and made.remedy in clips]
@@ -79,7 +79,7 @@ class Record:
         return self.loss.has_learned if hindered or began_anew else True
 
     @property
-    def still_wrong(self) -> list[Kind]:
+    def still_wrong(self) -> list[str]:
         """The kinds of trouble that were there at the last reading."""
         return list(dict.fromkeys(kind for kinds in self.active.values() for kind in kinds))
 

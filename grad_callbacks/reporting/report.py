@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grad_callbacks.events import Alert, Intervention, Kind, Outcome, TrialResult, Verdict
+from grad_callbacks.events import Alert, Intervention, Outcome, TrialResult
 from grad_callbacks.reporting.loss_recovery import LossRecovery
 from grad_callbacks.reporting.summary import short_names, summarise
 
@@ -17,12 +17,12 @@ MAX_LAYERS = 24  # rows of the profile
 
 
 def write_report(
-    verdict: Verdict,
+    verdict: str,
     outcome: Outcome,
     alerts: Sequence[Alert],
     interventions: Sequence[Intervention],
     history: pd.DataFrame,
-    still_wrong: Sequence[Kind],
+    still_wrong: Sequence[str],
     loss: LossRecovery,
     trials: Sequence[TrialResult] = (),
 ) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from grad_callbacks.events import Alert, Intervention, Kind, Outcome, leading
+from grad_callbacks.events import Alert, Intervention, Outcome, leading
 from grad_callbacks.reporting.loss_recovery import LossRecovery
 
 MAX_NAMES = 4  # layers that are named in a line
@@ -19,7 +19,7 @@ def summarise(
     alerts: Sequence[Alert],
     interventions: Sequence[Intervention],
     history: pd.DataFrame,
-    still_wrong: Sequence[Kind],
+    still_wrong: Sequence[str],
     loss: LossRecovery,
 ) -> list[tuple[str, str]]:
     """Return at most five headings and sentences: what was wrong, why, what was done, did it help, what to do.
@@ -101,7 +101,7 @@ def _how(intervention: Intervention) -> str:
 
 
 def _helped(
-    outcome: Outcome, interventions: Sequence[Intervention], still_wrong: Sequence[Kind], loss: LossRecovery
+    outcome: Outcome, interventions: Sequence[Intervention], still_wrong: Sequence[str], loss: LossRecovery
 ) -> str:
     if outcome == "repaired" and still_wrong:
         verdict = "Yes. Gradients are still large, and clipping keeps that from the weights"

@@ -12,8 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from grad_callbacks import Alert, GradientGuard, GradientMonitor, Reading
-from grad_callbacks.events import Kind
+from grad_callbacks import Alert, GradientGuard, GradientMonitor, Reading, Rule
 from tests.support.helpers import SGD, Regression, batches, fit, mlp, trainer
 
 
@@ -170,10 +169,10 @@ def test_manual_optimization_is_never_run_again_and_still_told_what_weights_tell
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules()), "no hook stays"
 
 
-class Own:
+class Own(Rule):
     """A rule with a cause of its own."""
 
-    kind: Kind = "exploding"
+    kind: str = "exploding"
     active = False
 
     def judge(self, reading: Reading) -> Alert | None:

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch.utils.data import DataLoader, TensorDataset
 
-from grad_callbacks import ClipNorm, GradientGuard, GradientMonitor, ReduceLR, SkipStep
+from grad_callbacks import ClipNorm, GradientGuard, GradientMonitor, ReduceLR, Remedy, SkipStep
 from tests.support.helpers import SGD, Poisoned, Regression, batches, fit, mlp
 
 
@@ -158,7 +158,7 @@ def test_plain_values_say_the_same_as_objects() -> None:
 
 
 def test_a_remedy_of_ones_own_is_one_class() -> None:
-    class Halve:
+    class Halve(Remedy):
         on = False
 
         def engage(self, step: Any, evidence: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from grad_callbacks import Alert, ClipNorm, Exploding, GradientGuard, GradientMonitor
+from grad_callbacks import Alert, ClipNorm, Exploding, GradientGuard, GradientMonitor, Rule
 from tests.support.helpers import SGD, Poisoned, Regression, batches, fit, mlp, trainer
 
 
@@ -338,7 +338,7 @@ def test_rules_can_be_chosen_by_plain_values() -> None:
 
 
 def test_a_rule_of_ones_own_is_one_class() -> None:
-    class Loud:
+    class Loud(Rule):
         kind = "exploding"
         active = False
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.bench.rules import FromTheStart
-from grad_callbacks import ClipNorm, Engine, Prescription, Record, ReduceLR, SkipStep, StepContext
+from grad_callbacks import ClipNorm, Engine, Prescription, Record, ReduceLR, Remedy, SkipStep, StepContext
 from tests.support.helpers import SGD, mlp
 
 
@@ -226,7 +226,7 @@ def test_a_step_cut_short_leaves_the_rate_to_the_user() -> None:
 
 @pytest.mark.usefixtures("accelerator")
 def test_what_comes_too_late_does_nothing() -> None:
-    class Hasty:
+    class Hasty(Remedy):
         """Acts where it is switched on."""
 
         def engage(self, step: Any, evidence: Any) -> dict[str, Any]:

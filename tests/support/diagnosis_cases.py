@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from grad_callbacks import Alert
 from grad_callbacks.detection.diagnosis import Case
 from grad_callbacks.detection.rules.vanishing import Vanishing
-from grad_callbacks.events import Kind, Severity
+from grad_callbacks.events import Severity
 from grad_callbacks.measurement import Reading
 from tests.support.helpers import layers_of, read
 
@@ -198,7 +198,7 @@ class Run:
         }
         return Case(self.model, **(known | options))
 
-    def alert(self, kind: Kind, severity: Severity = "critical") -> Alert:
+    def alert(self, kind: str, severity: Severity = "critical") -> Alert:
         reading = self.reading
         return Alert(kind, severity, reading.step, reading.layers.names[:3], "seen", {"norm": 1.0}, "a guess", "look")
 

@@ -8,8 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from grad_callbacks import Alert, Reading
-from grad_callbacks.events import Kind
+from grad_callbacks import Alert, Reading, Rule
 from tests.support.helpers import SGD, Regression
 
 BROKEN = 40
@@ -53,10 +52,10 @@ class Average(SGD):
             average.lerp_(weight, 0.1)
 
 
-class Alarm:
+class Alarm(Rule):
     """A rule that alerts at some steps, whatever the gradients are."""
 
-    kind: Kind = "exploding"
+    kind: str = "exploding"
     active = False
 
     def __init__(self, *steps: int) -> None:

@@ -12,7 +12,7 @@ from grad_callbacks import OptimizerStep, Remedy
 from grad_callbacks.treatment.remedies import REMEDIES
 
 
-class Drawn:
+class Drawn(Remedy):
     """Switches on at each alert one of all remedies, whatever the alert says, with its defaults.
 
     Which one is a hash of what is given here and of how many alerts there were: nobody chooses, and a run can be

@@ -11,11 +11,11 @@ from grad_callbacks.detection.diagnosis.finding import Finding
 from grad_callbacks.detection.diagnosis.nonfinite import cause_of_nonfinite
 from grad_callbacks.detection.diagnosis.probes import Probes
 from grad_callbacks.detection.diagnosis.vanishing import cause_of_vanishing
-from grad_callbacks.events import Alert, Kind
+from grad_callbacks.events import Alert
 
 log = logging.getLogger("grad_callbacks")
 
-_DECISIONS: Mapping[Kind, Callable[[Probes], Finding | None]] = {
+_DECISIONS: Mapping[str, Callable[[Probes], Finding | None]] = {
     "vanishing": cause_of_vanishing,
     "exploding": cause_of_explosion,
     "nonfinite": cause_of_nonfinite,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from grad_callbacks.events import Alert
+from grad_callbacks.events import Alert, Evidence
 
 Cause = Literal[
     "saturated activations",
@@ -52,6 +52,6 @@ class Finding:
             alert,
             cause=self.cause,
             message=f"{alert.message}; {self.clause}",
-            evidence={**alert.evidence, **finite},
+            evidence=Evidence({**alert.evidence, **finite}),
             advice="; ".join(self.advice),
         )

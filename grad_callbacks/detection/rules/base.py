@@ -2,38 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from grad_callbacks.events import Alert, Kind
+from grad_callbacks.events import Alert, AlertKind, declare_kind
 from grad_callbacks.measurement import Reading
 
 
-@runtime_checkable
-class Rule(Protocol):
-    """RuleRunner the readings of one optimizer, one after the other.
+class Rule(ABC):
+    """Judges the readings of one optimizer, one after the other.
 
-    A rule of your own is a class with these members; nothing needs to be registered. It is pure: it sees
-    readings only, and the same readings always give the same alerts. Each optimizer gets its own copy.
+    A rule of your own is a subclass that sets :attr:`kind` and defines :meth:`judge`; nothing needs to be registered.
+    It is pure: it sees readings only, and the same readings always give the same alerts. Each optimizer gets its own
+    copy. A rule that keeps anything between readings also defines :meth:`state_dict` and :meth:`load_state_dict`.
 
-    It may have a property ``near``, true when an alert may come soon: activations are watched then, so that the
-    diagnosis can tell of them, and the motion of every step is measured.
+    What its kind of alert means is declared by the class attributes below; where several rules raise one kind, the
+    first declaration holds.
 
     Attributes:
-        kind: The kind of alert that it raises.
+        kind: The kind of alert that it raises: one of the built-in ones or a word of your own.
+        order: The kind's place in tables and legends, ascending; the built-in kinds have 10, 20 and 30.
+        colour: The kind's colour in pictures.
+        remedies: What a :class:`~grad_callbacks.GradientGuard` answers the kind with by default, by cause (``""`` for
+            any): names or plain values as in a prescription.
+        stops_learning: The loss does not come down while it lasts, so a run is repaired only once the loss has.
+        is_bounded_by_clipping: Clipping keeps it from the weights, for good.
+        comes_singly: Each event passes by itself and may come again: later ones do not tell that a remedy has failed.
+        may_follow_another: Another kind may have left it behind: after an alert of one it is no news.
     """
 
-    kind: Kind
+    kind: ClassVar[str] = ""
+    order: ClassVar[int] = 100
+    colour: ClassVar[str] = "#6b7280"
+    remedies: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    stops_learning: ClassVar[bool] = False
+    is_bounded_by_clipping: ClassVar[bool] = False
+    comes_singly: ClassVar[bool] = False
+    may_follow_another: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.kind:
+            declare_kind(
+                AlertKind(
+                    name=cls.kind,
+                    order=cls.order,
+                    colour=cls.colour,
+                    remedies=cls.remedies,
+                    stops_learning=cls.stops_learning,
+                    is_bounded_by_clipping=cls.is_bounded_by_clipping,
+                    comes_singly=cls.comes_singly,
+                    may_follow_another=cls.may_follow_another,
+                )
+            )
+
+    @abstractmethod
+    def judge(self, reading: Reading) -> Alert | None:
+        """Take in one reading and return an alert if there is something new to say."""
 
     @property
     def active(self) -> bool:
         """True while what it looks for is still there."""
+        return False
 
-    def judge(self, reading: Reading) -> Alert | None:
-        """Take in one reading and return an alert if there is something new to say."""
+    @property
+    def near(self) -> bool:
+        """True when an alert may come soon: activations and the update of every step are measured then."""
+        return False
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that later judgements depend on, as plain numbers, strings and lists."""
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
+        """Continue from :meth:`state_dict`.
+
+        Raises:
+            ValueError: If a subclass keeps a state and does not define this method.
+        """
+        if state:
+            raise ValueError(f"{type(self).__name__} has a state_dict, but no load_state_dict: define both")

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from grad_callbacks._utils.validation import positive
+from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.baseline import Baseline
 from grad_callbacks.detection.rules.episode import CALM, Episode
-from grad_callbacks.events import Alert, Kind, Severity
+from grad_callbacks.events import Alert, Evidence, Severity
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.depth_profile import decay_per_layer, early_to_late
 from grad_callbacks.measurement.loss_level import LEARNED, LossLevel
@@ -45,7 +46,7 @@ Sight = Literal["sweep", "spike", "jump", "thrown", "shaken", "cast", "lost", "u
 _LASTING: dict[Sight, int] = {"jump": 2, "thrown": 2, "shaken": 5, "lost": 3, "growth": 3}
 
 
-class Exploding:
+class Exploding(Rule):
     """Alerts when a gradient is far beyond the run's normal and would throw the weights about, or has done so.
 
     A large norm alone is no alarm: a loss multiplied by 1e5 has one, and so has a network that leaves a
@@ -95,7 +96,10 @@ class Exploding:
         growth: Early over late error. The mirror image of the limit for vanishing.
     """
 
-    kind: Kind = "exploding"
+    kind = "exploding"
+    order = 20
+    colour = "#d1603d"
+    is_bounded_by_clipping = True
 
     def __init__(
         self,
@@ -263,7 +267,8 @@ class Exploding:
         return self._alert(reading, sight) if is_news else None
 
     def _alert(self, reading: Reading, sight: Sight) -> Alert:
-        seen, evidence = self._evidence(reading, sight)
+        seen, numbers = self._evidence(reading, sight)
+        evidence = Evidence(numbers)
         severity: Severity = "critical" if self._critical else "warning"
         cause, advice = self._guess(reading, sight)
         names = reading.layers.names

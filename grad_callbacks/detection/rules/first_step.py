@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from grad_callbacks.events import Alert, Kind
+from grad_callbacks.events import Alert, Evidence
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.depth_profile import Profile, decay_per_layer, early_to_late
 
@@ -126,7 +126,7 @@ def _told(verb: str, profile: Profile) -> str:
 
 
 def _alert(
-    reading: Reading, kind: Kind, message: str, cause: str, profile: Profile | None, evidence: dict[str, float]
+    reading: Reading, kind: str, message: str, cause: str, profile: Profile | None, evidence: dict[str, float]
 ) -> Alert:
     told = {"norm": reading.norm, "first_reading": 1.0, **evidence}
     if profile is not None:
@@ -134,4 +134,4 @@ def _alert(
     known = {name: float(value) for name, value in told.items() if math.isfinite(value)}
     names = tuple(np.array(reading.layers.names, dtype=object)[reading.profiled])
     advice = "initialise with He (ReLU) or Xavier (tanh); add normalisation or residual connections"
-    return Alert(kind, "critical", reading.step, names, message, known, cause, advice, reading.optimizer)
+    return Alert(kind, "critical", reading.step, names, message, Evidence(known), cause, advice, reading.optimizer)

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from grad_callbacks._utils.validation import at_least
+from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.episode import Episode
-from grad_callbacks.events import Alert, Kind
+from grad_callbacks.events import Alert, Evidence
 from grad_callbacks.measurement import Reading
 
 LOST = 10  # losses in a row that are not finite; one or two happen in healthy runs, and change nothing
 
 
-class NonFinite:
+class NonFinite(Rule):
     """Alerts at the first gradient with a NaN or infinite entry.
 
     A loss that is not finite for 10 readings in a row is alarming too, even if all gradients are finite: where NaN is
@@ -30,7 +31,10 @@ class NonFinite:
             halves its scale at each overflow is at 2 after 15 of them.
     """
 
-    kind: Kind = "nonfinite"
+    kind = "nonfinite"
+    order = 30
+    colour = "#b3154f"
+    comes_singly = True
 
     def __init__(self, max_overflows: int = 15) -> None:
         self.max_overflows = at_least("max_overflows", max_overflows, 1)
@@ -65,7 +69,9 @@ class NonFinite:
             advice = (
                 "clamp what goes into log, sqrt, exp and division; find it: torch.autograd.set_detect_anomaly(True)"
             )
-            return Alert(self.kind, "critical", reading.step, (), message, evidence, cause, advice, reading.optimizer)
+            return Alert(
+                self.kind, "critical", reading.step, (), message, Evidence(evidence), cause, advice, reading.optimizer
+            )
         bad = ~np.isfinite(reading.layer_norms)
         evidence = {"nonfinite_parameters": float(reading.nonfinite), "layers": float(bad.sum())}
         seen = f"gradients of {reading.nonfinite} parameters in {bad.sum()} layers have NaN or infinite entries"
@@ -83,7 +89,9 @@ class NonFinite:
             cause = "bad batch"
             advice = "skip such steps (SkipStep); check the batch for NaN; clamp what goes into log, sqrt and division"
         layers = tuple(name for name, is_bad in zip(reading.layers.names, bad, strict=True) if is_bad)
-        return Alert(self.kind, "critical", reading.step, layers, message, evidence, cause, advice, reading.optimizer)
+        return Alert(
+            self.kind, "critical", reading.step, layers, message, Evidence(evidence), cause, advice, reading.optimizer
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""

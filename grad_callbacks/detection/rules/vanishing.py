@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from grad_callbacks._utils.validation import at_least, fraction
-from grad_callbacks.events import Alert, Kind
+from grad_callbacks.detection.rules.base import Rule
+from grad_callbacks.events import Alert, Evidence
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.depth_profile import Profile, decay_per_layer, early_to_late
 from grad_callbacks.measurement.loss_level import LossLevel
@@ -28,7 +29,7 @@ FALL = 50.0  # times what it began with, that it has sunk by
 MUCH_LEFT = 0.5  # of the loss at the start: a loss below has been learned by more than the last layers
 
 
-class Vanishing:
+class Vanishing(Rule):
     """Alerts when the gradient dies out on its way back to the early layers, or steps, and nothing is learned there.
 
     The size of a gradient says nothing (a loss multiplied by 1e-5 has a small one), its profile over depth
@@ -65,7 +66,11 @@ class Vanishing:
             when it is added to the late ones'. (A GRU that began at 5e-6 was seen to learn after 150 steps.)
     """
 
-    kind: Kind = "vanishing"
+    kind = "vanishing"
+    order = 10
+    colour = "#6d5a9c"
+    stops_learning = True
+    may_follow_another = True
 
     def __init__(
         self, ratio: float = 1e-3, motion: float = 1e-4, patience: int = 10, through_time: float = 1e-8
@@ -201,7 +206,7 @@ class Vanishing:
         cause: str,
         advice: str,
     ) -> Alert:
-        known = {name: value for name, value in evidence.items() if math.isfinite(value)}
+        known = Evidence({name: value for name, value in evidence.items() if math.isfinite(value)})
         return Alert(self.kind, "critical", reading.step, names, message, known, cause, advice, reading.optimizer)
 
     def state_dict(self) -> dict[str, Any]:

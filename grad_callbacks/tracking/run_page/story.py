@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import RunTag
 from PIL import Image
 
-from grad_callbacks.events import Alert, Intervention, Outcome, Verdict, leading
+from grad_callbacks.events import Alert, Intervention, Outcome, leading
 from grad_callbacks.measurement.histograms import Histogram
 from grad_callbacks.reporting.summary import short_names
 from grad_callbacks.tracking.run_page.page import run_page
@@ -41,7 +41,7 @@ class Story:
         environment: Versions and the like.
     """
 
-    verdict: Verdict
+    verdict: str
     outcome: Outcome
     alerts: tuple[Alert, ...]
     interventions: tuple[Intervention, ...]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from grad_callbacks.events import Alert, Intervention, Kind
+from grad_callbacks.events import Alert, Intervention
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.treatment.remedies import CLIPS, AdaptiveStep
@@ -76,14 +76,14 @@ class Treatment:
         is_back = course.gained > LEARNED and LOST[0] < course.risen < LOST[1]
         return is_back and (math.isnan(self.loss) or self.suffers(course))
 
-    def has_died(self, active: Sequence[Kind]) -> bool:
+    def has_died(self, active: Sequence[str]) -> bool:
         """True if what was treated has left a net behind that no gradient comes through."""
         return self.made.alert_kind != "vanishing" and "vanishing" in active
 
     @property
     def clips(self) -> bool:
         """True if its remedy bounds every step, however large the gradient."""
-        return self.made.remedy in [cls.__name__ for cls in (*CLIPS, AdaptiveStep)]
+        return self.made.remedy in [*(cls.__name__ for cls in CLIPS), AdaptiveStep.__name__]
 
     def is_free_of_the_rate(self, alert: Alert) -> bool:
         """True if its remedy takes steps that do not depend on the rate, which is to blame."""

@@ -59,8 +59,8 @@ def supports(remedy: Remedy) -> bool:
 
 def _refuse_idle(key: str, remedies: Sequence[Remedy]) -> None:
     """Raise a ValueError for a list with a remedy that stands beside others, if it has none to stand beside."""
-    beside = [remedy for remedy in remedies if supports(remedy)]
-    others = [remedy for remedy in remedies if not supports(remedy)]
+    beside = [remedy for remedy in remedies if remedy.supplements]
+    others = [remedy for remedy in remedies if not remedy.supplements]
     if beside and not others:
         raise ValueError(
             f"prescription[{key!r}] has nothing that {type(beside[0]).__name__} could stand beside: add a remedy "

@@ -6,12 +6,12 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
 from grad_callbacks._utils.build import load_named_states
-from grad_callbacks.events import Alert, Intervention, Kind
+from grad_callbacks.events import Alert, Intervention
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.measurement.sharding import is_first_process
@@ -26,7 +26,7 @@ from grad_callbacks.treatment.prescription.follow_up import (
     WATCH,
     Treatment,
 )
-from grad_callbacks.treatment.prescription.parsing import kind_of, proves_itself, read_plan, supports
+from grad_callbacks.treatment.prescription.parsing import kind_of, proves_itself, read_plan
 from grad_callbacks.treatment.prescription.presets import AT_THE_START, DEFAULT_PLAN, Plan
 from grad_callbacks.treatment.remedies import (
     AdaptiveStep,
@@ -75,7 +75,7 @@ class Prescription:
         self.left_out: tuple[type, ...] = ()
         self.remedies = read_plan(plan)
         # What each remedy, by its first place in the lists, was last switched on for.
-        self._answers: dict[str, Kind] = {}
+        self._answers: dict[str, str] = {}
         self._treatments: list[Treatment] = []
         self._nonfinite = 0  # readings in a row
 
@@ -94,7 +94,7 @@ class Prescription:
     @property
     def skips_judged(self) -> bool:
         """True if a step may have to be skipped for what a rule says of it: it must be judged before it is taken."""
-        kinds: tuple[Kind, ...] = ("exploding", "vanishing")
+        kinds: tuple[str, ...] = ("exploding", "vanishing")
         return any(isinstance(remedy, SkipStep) for kind in kinds for remedy in self._of_kind(kind))
 
     @property
@@ -105,7 +105,7 @@ class Prescription:
     @property
     def looks_at_the_start(self) -> bool:
         """True if there is something to be done before the first step."""
-        return any(isinstance(remedy, AT_THE_START) and not supports(remedy) for _, remedy in self._each())
+        return any(isinstance(remedy, AT_THE_START) and not remedy.supplements for _, remedy in self._each())
 
     def answer(
         self,
@@ -137,9 +137,9 @@ class Prescription:
         usable = [
             place
             for place, remedy in enumerate(remedies)
-            if not isinstance(remedy, self.left_out) and not supports(remedy) and not self._is_spent(remedy)
+            if not isinstance(remedy, self.left_out) and not remedy.supplements and not self._is_spent(remedy)
         ]
-        proving = [place for place in usable if proves_itself(remedies[place])]
+        proving = [place for place in usable if remedies[place].proves_itself]
         if after < 0 and step.scene is not None and self._is_absorbed(alert, step.scene.course):
             usable = proving
         elif is_passing:
@@ -168,7 +168,7 @@ class Prescription:
         beside = []
         for treatment in [t for t in self._treatments if any(t.made is made for made in interventions)]:
             for place, remedy in enumerate(self.remedies[treatment.key]):
-                if not supports(remedy) or isinstance(remedy, self.left_out) or self._is_spent(remedy):
+                if not remedy.supplements or isinstance(remedy, self.left_out) or self._is_spent(remedy):
                     continue
                 detail = remedy.engage(step, treatment.alert.evidence)
                 if detail is not None:
@@ -199,7 +199,7 @@ class Prescription:
         return None
 
     def follow(
-        self, reading: Reading, active: Sequence[Kind], course: LossLevel, step: OptimizerStep, is_near: bool = True
+        self, reading: Reading, active: Sequence[str], course: LossLevel, step: OptimizerStep, is_near: bool = True
     ) -> list[Intervention]:
         """Watch what comes of earlier interventions: conclude, go on to the next remedy, withdraw.
 
@@ -304,7 +304,7 @@ class Prescription:
         if release is not None and release(step):
             treatment.made.detail["withdrawn_at"] = step.reading.step
 
-    def _stop_clipping(self, kind: Kind, step: OptimizerStep) -> None:
+    def _stop_clipping(self, kind: str, step: OptimizerStep) -> None:
         """Withdraw a bound that was taken from trouble that has been undone: the rate is lowered in its place.
 
         Such a treatment is forgotten: a clip that is switched on later is not one that came back after a calm.
@@ -337,19 +337,19 @@ class Prescription:
             if prepare is not None and not isinstance(remedy, self.left_out):
                 prepare(loss)
 
-    def act(self, step: OptimizerStep) -> dict[tuple[Kind, str], bool | Tensor]:
+    def act(self, step: OptimizerStep) -> dict[tuple[str, str], bool | Tensor]:
         """Let every remedy that is on act on ``step``.
 
         Returns:
             For kind and name of each remedy whether it changed something, as it says itself.
         """
-        acted: dict[tuple[Kind, str], bool | Tensor] = {}
+        acted: dict[tuple[str, str], bool | Tensor] = {}
         # What stands beside others follows them, and steps of other lengths have the last word: they may have to wait
         # for the weights that others have changed.
-        for key, remedy in sorted(self._each(), key=lambda e: (isinstance(e[1], AdaptiveStep), supports(e[1]))):
+        for key, remedy in sorted(self._each(), key=lambda e: (isinstance(e[1], AdaptiveStep), e[1].supplements)):
             if not step.is_skipped and not isinstance(remedy, self.left_out):
                 kind = self._answers.get(key, kind_of(key.partition("#")[0]))
-                name = cast(Kind, kind), type(remedy).__name__
+                name = kind, type(remedy).__name__
                 acted[name] = remedy.act(step) | acted.get(name, False)
         return {key: did for key, did in acted.items() if did is not False}
 
@@ -361,7 +361,7 @@ class Prescription:
         key = f"{alert.kind}: {cause}"
         return key if key in self.remedies else alert.kind
 
-    def _of_kind(self, kind: Kind) -> Iterable[Remedy]:
+    def _of_kind(self, kind: str) -> Iterable[Remedy]:
         return [remedy for key, remedies in self.remedies.items() if kind_of(key) == kind for remedy in remedies]
 
     def _each(self) -> Iterator[tuple[str, Remedy]]:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from grad_callbacks._utils.validation import at_least, between, positive
+from grad_callbacks.events import Evidence
 from grad_callbacks.measurement.device_transfer import to_device
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 Method = Literal["zscore", "percentile"]
@@ -20,7 +22,7 @@ OUTLIER = 5.0  # multiple of the usual norm beyond which a norm does not enter, 
 LEAST_DEVIATION = 1e-6  # relative to the mean
 
 
-class AdaptiveClip:
+class AdaptiveClip(Remedy):
     """Clips by a threshold that is computed from the norms of earlier steps.
 
     ``"zscore"`` is ZClip's: a norm more than ``z`` deviations above a moving average is reduced to the average and
@@ -50,6 +52,10 @@ class AdaptiveClip:
         ValueError: If an argument is wrong.
     """
 
+    clips = True
+    bounds_steps = True
+    changes_gradients = True
+
     def __init__(self, method: Method = "zscore", z: float = 2.5, percentile: float = 10.0, warmup: int = 25) -> None:
         if method not in get_args(Method):
             raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
@@ -59,7 +65,7 @@ class AdaptiveClip:
         self._threshold = _ZScore(z, warmup) if method == "zscore" else _Percentile(share, warmup)
         self._engaged = False
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Clip from this step on. Can be switched on once; cannot mend a non-finite gradient."""
         if self._engaged or not step.reading.is_finite:
             return None

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from grad_callbacks._utils.validation import positive
+from grad_callbacks.events import Evidence
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 BETAS = (0.9, 0.999)  # Kingma & Ba 2015, algorithm 1
@@ -20,7 +22,7 @@ PASSING = ("", "bad batch")  # causes that go away by themselves
 FALLEN = 1 / 3  # of the user's rate at the alert: it was too high for a step or two
 
 
-class AdaptiveStep:
+class AdaptiveStep(Remedy):
     """Makes SGD take the steps of Adam: each entry of the gradient is divided by its own recent size.
 
     Where a gradient dies out or blows up over layers or over the steps of a sequence, or a rate or a loss of the wrong
@@ -44,12 +46,12 @@ class AdaptiveStep:
 
     Raises:
         ValueError: If ``stride`` is not above 0.
-
-    Attributes:
-        supports: It is switched on beside another remedy of its list, not in its turn.
     """
 
-    supports = True
+    bounds_steps = True
+    sets_step_size = True
+    changes_gradients = True
+    supplements = True
 
     def __init__(self, stride: float = 0.03) -> None:
         self.stride = positive("stride", stride)
@@ -62,7 +64,7 @@ class AdaptiveStep:
         self._first: list[Tensor | None] = []  # moments, for each parameter of the layers
         self._second: list[Tensor | None] = []
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Rescale from this step on. A second time only the moments begin anew: they are of other weights."""
         self._forget()
         if self._engaged or not self._is_for(step):

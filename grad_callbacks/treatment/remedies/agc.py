@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from grad_callbacks._utils.validation import positive
+from grad_callbacks.events import Evidence
 from grad_callbacks.measurement import Layers
 from grad_callbacks.measurement.norms import l2_norms
 from grad_callbacks.measurement.sharding import is_first_process, sum_over_processes
@@ -42,12 +42,16 @@ class AGC(Switched):
         ValueError: If an argument is not above 0.
     """
 
+    clips = True
+    bounds_steps = True
+    changes_gradients = True
+
     def __init__(self, ratio: float = 0.01, least: float = 1e-3) -> None:
         self.ratio, self.least = positive("ratio", ratio), positive("least", least)
         super().__init__()
         self._has_told = False
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Clip from this step on. Can be switched on once; cannot mend a non-finite gradient."""
         if self._engaged or not step.reading.is_finite:
             return None

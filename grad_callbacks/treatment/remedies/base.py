@@ -2,34 +2,67 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
-@runtime_checkable
-class Remedy(Protocol):
+class Remedy(ABC):
     """Changes training in answer to an alert.
 
-    A remedy of your own is a class with these members; nothing needs to be registered. Each optimizer gets
-    its own copy. It may have more: ``release(step)`` switches it off and says whether that changed anything;
-    ``before_backward(loss)`` is called with each loss before its backward pass; ``note(step, is_well)`` with each step
-    that has been judged, and whether nothing was wrong or about to be; ``attach(model)`` puts hooks in place
-    after a checkpoint was loaded, and ``detach()`` takes them away when the engine is closed. A true ``proves_itself``
-    says that it is switched on only where it has seen what is wrong: a warning then goes on to the next, and no trial
-    is needed. Such remedies stand first in a list. A true ``supports`` says that it is not switched on in its turn, but
-    beside the one of its list that answers the alert, each time one does. Such remedies stand last, and never alone.
+    A remedy of your own is a subclass that defines :meth:`engage` and, if it acts on every step from then on,
+    :meth:`act`; nothing needs to be registered. Each optimizer gets its own copy. All other methods have a default. One
+    that keeps anything between steps also defines :meth:`state_dict` and :meth:`load_state_dict`.
+
+    The traits below tell the prescription what it may expect; they may be set per object.
+
+    Attributes:
+        clips: It bounds the gradient, so it is left out where the Trainer clips already, and where an optimizer cannot
+            bear a changed gradient.
+        bounds_steps: No gradient, however large, moves the weights far while it is on.
+        sets_step_size: The steps it takes do not depend on the learning rate.
+        changes_gradients: It gives the optimizer other gradients than the loss has.
+        changes_weights: It writes to the weights, so an optimizer that remembers where they were cannot bear it.
+        rewinds: It goes back to earlier weights, and further back each time.
+        may_reach_start: It may go back as far as the weights that the run began with.
+        reinitializes: It draws new weights; the run is given those once only.
+        begins_anew: The run starts over with it, so the loss must come down again before the run counts as repaired.
+        acts_at_start: It needs no step to have been taken, so it may act before the first one.
+        supplements: It is switched on beside the remedy of its list that answers the alert, each time one does, and
+            never in its turn. Such remedies stand last in a list, and never alone.
+        proves_itself: It is switched on only where it has seen what is wrong: a warning then goes on to the next
+            remedy, and no trial is needed. Such remedies stand first in a list.
+        skips_steps: It skips the step at hand, which the host must decide before the step is taken.
+        needs_snapshots: It goes back to snapshots, so some must be taken.
     """
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    clips: bool = False
+    bounds_steps: bool = False
+    sets_step_size: bool = False
+    changes_gradients: bool = False
+    changes_weights: bool = False
+    rewinds: bool = False
+    may_reach_start: bool = False
+    reinitializes: bool = False
+    begins_anew: bool = False
+    acts_at_start: bool = False
+    supplements: bool = False
+    proves_itself: bool = False
+    skips_steps: bool = False
+    needs_snapshots: bool = False
+
+    @abstractmethod
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Switch on, for this very step and those to come.
 
         Args:
             step: The step that raised the alert. On an accelerator it may have been taken already
-                (:attr:`~grad_callbacks.treatment.step.optimizer_step.OptimizerStep.is_taken`).
+                (:attr:`~grad_callbacks.OptimizerStep.is_taken`).
             evidence: The alert's numbers.
 
         Returns:
@@ -37,14 +70,43 @@ class Remedy(Protocol):
         """
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
-        """Act on a step while switched on.
+        """Act on a step; called for every one, also while switched off.
 
         Returns:
             Whether anything was changed; a scalar on the device where only the device knows it yet.
         """
+        return False
+
+    def release(self, step: OptimizerStep) -> bool:
+        """Switch off, and return whether that changed anything."""
+        return False
+
+    def note(self, step: OptimizerStep, is_well: bool) -> None:  # noqa: B027
+        """See a step that has been judged.
+
+        Args:
+            step: The step.
+            is_well: Nothing is wrong, or about to be.
+        """
+
+    def before_backward(self, loss: Tensor) -> None:  # noqa: B027
+        """See each loss before its backward pass."""
+
+    def attach(self, model: nn.Module) -> None:  # noqa: B027
+        """Put hooks in place, after a checkpoint was loaded."""
+
+    def detach(self) -> None:  # noqa: B027
+        """Take all hooks away, when the engine is closed."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that later steps depend on, as plain numbers, strings and lists."""
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
+        """Continue from :meth:`state_dict`.
+
+        Raises:
+            ValueError: If a subclass keeps a state and does not define this method.
+        """
+        if state:
+            raise ValueError(f"{type(self).__name__} has a state_dict, but no load_state_dict: define both")

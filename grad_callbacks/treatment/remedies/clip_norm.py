@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from grad_callbacks._utils.validation import positive
+from grad_callbacks.events import Evidence
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 LASTING = 0.5  # of the run's usual norm
@@ -16,7 +18,7 @@ STRIDE = 0.1  # of the weights' norm: moved by more, in SGD's direction and its 
 SINGLE = 5.0  # the same after a single bad batch: what raises no alarm is not clipped
 
 
-class ClipNorm:
+class ClipNorm(Remedy):
     """Rescales all gradients together so that their global norm is at most ``max_norm``.
 
     Uses the norm that was already measured: clipping costs one multiplication, and only where it is due.
@@ -36,12 +38,16 @@ class ClipNorm:
         ValueError: If ``max_norm`` is not above 0.
     """
 
+    clips = True
+    bounds_steps = True
+    changes_gradients = True
+
     def __init__(self, max_norm: float | None = None) -> None:
         self.max_norm = None if max_norm is None else positive("max_norm", max_norm)
         self._threshold: float | None = None
         self._now: float | None = None  # the threshold of the step that it was switched on for
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Fix the threshold; clip from this step on. Can be switched on once; cannot mend a non-finite gradient."""
         if self._threshold is not None or not step.reading.is_finite:
             return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from grad_callbacks._utils.validation import positive
+from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.switched import Switched
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
@@ -26,11 +26,15 @@ class ClipValue(Switched):
         ValueError: If ``max_value`` is not above 0.
     """
 
+    clips = True
+    bounds_steps = True
+    changes_gradients = True
+
     def __init__(self, max_value: float = 1.0) -> None:
         self.max_value = positive("max_value", max_value)
         super().__init__()
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Clamp from this step on. Can be switched on once; cannot mend a non-finite gradient."""
         if self._engaged or not step.reading.is_finite:
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from grad_callbacks._utils.validation import fraction, positive
+from grad_callbacks.events import Evidence
 from grad_callbacks.measurement import Layers
 from grad_callbacks.measurement.device_transfer import to_device
 from grad_callbacks.treatment.remedies._support.switched import Switched
@@ -39,11 +39,13 @@ class FloorNorm(Switched):
         ValueError: If an argument is wrong.
     """
 
+    changes_gradients = True
+
     def __init__(self, floor: float = 0.1, limit: float = 1e4) -> None:
         self.floor, self.limit = fraction("floor", floor), positive("limit", limit)
         super().__init__()
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Raise small gradients from this step on. Can be switched on once; cannot mend a non-finite gradient."""
         if self._engaged or not step.reading.is_finite:
             return None

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks.detection.diagnosis.first_nonfinite import first_nonfinite
+from grad_callbacks.events import Evidence
 from grad_callbacks.measurement.batch import tensors_in
 from grad_callbacks.measurement.sharding import is_alone
 from grad_callbacks.treatment.remedies._support.forward_hooks import InForward
 from grad_callbacks.treatment.remedies._support.replayed_loss import can_be_replayed, replayed_loss
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
@@ -22,7 +24,7 @@ ROUNDS = 8  # modules that are kept in float32 by themselves: where there are mo
 WHOLE = ""  # the name of the whole model
 
 
-class FullPrecision(InForward):
+class FullPrecision(InForward, Remedy):
     """Runs modules in float32 whose numbers grow beyond 65504, the largest that float16 holds.
 
     The batch is run again to find the first operation that overflows. Its module leaves ``torch.autocast`` from then
@@ -40,13 +42,15 @@ class FullPrecision(InForward):
         modules: Names of the modules in float32; ``""`` stands for all of them.
     """
 
+    acts_at_start = True
+
     needs_snapshots = True
 
     def __init__(self) -> None:
         super().__init__()
         self.modules: list[str] = []
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Keep what overflows in float32, and skip the step at hand; None if that does not make the loss finite."""
         scene = step.scene
         is_possible = scene is not None and step.layers.sharding is None and can_be_replayed(scene)

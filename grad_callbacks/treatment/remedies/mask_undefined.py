@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grad_callbacks.events import Evidence
 from grad_callbacks.measurement.replay import undisturbed
 from grad_callbacks.measurement.sharding import is_alone
 from grad_callbacks.treatment.remedies._support.eval_mode_output import undefined_in_training
@@ -19,6 +20,7 @@ from grad_callbacks.treatment.remedies._support.forward_masks import (
     told,
     undefined_places,
 )
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
@@ -43,7 +45,7 @@ _SUMS: tuple[str, ...] = (
 _SUMS += ("compiled",)  # many operations in one
 
 
-class MaskUndefined:
+class MaskUndefined(Remedy):
     """Takes zero for an undefined derivative, a finite value for an undefined result, and the rest is learned.
 
     A term of the loss that divides by zero, or takes the root or the log of zero, makes the whole gradient NaN in every
@@ -78,7 +80,7 @@ class MaskUndefined:
         """Bounds in the forward pass, by places such as ``"output of encoder.2"`` or ``"input of head"``."""
         return self._forward.places
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Find the operations and mask them from the next step on; None if that would not make the gradient finite."""
         scene = step.scene
         if scene is None or step.reading.is_finite or step.layers.sharding is not None:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from grad_callbacks._utils.validation import at_least, fraction
+from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
-class ReduceLR:
+class ReduceLR(Remedy):
     """Multiplies the learning rate of all parameter groups with ``factor``, under any scheduler.
 
     The factor acts during the optimizer's steps only (see
@@ -35,7 +37,7 @@ class ReduceLR:
         self.rewarm = at_least("rewarm", rewarm, 1)
         self._cut = LRMultiplier()
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Lower the rate, this step's included, unless that would go below the floor."""
         lowered = self._cut.scale * self.factor
         if lowered < self.floor * (1 - 1e-9):  # 0.1 ** 3 is a little below 1e-3

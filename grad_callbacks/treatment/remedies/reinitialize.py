@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from grad_callbacks._utils.validation import at_least
 from grad_callbacks.detection.diagnosis.model_structure import branch_ends
 from grad_callbacks.detection.diagnosis.signal_flow import Flow, examine
+from grad_callbacks.events import Evidence
 from grad_callbacks.measurement.replay import undisturbed
 from grad_callbacks.measurement.sharding import is_alone
 from grad_callbacks.treatment.remedies._support.lsuv import (
@@ -25,6 +26,7 @@ from grad_callbacks.treatment.remedies._support.lsuv import (
 )
 from grad_callbacks.treatment.remedies._support.post_init_steps import FittedSteps
 from grad_callbacks.treatment.remedies._support.trained_weights import looks_trained
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
@@ -34,7 +36,7 @@ MIRRORED = ("ReLU", "LeakyReLU", "PReLU", "GELU", "SiLU")  # f(z) - f(-z) is a m
 SIZES = (1.0, 0.6, 0.3)  # of the layers' outputs, tried in turn where activations are bounded
 
 
-class Reinitialize:
+class Reinitialize(Remedy):
     """Gives the model fresh weights that let signal and error through, while nothing has been learned yet.
 
     By layer-sequential unit variance: orthogonal weights, each layer scaled on the batch at hand so that its output has
@@ -48,8 +50,8 @@ class Reinitialize:
     left alone.
 
     The steps that follow are fitted (see ``FittedSteps``): under SGD they move the weights by 10% of their norm at
-    most, those of a recurrent net by 0.2%, with gated cells by 3%; under an adaptive optimizer a recurrent net's rate is
-    fitted, and on gated cells it may rise to 100 times the user's.
+    most, those of a recurrent net by 0.2%, with gated cells by 3%; under an adaptive optimizer a recurrent net's rate
+    is fitted, and on gated cells it may rise to 100 times the user's.
 
     Args:
         scheme: ``"lsuv"``, or ``"orthogonal"``, ``"he"`` or ``"xavier"``, which need no batch.
@@ -62,8 +64,13 @@ class Reinitialize:
         ValueError: If ``scheme`` is unknown or ``within`` is not a whole number of at least 1.
 
     Attributes:
-        supports: True if it stands beside another remedy of its list, and is not switched on in its turn.
+        supplements: True if it stands beside another remedy of its list, and is not switched on in its turn.
     """
+
+    changes_weights = True
+    reinitializes = True
+    begins_anew = True
+    acts_at_start = True
 
     needs_snapshots = True
 
@@ -75,17 +82,17 @@ class Reinitialize:
         self.scheme: Scheme = scheme
         self.within = at_least("within", within, 1)
         self.even_if_trained = bool(even_if_trained)
-        self.supports = bool(beside)
+        self.supplements = bool(beside)
         self._done = False
         self._skip_next = False
         self._steps = FittedSteps()
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Initialise the weights now, and skip the step at hand. Once only."""
         scene = step.scene
         if self._done or scene is None or step.layers.sharding is not None or not self._is_allowed(scene):
             return None
-        if self.supports and not _is_at_the_start(scene):
+        if self.supplements and not _is_at_the_start(scene):
             return None
         self._done = True
         first = scene.snapshots.first if scene.snapshots is not None else None
@@ -94,7 +101,7 @@ class Reinitialize:
             assert scene.snapshots is not None
             scene.snapshots.restore(first)
         found = initialise(scene.model, self.scheme, _replay(scene), "recurrence" in evidence)
-        if self.supports and not _were_poor(found, scene.model):
+        if self.supplements and not _were_poor(found, scene.model):
             found = None
         detail = _agreed(scene.model, found)
         if detail is None:
@@ -103,7 +110,7 @@ class Reinitialize:
                     parameter.copy_(before)
             return None
         scene.began_anew = "start"
-        self._skip_next = not self.supports  # else what stands beside it skips
+        self._skip_next = not self.supplements  # else what stands beside it skips
         self._steps.begin(step, scene.model)
         return detail if self._steps.stride is None else {**detail, "stride": self._steps.stride}
 

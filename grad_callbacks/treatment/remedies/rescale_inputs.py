@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from grad_callbacks.events import Evidence
 from grad_callbacks.measurement.replay import undisturbed
 from grad_callbacks.treatment.remedies._support.forward_hooks import InForward
 from grad_callbacks.treatment.remedies._support.input_scale import InputSizes, float_tensors, is_known, size_of
 from grad_callbacks.treatment.remedies._support.replayed_loss import can_be_replayed, from_all, replayed_loss
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
@@ -50,7 +52,7 @@ class Change:
         return math.sqrt(self.divisor) * self.usual
 
 
-class RescaleInputs(InForward):
+class RescaleInputs(InForward, Remedy):
     """Divides inputs that come in another unit than before by how many times as large they have become.
 
     Every 25 readings it notes the size of each tensor in the batch, while all is well: the squared mean root of its
@@ -77,6 +79,10 @@ class RescaleInputs(InForward):
         changes: What is divided, and by what.
     """
 
+    changes_weights = True
+    may_reach_start = True
+    acts_at_start = True
+
     needs_snapshots = True
     proves_itself = True
 
@@ -91,7 +97,7 @@ class RescaleInputs(InForward):
         if step.scene is not None:
             self._sizes.note(step.scene.batch.content, step.scene.readings, is_well)
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Divide what has come in another unit, and skip the step at hand; None if nothing has."""
         scene = step.scene
         if scene is None or step.layers.sharding is not None:

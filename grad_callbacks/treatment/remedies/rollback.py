@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from grad_callbacks._utils.validation import at_least, fraction
+from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
@@ -23,7 +25,7 @@ STRIDE = 0.03  # of the weights' norm, a first step that suits most networks
 _NOT_THE_RATE = ("bad batch", "undefined operation", "16-bit overflow")
 
 
-class Rollback:
+class Rollback(Remedy):
     """Puts weights, buffers and optimizer back to a snapshot in memory, and leaves the batches since then behind.
 
     Snapshots are taken every 25 readings while all is calm, and trusted once 10 calm readings have followed; the one
@@ -49,6 +51,10 @@ class Rollback:
             1.
     """
 
+    changes_weights = True
+    rewinds = True
+    may_reach_start = True
+
     needs_snapshots = True
 
     def __init__(self, factor: float = 0.1, most: int = 8, floor: float = 1e-9) -> None:
@@ -66,7 +72,7 @@ class Rollback:
         self._skip_next = False
         self._taken = math.inf  # steps since the optimizer began anew
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Go back now, skip the step at hand, and limit the rate if it may be to blame."""
         scene = step.scene
         if scene is None or scene.snapshots is None or self._done >= self.most:

@@ -7,21 +7,25 @@ from typing import Any
 
 from torch import Tensor
 
+from grad_callbacks.events import Evidence
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
-class SkipStep:
+class SkipStep(Remedy):
     """Skips the step that raised the alert, and every later step with a non-finite gradient.
 
     A skipped step is an exact no-op for weights and optimizer: no momentum, no weight decay, no step count.
     ``global_step`` and schedulers advance all the same.
     """
 
+    skips_steps = True
+
     def __init__(self) -> None:
         self._engaged = False
         self._skip_this = False
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Skip this step."""
         if step.is_taken and step.reading.is_finite:
             return None

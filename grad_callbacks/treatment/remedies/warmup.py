@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from grad_callbacks._utils.validation import at_least
+from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
-class Warmup:
+class Warmup(Remedy):
     """Raises the learning rate linearly from nearly zero to the user's own, under any scheduler.
 
     Meant for a fresh run that needed it from the start, such as a post-norm transformer under Adam (Xiong et al. 2020,
@@ -25,6 +27,9 @@ class Warmup:
         ValueError: If ``steps`` is no whole number of at least 1.
     """
 
+    changes_weights = True
+    begins_anew = True
+
     needs_snapshots = True
 
     def __init__(self, steps: int = 100) -> None:
@@ -34,7 +39,7 @@ class Warmup:
         self._skip_next = False
         self._done = False
 
-    def engage(self, step: OptimizerStep, evidence: Mapping[str, float]) -> dict[str, Any] | None:
+    def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Begin the warm-up. Once only."""
         if self._done:
             return None

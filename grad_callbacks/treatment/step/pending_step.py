@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from grad_callbacks.events import Intervention, Kind
+from grad_callbacks.events import Intervention
 from grad_callbacks.measurement import Batch, DeviceTransfer, PendingReading, Reading
 from grad_callbacks.treatment.step import OptimizerStep
 
@@ -31,7 +31,7 @@ class PendingStep:
     lr_scale: float
     on_device: bool
     batch: Batch
-    acted: dict[tuple[Kind, str], bool | Tensor] = field(default_factory=dict)
+    acted: dict[tuple[str, str], bool | Tensor] = field(default_factory=dict)
     results: DeviceTransfer | None = None
 
     @property
@@ -45,7 +45,7 @@ class PendingStep:
         on_device = [did for did in told if isinstance(did, Tensor)]
         self.results = DeviceTransfer([self.handle.norm_on_device, *on_device])
 
-    def count_acts(self, latest: Mapping[tuple[Kind, str], Intervention]) -> float:
+    def count_acts(self, latest: Mapping[tuple[str, str], Intervention]) -> float:
         """Count the step on each intervention that has acted in it; return the norm after all of them."""
         if self.results is None:
             return self.reading.norm

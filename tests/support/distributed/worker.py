@@ -36,8 +36,7 @@ from torch.multiprocessing import start_processes
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from experiments.bench.rules import FromTheStart
-from grad_callbacks import ClipNorm, GradientGuard, Reading, SkipStep
-from grad_callbacks.events import Kind
+from grad_callbacks import ClipNorm, GradientGuard, Reading, Rule, SkipStep
 from tests.support.distributed.leaving import leave
 
 BATCH, STEPS, BAD_STEP, MAX_NORM = 8, 6, 3, 0.5
@@ -190,10 +189,10 @@ CASES: dict[str, tuple[Callable[[], Strategy], Callable[[Net, Any], None] | None
 }
 
 
-class Losses:
+class Losses(Rule):
     """A rule that alerts of nothing and notes the losses; engines copy rules, and this one stays itself."""
 
-    kind: Kind = "exploding"
+    kind: str = "exploding"
     active = False
 
     def __init__(self) -> None:

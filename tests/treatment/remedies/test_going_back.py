@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from grad_callbacks import Alert, Engine, Reading, Vanishing
+from grad_callbacks import Alert, Engine, Reading, Rule, Vanishing
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
 from grad_callbacks.treatment.step.learning_rate import LearningRate
 from tests.support.helpers import SGD, mlp
@@ -87,7 +87,7 @@ def test_a_second_time_it_goes_to_where_it_was_calm_since() -> None:
     assert first < 60 < second < 110
 
 
-class Once:
+class Once(Rule):
     """Says once, at the 60th reading, that the rate is too high."""
 
     kind = "exploding"
@@ -275,7 +275,7 @@ def test_what_was_cut_comes_back_to_the_bit(factors: list[float], rising: int) -
 def test_a_late_warm_up_begins_again_and_rises_to_the_users_rate() -> None:
     weights: list[Tensor] = []
 
-    class Seen:
+    class Seen(Rule):
         kind = "vanishing"
         active = False
 
@@ -326,7 +326,7 @@ def test_a_late_warm_up_begins_again_and_rises_to_the_users_rate() -> None:
 def test_the_rate_that_helped_on_trial_is_taken_unless_the_weights_were_thrown_away(
     seen: dict[str, float], scale: float
 ) -> None:
-    class Seen:
+    class Seen(Rule):
         kind = "exploding"
         active = False
 

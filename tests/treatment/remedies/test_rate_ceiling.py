@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from grad_callbacks import Alert, Engine, Reading
+from grad_callbacks import Alert, Engine, Reading, Rule
 from grad_callbacks.events import Intervention, Severity
 from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.treatment.prescription.follow_up import CALM, PATIENCE, Treatment
 from tests.support.helpers import SGD, mlp
 
 
-class Telling:
+class Telling(Rule):
     """Says at some readings that the rate is too high, though 0.3 of it would do."""
 
     kind = "exploding"

@@ -23,8 +23,8 @@ from grad_callbacks import (
     Reading,
     Reinitialize,
     Rollback,
+    Rule,
 )
-from grad_callbacks.events import Kind
 from grad_callbacks.treatment.prescription.presets import Plan
 from tests.support.helpers import Poisoned, Regression, batches, fit, mlp, pending
 from tests.treatment.remedies.test_reinitialize import Recall, told_early
@@ -71,12 +71,12 @@ def test_beside_a_return_to_the_start_only_weights_that_are_poor_are_replaced(
     assert (guard.interventions[0].detail["to_step"] == 0) == (poisoned == 8)
 
 
-class Saying:
+class Saying(Rule):
     """Raises a critical alert at one step."""
 
     active = False
 
-    def __init__(self, kind: Kind, step: int) -> None:
+    def __init__(self, kind: str, step: int) -> None:
         self.kind, self.step = kind, step
 
     def judge(self, reading: Reading) -> Alert | None:

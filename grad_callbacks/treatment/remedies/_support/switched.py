@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
-class Switched:
+class Switched(Remedy):
     """A remedy that is on or off, and remembers nothing else."""
 
     def __init__(self) -> None:
