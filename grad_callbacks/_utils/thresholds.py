@@ -1,6 +1,6 @@
 """Thresholds: the numbers that decide, each with its unit, its meaning and where it comes from.
 
-Every rule, remedy and probe keeps its own in one frozen dataclass beside its code; ``docs/thresholds.md`` lists them all.
+Every rule, remedy and probe keeps its own in one frozen dataclass beside its code; ``docs/thresholds.md`` lists them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 class Thresholds:
     """The numbers that decide in one rule, remedy or probe.
 
-    A subclass is a frozen dataclass, each field of which is a :func:`threshold`; its docstring names what it belongs to.
+    A subclass is a frozen dataclass, each field of which is a :func:`threshold`; its docstring names its owner.
     """
 
 
