@@ -210,12 +210,12 @@ class GradientMonitor(Callback):
         """Measure, judge and, in a guard, treat."""
         engine = self._engine_of(trainer, pl_module, optimizer)
         seen, measured = engine.seen, engine.measured
-        around = surroundings(trainer, pl_module, optimizer, self._batch_idx, self._losses)
-        around = replace(around, batch=self._batch)
+        context = surroundings(trainer, pl_module, optimizer, self._batch_idx, self._losses)
+        context = replace(context, batch=self._batch)
         self._has_stepped = True
         if self._recording.shows_pictures and engine.index == 0:
-            self.histograms.offer(engine.gauge.layers, trainer.global_step, around.loss_scale)
-        engine.before_step(trainer.global_step, around=around)
+            self.histograms.offer(engine.gauge.layers, trainer.global_step, context.loss_scale)
+        engine.before_step(trainer.global_step, context=context)
         if engine.measured == 0 and engine.seen > seen:
             self._warn_without_gradients(trainer, engine)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector
@@ -278,7 +278,7 @@ class GradientMonitor(Callback):
             every_n_steps=self.every_n_steps,
             record=self.record,
             index=index,
-            on_outlook=partial(self._take_in, trainer, index),
+            on_step_result=partial(self._take_in, trainer, index),
             agree_on=trainer.strategy.broadcast,
             diagnose=self.diagnose,
             trial=self._trial(),
@@ -302,16 +302,16 @@ class GradientMonitor(Callback):
         self._engines[index] = self._engine(trainer, pl_module, optimizer, index)
         return self._engines[index]
 
-    def _take_in(self, trainer: Trainer, index: int, outlook: StepResult) -> None:
-        self._latest[index] = outlook
-        self.course.note(outlook)
-        self._unlogged |= bool(outlook.alerts or outlook.interventions)
-        for alert in outlook.alerts:
+    def _take_in(self, trainer: Trainer, index: int, result: StepResult) -> None:
+        self._latest[index] = result
+        self.course.note(result)
+        self._unlogged |= bool(result.alerts or result.interventions)
+        for alert in result.alerts:
             self._raise(trainer, alert)
-        for result in outlook.trials:
-            self._tell(trainer, f"step {result.step}: trial won by {result.winner or 'nobody'}; losses: {result.told}")
-            self._recording.tell(trainer, result)
-        for made in outlook.interventions:
+        for trial in result.trials:
+            self._tell(trainer, f"step {trial.step}: trial won by {trial.winner or 'nobody'}; losses: {trial.told}")
+            self._recording.tell(trainer, trial)
+        for made in result.interventions:
             self._tell(trainer, f"step {made.step}: {made.remedy} switched on, {made.detail}")
 
     def _raise(self, trainer: Trainer, alert: Alert) -> None:
@@ -340,14 +340,14 @@ class GradientMonitor(Callback):
 
     def _log_metrics(self, trainer: Trainer) -> None:
         several = len(trainer.optimizers) > 1
-        for index, outlook in self._latest.items():
-            if self._logged.get(index) == outlook.reading.step:
+        for index, result in self._latest.items():
+            if self._logged.get(index) == result.reading.step:
                 continue  # nothing new: it steps seldom, or an accelerator's numbers are still to come
-            self._unlogged, self._logged[index] = False, outlook.reading.step
+            self._unlogged, self._logged[index] = False, result.reading.step
             alerts = sum(alert.optimizer == index for alert in self.alerts)
-            values = metrics(outlook, self._engines[index], alerts, suffix=f"_{index}" if several else "")
+            values = metrics(result, self._engines[index], alerts, suffix=f"_{index}" if several else "")
             for logger in trainer.loggers:
-                logger.log_metrics(values, step=outlook.reading.step)
+                logger.log_metrics(values, step=result.reading.step)
 
     def _finish(self, trainer: Trainer) -> None:
         for index, engine in self._engines.items():

@@ -65,7 +65,7 @@ class Engine:
             remedies that are already switched on.
         record: Where the findings go; share it between the engines of several optimizers.
         index: The optimizer's index among several.
-        on_outlook: Called with each step that has been judged.
+        on_step_result: Called with each step that has been judged.
         agree_on: Makes the layers' order the same on all processes, given this process's own.
         diagnose: Look for the cause of an alert in model and batch, which may take some passes over the batch. False
             leaves it at what the rule has guessed.
@@ -93,7 +93,7 @@ class Engine:
         every_n_steps: int = 1,
         record: Record | None = None,
         index: int = 0,
-        on_outlook: Callable[[StepResult], object] | None = None,
+        on_step_result: Callable[[StepResult], object] | None = None,
         agree_on: Callable[[list[str]], list[str]] | None = None,
         diagnose: bool = True,
         trial: Trial | None = None,
@@ -109,7 +109,7 @@ class Engine:
         self.seen = self.measured = 0
         self.nonfinite_steps = 0
         self.learning_rate = LearningRate(self.optimizer)
-        self._on_outlook = on_outlook
+        self._on_step_result = on_step_result
         self._last: tuple[int, Reading] | None = None  # with its place in the history
         self._is_closed = False
         self._unjudged: PendingStep | None = None
@@ -152,7 +152,7 @@ class Engine:
         step: int | None = None,
         loss: Tensor | None = None,
         scaler: torch.amp.GradScaler | None = None,
-        around: StepContext | None = None,
+        context: StepContext | None = None,
         batch: Batch | None = None,
     ) -> StepResult | None:
         """Measure, judge and treat the step that the optimizer is about to take.
@@ -163,7 +163,7 @@ class Engine:
                 layers, which is that of registration without it.
             scaler: The loss scaler that will take the step. Gradients are unscaled here if they are not yet, so do
                 not unscale them afterwards.
-            around: What is special about the step, instead of ``scaler`` and ``batch``.
+            context: What is special about the step, instead of ``scaler`` and ``batch``.
             batch: The batch, and how to compute its loss again, for the diagnosis of an alert.
 
         Returns:
@@ -176,31 +176,31 @@ class Engine:
             self._evaluations += 1
             if self._evaluations > 1:
                 return None  # LBFGS and the like come here several times in a step: the first is the step's reading
-        outlook = self._take_up(step, loss, scaler, around, batch)
+        result = self._take_up(step, loss, scaler, context, batch)
         if loss is not None:
             self.record.feed(loss, self.index)
-        return outlook
+        return result
 
     def _take_up(
         self,
         step: int | None,
         loss: Tensor | None,
         scaler: torch.amp.GradScaler | None,
-        around: StepContext | None,
+        context: StepContext | None,
         batch: Batch | None,
     ) -> StepResult | None:
         earlier = self.settle()
         self.learning_rate.follow()
         if loss is not None:
             self.gauge.look_at(loss)
-        if around is None:
-            around = StepContext.of_scaler(scaler, self.optimizer) if scaler is not None else StepContext()
+        if context is None:
+            context = StepContext.of_scaler(scaler, self.optimizer) if scaler is not None else StepContext()
             is_scalar = loss is not None and loss.numel() == 1
-            around = replace(around, loss=loss if is_scalar else None, batch=batch or Batch())
+            context = replace(context, loss=loss if is_scalar else None, batch=batch or Batch())
         self._release_step()  # of a step that was not taken: a loss scaler has skipped it
         self.gauge.prepare()
         if self._care is not None:
-            self._care.look_around(around)
+            self._care.look_around(context)
         place, self.seen = self.seen, self.seen + 1
         if place == 0:
             self._judges.open(is_first=(step or 0) <= self.index)  # the steps of several optimizers count together
@@ -208,7 +208,7 @@ class Engine:
                 self._care.open(step or 0)
         if place % self.every_n_steps and not (self._care and self._care.latest):
             return earlier
-        under_way = self._measure(place if step is None else step, around)
+        under_way = self._measure(place if step is None else step, context)
         if under_way is None:
             return earlier
         self.measured += 1
@@ -239,10 +239,10 @@ class Engine:
         norm = step.count_acts(self._care.latest if self._care is not None else {})
         found = alerts, interventions, tuple(self.record.trials[trials:])
         rate = self.learning_rate
-        outlook = StepResult.of(step, norm, *found, lr_scale=rate.scale, rate=rate.effective()[0])
-        if self._on_outlook is not None:
-            self._on_outlook(outlook)
-        return outlook
+        result = StepResult.of(step, norm, *found, lr_scale=rate.scale, rate=rate.effective()[0])
+        if self._on_step_result is not None:
+            self._on_step_result(result)
+        return result
 
     def close(self) -> None:
         """Judge what is left, and let go of the optimizer: hooks removed, the user's learning rates in place."""
@@ -260,20 +260,20 @@ class Engine:
             if self._care is not None:
                 self._care.close()
 
-    def _measure(self, number: int, around: StepContext) -> PendingStep | None:
-        on_device = arrives_later(self.gauge.layers.home) and not self._must_wait(around)
+    def _measure(self, number: int, context: StepContext) -> PendingStep | None:
+        on_device = arrives_later(self.gauge.layers.home) and not self._must_wait(context)
         plan = StepPlan.of(self.optimizer, self.learning_rate.effective())
-        about = About(number, self.index, around.under_scaler, around.fill, around.clip_at, around.loss)
-        incoming = self.gauge.take(plan, about, around.loss_scale)
+        about = About(number, self.index, context.under_scaler, context.fill, context.clip_at, context.loss)
+        incoming = self.gauge.take(plan, about, context.loss_scale)
         if incoming is None:
             return None
         handle = OptimizerStep(
-            incoming, self.optimizer, self.learning_rate, around.loss_scale, around.under_scaler, on_device
+            incoming, self.optimizer, self.learning_rate, context.loss_scale, context.under_scaler, on_device
         )
-        return PendingStep(incoming, handle, self.learning_rate.scale, on_device, around.batch)
+        return PendingStep(incoming, handle, self.learning_rate.scale, on_device, context.batch)
 
-    def _must_wait(self, around: StepContext) -> bool:
-        return self._care is not None and self._care.must_wait(around)
+    def _must_wait(self, context: StepContext) -> bool:
+        return self._care is not None and self._care.must_wait(context)
 
     def _judge(self, step: PendingStep) -> tuple[list[Alert], list[Intervention]]:
         """From the reading to what is done about it."""

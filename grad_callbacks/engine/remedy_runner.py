@@ -92,15 +92,15 @@ class RemedyRunner:
         kept = self.snapshots.nbytes if self.snapshots is not None else 0
         return kept + (self._contest.ring.nbytes if self._contest is not None else 0)
 
-    def must_wait(self, around: StepContext) -> bool:
+    def must_wait(self, context: StepContext) -> bool:
         """True if a remedy needs the judgement before the step is taken."""
-        skips_by_itself = around.under_scaler or can_skip_on_device(self._optimizer)
+        skips_by_itself = context.under_scaler or can_skip_on_device(self._optimizer)
         return self._prescription.skips_judged or (self._prescription.skips_nonfinite and not skips_by_itself)
 
-    def look_around(self, around: StepContext) -> None:
+    def look_around(self, context: StepContext) -> None:
         """See what stands around the step to come."""
         if self.snapshots is not None:
-            self.snapshots.scaler = around.scaler
+            self.snapshots.scaler = context.scaler
 
     def open(self, number: int) -> None:
         """Before the first step: keep what it begins with."""
@@ -114,7 +114,7 @@ class RemedyRunner:
         alert = self._judges.look_at_the_start(step)
         if alert is None:
             return None
-        self._set_the_scene(step)
+        self._build_run_state(step)
         made = self._prescription.begin(alert, step.handle)
         return None if made is None else (alert, made)
 
@@ -126,10 +126,10 @@ class RemedyRunner:
             step: Raised them.
             loss: Level of the loss before it.
         """
-        scene, judges = self._set_the_scene(step), self._judges
+        run_state, judges = self._build_run_state(step), self._judges
         made = self._prescription.follow(step.reading, judges.active, judges.course, step.handle, judges.is_near)
         for alert in alerts:
-            if scene.began_anew is None and (more := self._answer(alert, step, loss)) is not None:
+            if run_state.restarted_from is None and (more := self._answer(alert, step, loss)) is not None:
                 made.append(more)
         if self._contest is not None:
             self._contest.note(step)
@@ -147,8 +147,8 @@ class RemedyRunner:
     def enter(self, interventions: Iterable[Intervention], step: PendingStep) -> None:
         """Count on what was switched on, and begin anew if a remedy has changed the weights."""
         self.latest |= {(made.alert_kind, made.remedy): made for made in interventions}
-        if step.handle.scene is not None and step.handle.scene.began_anew is not None:
-            self._begin_anew(step.handle.scene.began_anew, step.reading.step)
+        if step.handle.run_state is not None and step.handle.run_state.restarted_from is not None:
+            self._begin_anew(step.handle.run_state.restarted_from, step.reading.step)
 
     def keep_a_snapshot(self, step: PendingStep, is_well: bool, is_near: bool) -> None:
         """Take a snapshot if all is well and it is time; an old enough run keeps none from before its first step."""
@@ -204,9 +204,9 @@ class RemedyRunner:
         if self._contest is not None:
             self._contest.skips_next = state["skips_next"]
 
-    def _set_the_scene(self, step: PendingStep) -> RunState:
+    def _build_run_state(self, step: PendingStep) -> RunState:
         judges = self._judges
-        step.handle.scene = RunState(
+        step.handle.run_state = RunState(
             self._model,
             step.batch,
             self.snapshots,
@@ -215,7 +215,7 @@ class RemedyRunner:
             has_learned=judges.course.gained > LEARNED,
             course=judges.course,
         )
-        return step.handle.scene
+        return step.handle.run_state
 
     def _begin_anew(self, whence: str | Mapping[str, Any], number: int) -> None:
         """Let the rules judge from where the weights are now: what they have seen since is of others."""

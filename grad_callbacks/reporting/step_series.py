@@ -29,14 +29,14 @@ class StepSeries:
         self._seen: dict[int, int] = {}  # steps so far of each optimizer
         self._stride = 1
 
-    def note(self, outlook: StepResult) -> None:
+    def note(self, result: StepResult) -> None:
         """Add the step's row."""
-        reading = outlook.reading
+        reading = result.reading
         place = self._seen.get(reading.optimizer, 0)
         self._seen[reading.optimizer] = place + 1
-        if place % self._stride and not outlook.alerts and not outlook.interventions:
+        if place % self._stride and not result.alerts and not result.interventions:
             return
-        numbers = (reading.norm, outlook.norm_clipped, outlook.lr_effective, reading.loss)
+        numbers = (reading.norm, result.norm_clipped, result.lr_effective, reading.loss)
         self._rows.append((reading.step, reading.optimizer, *map(float, numbers)))
         if len(self._rows) > self.max_steps:
             self._rows = self._rows[::2]

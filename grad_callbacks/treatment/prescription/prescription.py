@@ -129,8 +129,8 @@ class Prescription:
             until: Place of the last that may be tried.
             key: The list, if it is known already.
         """
-        if step.scene is not None:
-            step.scene.alert = alert
+        if step.run_state is not None:
+            step.run_state.alert = alert
         key = key or self.list_for(alert, step)
         remedies = self.remedies[key]
         is_passing = alert.severity == "warning" and after < 0 and key == alert.kind
@@ -140,7 +140,7 @@ class Prescription:
             if not isinstance(remedy, self.left_out) and not remedy.supplements and not self._is_spent(remedy)
         ]
         proving = [place for place in usable if remedies[place].proves_itself]
-        if after < 0 and step.scene is not None and self._is_absorbed(alert, step.scene.course):
+        if after < 0 and step.run_state is not None and self._is_absorbed(alert, step.run_state.course):
             usable = proving
         elif is_passing:
             usable = usable[: len(proving) + 1]

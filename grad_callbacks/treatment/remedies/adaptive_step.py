@@ -71,9 +71,9 @@ class AdaptiveStep(Remedy):
             return None
         self._engaged = True
         self._at_alert = step.learning_rate.clean()[0]
-        assert step.scene is not None
+        assert step.run_state is not None
         depth = int(step.layers.has_weight.sum())
-        if step.scene.began_anew == "start" and depth > SHALLOW:
+        if step.run_state.restarted_from == "start" and depth > SHALLOW:
             self._stride = self.stride * SHALLOW / depth
         return {"stride": self._stride}
 
@@ -97,12 +97,12 @@ class AdaptiveStep(Remedy):
         return was_on
 
     def _is_for(self, step: OptimizerStep) -> bool:
-        scene = step.scene
-        if scene is None or scene.alert is None or scene.has_learned or scene.alert.cause in PASSING:
+        run_state = step.run_state
+        if run_state is None or run_state.alert is None or run_state.has_learned or run_state.alert.cause in PASSING:
             return False
         if step.plan.reach is None or step.layers.sharding is not None:
             return False
-        if any(type(module) is nn.RNN for module in scene.model.modules()):
+        if any(type(module) is nn.RNN for module in run_state.model.modules()):
             return False
         return not any(p.grad is not None and p.grad.is_sparse for p in step.layers.parameters)
 

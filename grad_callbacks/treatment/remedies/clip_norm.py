@@ -89,6 +89,6 @@ def _lasting(step: OptimizerStep, usual: float) -> float:
 
 def _is_one_batch(step: OptimizerStep, evidence: Mapping[str, float]) -> bool:
     """True if the diagnosis has looked at the batch, and blames it for a single spike."""
-    alert = step.scene.alert if step.scene is not None else None
+    alert = step.run_state.alert if step.run_state is not None else None
     is_told = any(name.startswith("batch_") for name in evidence)
     return alert is not None and (alert.severity, alert.cause) == ("warning", "bad batch") and is_told

@@ -52,30 +52,30 @@ class FullPrecision(InForward, Remedy):
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Keep what overflows in float32, and skip the step at hand; None if that does not make the loss finite."""
-        scene = step.scene
-        is_possible = scene is not None and step.layers.sharding is None and can_be_replayed(scene)
-        if scene is None or not is_possible or WHOLE in self.modules:
+        run_state = step.run_state
+        is_possible = run_state is not None and step.layers.sharding is None and can_be_replayed(run_state)
+        if run_state is None or not is_possible or WHOLE in self.modules:
             return None
         before = list(self.modules)
-        if not self._widen(scene) or self.modules == before or not math.isfinite(replayed_loss(scene)):
-            self._keep_in_float32(before, scene.model)
+        if not self._widen(run_state) or self.modules == before or not math.isfinite(replayed_loss(run_state)):
+            self._keep_in_float32(before, run_state.model)
             return None
-        if scene.snapshots is not None:
-            scene.snapshots.restore_scale()
+        if run_state.snapshots is not None:
+            run_state.snapshots.restore_scale()
         self._skip_next = True
         return {"modules": ", ".join(name or "the whole model" for name in self.modules)}
 
-    def _widen(self, scene: RunState) -> bool:
+    def _widen(self, run_state: RunState) -> bool:
         """Add modules until nothing overflows; False if something else than 16 bits is to blame."""
-        assert scene.batch.replay is not None
+        assert run_state.batch.replay is not None
         for _ in range(ROUNDS if is_alone() else 0):
-            origin = first_nonfinite(scene.model, scene.batch.replay)
+            origin = first_nonfinite(run_state.model, run_state.batch.replay)
             if origin.source != "16-bit overflow":
                 return not origin.source
             if not origin.module or origin.module in self.modules:
                 break
-            self._keep_in_float32([*self.modules, origin.module], scene.model)
-        self._keep_in_float32([WHOLE], scene.model)
+            self._keep_in_float32([*self.modules, origin.module], run_state.model)
+        self._keep_in_float32([WHOLE], run_state.model)
         return True
 
     def _keep_in_float32(self, modules: list[str], model: nn.Module) -> None:

@@ -82,17 +82,17 @@ class MaskUndefined(Remedy):
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Find the operations and mask them from the next step on; None if that would not make the gradient finite."""
-        scene = step.scene
-        if scene is None or step.reading.is_finite or step.layers.sharding is not None:
+        run_state = step.run_state
+        if run_state is None or step.reading.is_finite or step.layers.sharding is not None:
             return None
         before = self.places
-        found = self._mask_forward(scene)
+        found = self._mask_forward(run_state)
         if found is None:
-            found = _agreed(undefined_operations(scene.model, scene.batch.replay))
+            found = _agreed(undefined_operations(run_state.model, run_state.batch.replay))
         new = [name for name in found or () if name not in self.operations]
         is_too_much = len(self.operations) + len(new) + len(self.places) > MOST
         if is_too_much:
-            self._put(before, scene)
+            self._put(before, run_state)
         if is_too_much or (not new and self.places == before):
             return None
         self.operations += new
@@ -100,48 +100,48 @@ class MaskUndefined(Remedy):
         masked = {"operations": ", ".join(self.operations), "places": told(self.places)}
         return {name: text for name, text in masked.items() if text} | {"nonfinite_parameters": step.reading.nonfinite}
 
-    def _mask_forward(self, scene: RunState) -> list[str] | None:
+    def _mask_forward(self, run_state: RunState) -> list[str] | None:
         """Mask the places that need it; return the operations to mask with them, None if that would not do.
 
         What a module gives in evaluation comes before any bound.
         """
         before = self.places
-        names = undefined_in_training(scene.model, scene.batch.replay)
+        names = undefined_in_training(run_state.model, run_state.batch.replay)
         in_evaluation = _agreed_places({f"output of {name}": IN_EVALUATION for name in names})
         for replaced in [in_evaluation, {}] if in_evaluation else [{}]:
-            self._set(before | replaced, scene)
-            bounded = _agreed_places(undefined_places(scene.model, scene.batch.replay))
-            found = None if bounded is None else self._mask_what_needs_it(before, replaced | bounded, scene)
+            self._set(before | replaced, run_state)
+            bounded = _agreed_places(undefined_places(run_state.model, run_state.batch.replay))
+            found = None if bounded is None else self._mask_what_needs_it(before, replaced | bounded, run_state)
             if found is not None:
                 return found
-        self._set(before, scene)
+        self._set(before, run_state)
         return None
 
     def _mask_what_needs_it(
-        self, before: dict[str, Bounds], places: dict[str, Bounds], scene: RunState
+        self, before: dict[str, Bounds], places: dict[str, Bounds], run_state: RunState
     ) -> list[str] | None:
         """Mask places besides those before, but none whose infinities do no harm, such as those of an attention mask.
 
         The last place is the first to be tried without: it also masks what comes from earlier ones.
         """
-        found = self._put(before | places, scene) if places else None
+        found = self._put(before | places, run_state) if places else None
         for place in reversed(places if found is not None else {}):
             kept = self.places
-            without = self._put({other: kept[other] for other in kept if other != place}, scene)
+            without = self._put({other: kept[other] for other in kept if other != place}, run_state)
             if without is None:
-                self._set(kept, scene)
+                self._set(kept, run_state)
             else:
                 found = without
         return found
 
-    def _set(self, places: dict[str, Bounds], scene: RunState) -> None:
+    def _set(self, places: dict[str, Bounds], run_state: RunState) -> None:
         self._forward.places = places
-        self._forward.attach(scene.model)
+        self._forward.attach(run_state.model)
 
-    def _put(self, places: dict[str, Bounds], scene: RunState) -> list[str] | None:
+    def _put(self, places: dict[str, Bounds], run_state: RunState) -> list[str] | None:
         """Mask these places, and name the operations that loss and gradients are finite with; None if they are not."""
-        self._set(places, scene)
-        return _agreed(undefined_operations(scene.model, scene.batch.replay, needs_finite_loss=True))
+        self._set(places, run_state)
+        return _agreed(undefined_operations(run_state.model, run_state.batch.replay, needs_finite_loss=True))
 
     def attach(self, model: nn.Module) -> None:
         """Put the masks of the forward pass on a model."""

@@ -89,40 +89,40 @@ class Reinitialize(Remedy):
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Initialise the weights now, and skip the step at hand. Once only."""
-        scene = step.scene
-        if self._done or scene is None or step.layers.sharding is not None or not self._is_allowed(scene):
+        run_state = step.run_state
+        if self._done or run_state is None or step.layers.sharding is not None or not self._is_allowed(run_state):
             return None
-        if self.supplements and not _is_at_the_start(scene):
+        if self.supplements and not _is_at_the_start(run_state):
             return None
         self._done = True
-        first = scene.snapshots.first if scene.snapshots is not None else None
-        kept = [parameter.detach().clone() for parameter in scene.model.parameters()]
-        if first is not None and scene.readings > 1:
-            assert scene.snapshots is not None
-            scene.snapshots.restore(first)
-        found = initialise(scene.model, self.scheme, _replay(scene), "recurrence" in evidence)
-        if self.supplements and not _were_poor(found, scene.model):
+        first = run_state.snapshots.first if run_state.snapshots is not None else None
+        kept = [parameter.detach().clone() for parameter in run_state.model.parameters()]
+        if first is not None and run_state.readings > 1:
+            assert run_state.snapshots is not None
+            run_state.snapshots.restore(first)
+        found = initialise(run_state.model, self.scheme, _replay(run_state), "recurrence" in evidence)
+        if self.supplements and not _were_poor(found, run_state.model):
             found = None
-        detail = _agreed(scene.model, found)
+        detail = _agreed(run_state.model, found)
         if detail is None:
             with torch.no_grad():
-                for parameter, before in zip(scene.model.parameters(), kept, strict=True):
+                for parameter, before in zip(run_state.model.parameters(), kept, strict=True):
                     parameter.copy_(before)
             return None
-        scene.began_anew = "start"
+        run_state.restarted_from = "start"
         self._skip_next = not self.supplements  # else what stands beside it skips
-        self._steps.begin(step, scene.model)
+        self._steps.begin(step, run_state.model)
         return detail if self._steps.stride is None else {**detail, "stride": self._steps.stride}
 
-    def _is_allowed(self, scene: RunState) -> bool:
-        if not scene.from_start or scene.readings > self.within or scene.has_learned:
+    def _is_allowed(self, run_state: RunState) -> bool:
+        if not run_state.from_start or run_state.readings > self.within or run_state.has_learned:
             return False
         if self.even_if_trained:
             return True
-        if not all(parameter.requires_grad for parameter in scene.model.parameters()):
+        if not all(parameter.requires_grad for parameter in run_state.model.parameters()):
             return False
-        first = scene.snapshots.first_parameters() if scene.snapshots is not None else {}
-        return not looks_trained(scene.model, first)
+        first = run_state.snapshots.first_parameters() if run_state.snapshots is not None else {}
+        return not looks_trained(run_state.model, first)
 
     def note(self, step: OptimizerStep, is_well: bool) -> None:
         """Note how far the latest step has moved the weights."""
@@ -146,9 +146,9 @@ class Reinitialize(Remedy):
         self._steps.load_state_dict(state["steps"])
 
 
-def _is_at_the_start(scene: RunState) -> bool:
+def _is_at_the_start(run_state: RunState) -> bool:
     """True if another remedy has gone back to there in this step."""
-    return isinstance(scene.began_anew, Mapping) and bool(scene.began_anew["first"])
+    return isinstance(run_state.restarted_from, Mapping) and bool(run_state.restarted_from["first"])
 
 
 def _were_poor(found: Mapping[str, Any] | None, model: nn.Module) -> bool:
@@ -157,9 +157,9 @@ def _were_poor(found: Mapping[str, Any] | None, model: nn.Module) -> bool:
     return found is not None and found["measured"] and found.get("spread_before", math.inf) > limit
 
 
-def _replay(scene: RunState) -> Callable[[], Tensor] | None:
+def _replay(run_state: RunState) -> Callable[[], Tensor] | None:
     """How to run the batch again; a compiled model has no layers that hooks could see."""
-    return None if any(hasattr(module, "_orig_mod") for module in scene.model.modules()) else scene.batch.replay
+    return None if any(hasattr(module, "_orig_mod") for module in run_state.model.modules()) else run_state.batch.replay
 
 
 @torch.no_grad()

@@ -94,44 +94,44 @@ class RescaleInputs(InForward, Remedy):
 
     def note(self, step: OptimizerStep, is_well: bool) -> None:
         """Look at the batch of a reading."""
-        if step.scene is not None:
-            self._sizes.note(step.scene.batch.content, step.scene.readings, is_well)
+        if step.run_state is not None:
+            self._sizes.note(step.run_state.batch.content, step.run_state.readings, is_well)
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Divide what has come in another unit, and skip the step at hand; None if nothing has."""
-        scene = step.scene
-        if scene is None or step.layers.sharding is not None:
+        run_state = step.run_state
+        if run_state is None or step.layers.sharding is not None:
             return None
-        changed = self._changed(scene, step.reading.overflow)
-        new = _agreed(_takers(scene, changed)) if all(from_all(bool(changed))) else None
+        changed = self._changed(run_state, step.reading.overflow)
+        new = _agreed(_takers(run_state, changed)) if all(from_all(bool(changed))) else None
         if not new or not self._is_news(new):
             return None
         has_stepped = step.is_taken or (self._were_large(changed) and not step.reading.overflow)
-        before, loss_before = self.changes, replayed_loss(scene)
+        before, loss_before = self.changes, replayed_loss(run_state)
         for in_place in (False, True):
-            self._put(before, [replace(change, in_place=in_place) for change in new], scene)
-            loss, entry = self._try_out(scene, has_stepped)
-            at_start = scene.course.scale if scene.course is not None else math.nan
+            self._put(before, [replace(change, in_place=in_place) for change in new], run_state)
+            loss, entry = self._try_out(run_state, has_stepped)
+            at_start = run_state.course.scale if run_state.course is not None else math.nan
             if math.isfinite(loss) and not loss > loss_before and not loss > at_start:
                 self._skip_next = True
-                return self._told(new) | _go_back(scene, entry)
-        self._put(before, [], scene)
+                return self._told(new) | _go_back(run_state, entry)
+        self._put(before, [], run_state)
         return None
 
-    def _put(self, before: Sequence[Change], new: Sequence[Change], scene: RunState) -> None:
+    def _put(self, before: Sequence[Change], new: Sequence[Change], run_state: RunState) -> None:
         """Let what is new take the place of what was there before."""
         known = {(change.module, change.argument) for change in new}
         self.changes = [change for change in before if (change.module, change.argument) not in known] + list(new)
-        self.attach(scene.model)
+        self.attach(run_state.model)
 
-    def _try_out(self, scene: RunState, has_stepped: bool) -> tuple[float, Mapping[str, Any] | None]:
+    def _try_out(self, run_state: RunState, has_stepped: bool) -> tuple[float, Mapping[str, Any] | None]:
         """The loss with it, and the snapshot that it comes from, if it is better to go back."""
-        loss = replayed_loss(scene)
-        entry = scene.snapshots.latest() if scene.snapshots is not None else None
-        if scene.snapshots is None or entry is None:
+        loss = replayed_loss(run_state)
+        entry = run_state.snapshots.latest() if run_state.snapshots is not None else None
+        if run_state.snapshots is None or entry is None:
             return loss, None
-        loss_there = replayed_loss(scene, scene.snapshots.parameters(entry))
-        has_done_harm = all(from_all(has_stepped or _has_moved_buffers(scene.model, entry)))
+        loss_there = replayed_loss(run_state, run_state.snapshots.parameters(entry))
+        has_done_harm = all(from_all(has_stepped or _has_moved_buffers(run_state.model, entry)))
         goes_back = math.isfinite(loss_there) and (has_done_harm or not loss_there > loss / MUCH)
         return (loss_there, entry) if goes_back else (loss, None)
 
@@ -141,11 +141,11 @@ class RescaleInputs(InForward, Remedy):
         ratios = [change.divisor / known.get((change.module, change.argument), 1.0) for change in new]
         return any(abs(math.log(ratio)) > 0.5 * math.log(CHANGED) for ratio in ratios)
 
-    def _changed(self, scene: RunState, overflow: bool) -> dict[int, Change]:
+    def _changed(self, run_state: RunState, overflow: bool) -> dict[int, Change]:
         """Which of the batch's tensors are too large, by their place, and how large they were, or should have been."""
-        tensors = float_tensors(scene.batch.content)
+        tensors = float_tensors(run_state.batch.content)
         usual = self._sizes.usual(len(tensors))
-        if usual is None and scene.readings <= 1 and overflow:
+        if usual is None and run_state.readings <= 1 and overflow:
             usual = [STANDARD] * len(tensors)
         found = {}
         for place, (tensor, size) in enumerate(zip(tensors, usual or [], strict=False)):
@@ -216,12 +216,12 @@ class _Divide:
         return flag
 
 
-def _takers(scene: RunState, changed: Mapping[int, Change]) -> list[Change] | None:
+def _takers(run_state: RunState, changed: Mapping[int, Change]) -> list[Change] | None:
     """Run the batch again, and see which modules take the changed tensors in, the outermost ones; None for none."""
-    if not can_be_replayed(scene):
+    if not can_be_replayed(run_state):
         return None
-    assert scene.batch.replay is not None
-    tensors = float_tensors(scene.batch.content)
+    assert run_state.batch.replay is not None
+    tensors = float_tensors(run_state.batch.content)
     wanted = [(tensors[place], change) for place, change in changed.items()]
     found: dict[tuple[str, int | str], Change] = {}
 
@@ -232,14 +232,14 @@ def _takers(scene: RunState, changed: Mapping[int, Change]) -> list[Change] | No
                     found[name, argument] = replace(change, module=name, argument=argument)
 
     with suppress(Exception), ExitStack() as stack:  # the user's code
-        for name, module in scene.model.named_modules():
+        for name, module in run_state.model.named_modules():
             # Before the hooks that are there already: what they make of it is another tensor.
             handle = module.register_forward_pre_hook(
                 lambda _, args, kwargs, name=name: look(name, args, kwargs), prepend=True, with_kwargs=True
             )
             stack.callback(handle.remove)
-        with undisturbed(scene.model):
-            scene.batch.replay()
+        with undisturbed(run_state.model):
+            run_state.batch.replay()
     names = {name for name, _ in found}
     return [change for change in found.values() if not any(_lies_in(change.module, other) for other in names)] or None
 
@@ -278,13 +278,13 @@ def _has_moved_buffers(model: nn.Module, entry: Mapping[str, Any]) -> bool:
     return any(now.is_floating_point() and not torch.equal(now, then.to(now.device)) for now, then in pairs)
 
 
-def _go_back(scene: RunState, entry: Mapping[str, Any] | None) -> dict[str, Any]:
+def _go_back(run_state: RunState, entry: Mapping[str, Any] | None) -> dict[str, Any]:
     """Put the snapshot in place, if one is given, and the loss scale of the latest one else; say what was done."""
-    if scene.snapshots is None:
+    if run_state.snapshots is None:
         return {}
     if entry is None:
-        scene.snapshots.restore_scale()
+        run_state.snapshots.restore_scale()
         return {}
-    scene.snapshots.restore(entry)
-    scene.began_anew = entry
+    run_state.snapshots.restore(entry)
+    run_state.restarted_from = entry
     return {"to_step": entry["step"]}

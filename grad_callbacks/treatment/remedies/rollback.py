@@ -74,29 +74,29 @@ class Rollback(Remedy):
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Go back now, skip the step at hand, and limit the rate if it may be to blame."""
-        scene = step.scene
-        if scene is None or scene.snapshots is None or self._done >= self.most:
+        run_state = step.run_state
+        if run_state is None or run_state.snapshots is None or self._done >= self.most:
             return None
         if self._last and self._finite < 3 and not step.reading.is_finite:
             return None  # nothing is finite from there either: what comes in is to blame
         if "recurrence" in evidence:
             return None  # nothing was learned, so nothing is lost
-        is_soon = bool(self._last) and scene.readings - self._last[0] <= SOON
-        entry = scene.snapshots.latest()
+        is_soon = bool(self._last) and run_state.readings - self._last[0] <= SOON
+        entry = run_state.snapshots.latest()
         if is_soon and entry is not None and entry["step"] <= self._last[1]:  # no calm has followed
-            entry = scene.snapshots.latest(before=self._last[1]) or entry
-        if scene.alert is not None and scene.alert.kind == "vanishing" and not was_raised(step):
-            entry = scene.snapshots.oldest  # it dies quietly: the latest are of weights that were dead already
+            entry = run_state.snapshots.latest(before=self._last[1]) or entry
+        if run_state.alert is not None and run_state.alert.kind == "vanishing" and not was_raised(step):
+            entry = run_state.snapshots.oldest  # it dies quietly: the latest are of weights that were dead already
         if entry is None:
             return None
-        scene.snapshots.restore(entry)
-        scene.began_anew = entry
+        run_state.snapshots.restore(entry)
+        run_state.restarted_from = entry
         self._done += 1
-        self._last = [scene.readings, entry["step"]]
+        self._last = [run_state.readings, entry["step"]]
         self._finite = self._well = 0
         self._skip_next = True
         self._taken = 0 if entry["first"] else math.inf
-        self._limit(step, scene, entry, evidence, is_soon)
+        self._limit(step, run_state, entry, evidence, is_soon)
         return {"to_step": entry["step"], "lr_scale": step.learning_rate.scale} | self._later(step)
 
     def _later(self, step: OptimizerStep) -> dict[str, float]:
@@ -110,13 +110,13 @@ class Rollback(Remedy):
     def _limit(
         self,
         step: OptimizerStep,
-        scene: RunState,
+        run_state: RunState,
         entry: Mapping[str, Any],
         evidence: Mapping[str, float],
         is_soon: bool,
     ) -> None:
-        cause = scene.alert.cause if scene.alert is not None else ""
-        moved = evidence.get("moved", 0.0) if _is_of(step, scene) else 0.0
+        cause = run_state.alert.cause if run_state.alert is not None else ""
+        moved = evidence.get("moved", 0.0) if _is_of(step, run_state) else 0.0
         now, before = step.learning_rate.clean()[0], entry["rate"]
         if not now > 0:  # unknown, or none
             return
@@ -195,13 +195,17 @@ class Rollback(Remedy):
 
 def was_raised(step: OptimizerStep) -> bool:
     """True if the rate is far above the one of the latest snapshot."""
-    entry = step.scene.snapshots.latest() if step.scene is not None and step.scene.snapshots is not None else None
+    entry = (
+        step.run_state.snapshots.latest()
+        if step.run_state is not None and step.run_state.snapshots is not None
+        else None
+    )
     return entry is not None and not entry["first"] and step.learning_rate.effective()[0] > RAISED * entry["rate"] > 0
 
 
-def _is_of(step: OptimizerStep, scene: RunState) -> bool:
+def _is_of(step: OptimizerStep, run_state: RunState) -> bool:
     """True if the alert is this step's own, not an earlier one whose remedy was not enough."""
-    return scene.alert is not None and scene.alert.step == step.reading.step
+    return run_state.alert is not None and run_state.alert.step == step.reading.step
 
 
 def _share_of_length(step: OptimizerStep, taken: float) -> float:

@@ -44,12 +44,12 @@ class Warmup(Remedy):
         if self._done:
             return None
         self._done, self._taken = True, 0
-        scene, detail = step.scene, {"warmup_steps": self.steps}
-        if scene is not None and scene.snapshots is not None and scene.from_start:
-            first = scene.snapshots.first
+        run_state, detail = step.run_state, {"warmup_steps": self.steps}
+        if run_state is not None and run_state.snapshots is not None and run_state.from_start:
+            first = run_state.snapshots.first
             if first is not None:
-                scene.snapshots.restore(first)
-                scene.began_anew = "start"
+                run_state.snapshots.restore(first)
+                run_state.restarted_from = "start"
                 self._skip_next = True
                 detail["to_step"] = first["step"]
         self._cut.set(step.learning_rate, 1 / self.steps)

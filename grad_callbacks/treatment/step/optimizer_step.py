@@ -13,6 +13,7 @@ from grad_callbacks.measurement.norms import l2_norms
 from grad_callbacks.measurement.sharding import sum_over_processes
 from grad_callbacks.treatment.step.learning_rate import LearningRate
 from grad_callbacks.treatment.step.run_state import RunState
+from grad_callbacks.treatment.step.snapshots import Snapshots
 
 
 class OptimizerStep:
@@ -35,7 +36,7 @@ class OptimizerStep:
         norms_on_device: The norm of each parameter's gradient after that, up to a common factor, shape
             ``(parameters,)``.
         loss_scale: What the gradients are still multiplied with.
-        scene: What stands around the step; None where nobody has told.
+        run_state: What stands around the step; None where nobody has told.
         is_skipped: True once the host has decided that the step will not be taken.
         is_taken: True once the step has been taken: acting on it comes too late and does nothing.
     """
@@ -53,7 +54,7 @@ class OptimizerStep:
         self.norm_on_device = incoming.measurement.norm
         self.norms_on_device = incoming.measurement.norms
         self.loss_scale = loss_scale
-        self.scene: RunState | None = None
+        self.run_state: RunState | None = None
         self.is_skipped = False
         self.is_taken = False
         self._incoming = incoming
@@ -73,6 +74,11 @@ class OptimizerStep:
     def norm(self) -> float:
         """The global norm after what remedies did so far."""
         return float(self.norm_on_device)
+
+    @property
+    def snapshots(self) -> Snapshots | None:
+        """Earlier states to go back to; None where none are taken."""
+        return None if self.run_state is None else self.run_state.snapshots
 
     @property
     def plan(self) -> StepPlan:

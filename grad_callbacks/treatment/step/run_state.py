@@ -27,8 +27,8 @@ class RunState:
         from_start: The run was watched from its very first step on, with an optimizer that had not stepped before.
         has_learned: The loss has come down since the start, so that the weights are worth something.
         course: The course of the loss; None if nobody follows it.
-        began_anew: A remedy says here that the weights are no longer those of the readings before: ``"start"`` if they
-            were initialised, or the snapshot they come from.
+        restarted_from: A remedy says here that the weights are no longer those of the readings before:
+            ``"start"`` if they were initialised, or the snapshot they come from.
     """
 
     model: nn.Module
@@ -39,4 +39,4 @@ class RunState:
     from_start: bool = True
     has_learned: bool = False
     course: LossLevel | None = None
-    began_anew: str | Mapping[str, Any] | None = None
+    restarted_from: str | Mapping[str, Any] | None = None

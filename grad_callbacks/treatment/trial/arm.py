@@ -54,17 +54,21 @@ class Arm:
 
 def can_go_back(step: OptimizerStep) -> bool:
     """True if there is a healthy snapshot."""
-    return step.scene is not None and step.scene.snapshots is not None and step.scene.snapshots.latest() is not None
+    return (
+        step.run_state is not None
+        and step.run_state.snapshots is not None
+        and step.run_state.snapshots.latest() is not None
+    )
 
 
 def _go_back(step: OptimizerStep) -> Mapping[str, Any]:
     """Put the newest healthy snapshot back, and return it."""
-    assert step.scene is not None
-    assert step.scene.snapshots is not None
-    entry = step.scene.snapshots.latest()
+    assert step.run_state is not None
+    assert step.run_state.snapshots is not None
+    entry = step.run_state.snapshots.latest()
     assert entry is not None
-    step.scene.snapshots.restore(entry)
-    step.scene.began_anew = entry
+    step.run_state.snapshots.restore(entry)
+    step.run_state.restarted_from = entry
     return entry
 
 

@@ -92,9 +92,11 @@ def _staged(start: Start) -> Iterator[Sandbox]:
         rate.scale = handle.learning_rate.scale
         own = OptimizerStep(start.step.incoming, twin, rate)
         own.is_taken = handle.is_taken
-        assert handle.scene is not None
-        snapshots = handle.scene.snapshots
-        own.scene = replace(handle.scene, snapshots=None if snapshots is None else snapshots.put_back_into(twin))
+        assert handle.run_state is not None
+        snapshots = handle.run_state.snapshots
+        own.run_state = replace(
+            handle.run_state, snapshots=None if snapshots is None else snapshots.put_back_into(twin)
+        )
         prescription = copy.deepcopy(start.prescription)
         start.prescription.detach()
         try:

@@ -39,7 +39,7 @@ def push(model: nn.Module, scale: float = 1.0, seed: int = 0) -> None:
 
 def step_of(model: nn.Module, optimizer: torch.optim.Optimizer | None = None, **told: Any) -> OptimizerStep:
     step = pending(model, optimizer, **told)
-    step.scene = RunState(model, alert=CRITICAL)
+    step.run_state = RunState(model, alert=CRITICAL)
     return step
 
 
@@ -246,10 +246,10 @@ def test_optimizers_that_rescale_are_left_alone(make: Any) -> None:
 @pytest.mark.parametrize("cause", ["bad batch", ""])
 def test_what_passes_and_what_has_been_learned_change_nothing(cause: str) -> None:
     step = step_of(small())
-    assert step.scene is not None
-    step.scene.alert = replace(CRITICAL, cause=cause)
+    assert step.run_state is not None
+    step.run_state.alert = replace(CRITICAL, cause=cause)
     assert AdaptiveStep().engage(step, {}) is None
-    step.scene = RunState(small(), alert=CRITICAL, has_learned=True)
+    step.run_state = RunState(small(), alert=CRITICAL, has_learned=True)
     assert AdaptiveStep().engage(step, {}) is None
 
 

@@ -117,7 +117,7 @@ def test_how_far_a_step_moved_other_weights_is_forgotten() -> None:
         rules=[Once()],
         prescription={"exploding": ["Rollback"]},
         diagnose=False,
-        on_outlook=lambda outlook: moved.append(outlook.reading.moved),
+        on_step_result=lambda outlook: moved.append(outlook.reading.moved),
     )
     for step in range(63):
         loss = nn.functional.mse_loss(model(torch.ones(16, 4) * step), torch.zeros(16, 2))

@@ -98,7 +98,7 @@ def test_the_default_threshold_is_half_of_the_usual_norm_or_more_if_that_is_a_sh
 def test_the_batch_that_is_to_blame_is_clipped_harder_than_the_next_ones() -> None:
     told = {"reference": 3.0, "batch_scale_ratio": 99.0}
     blamed, remedy = pending(with_gradients(100.0)), ClipNorm()
-    blamed.scene = RunState(nn.Identity(), alert=Alert("exploding", "warning", 0, (), "", told, "bad batch", ""))
+    blamed.run_state = RunState(nn.Identity(), alert=Alert("exploding", "warning", 0, (), "", told, "bad batch", ""))
     remedy.engage(blamed, told)
     resumed = ClipNorm()
     resumed.load_state_dict(remedy.state_dict())
@@ -215,6 +215,6 @@ def test_a_bad_batch_is_clipped_and_usual_ones_are_not(
 ) -> None:
     model = with_gradients(20.0)
     step, remedy = pending(model, torch.optim.Adam(model.parameters())), ClipNorm()
-    step.scene = RunState(model, alert=Alert("exploding", severity, 0, (), "", told, cause, ""))
+    step.run_state = RunState(model, alert=Alert("exploding", severity, 0, (), "", told, cause, ""))
     detail = remedy.engage(step, {"reference": 3.0, **told})
     assert detail == {"max_norm": max_norm, "norm": step.reading.norm}

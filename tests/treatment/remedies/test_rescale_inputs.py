@@ -244,9 +244,9 @@ def test_what_is_divided_has_its_usual_size(factor: float, size: float, dtype: t
     loss(large).backward()  # type: ignore[no-untyped-call]
     step = pending(model)
     for reading in (1, 2, 4):
-        step.scene = RunState(model, Batch(usual, 0, lambda: loss(usual)), readings=reading)
+        step.run_state = RunState(model, Batch(usual, 0, lambda: loss(usual)), readings=reading)
         remedy.note(step, is_well=True)
-    step.scene = RunState(model, Batch({"x": large}, 0, lambda: loss(large)), readings=5)
+    step.run_state = RunState(model, Batch({"x": large}, 0, lambda: loss(large)), readings=5)
     detail = remedy.engage(step, {})
     assert detail is not None
     assert detail["divisor"] == pytest.approx(factor, rel=0.02)

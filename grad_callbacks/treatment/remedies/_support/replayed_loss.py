@@ -18,30 +18,32 @@ from grad_callbacks.treatment.step.run_state import RunState
 Found = TypeVar("Found")
 
 
-def can_be_replayed(scene: RunState) -> bool:
+def can_be_replayed(run_state: RunState) -> bool:
     """True if hooks see what happens when the batch is run again; a compiled model has no modules to hook into."""
-    return scene.batch.replay is not None and not any(hasattr(module, "_orig_mod") for module in scene.model.modules())
+    return run_state.batch.replay is not None and not any(
+        hasattr(module, "_orig_mod") for module in run_state.model.modules()
+    )
 
 
-def replayed_loss(scene: RunState, weights: Mapping[int, Tensor] | None = None) -> float:
+def replayed_loss(run_state: RunState, weights: Mapping[int, Tensor] | None = None) -> float:
     """Run the batch again, forward and backward, and leave no trace in model and batch.
 
     Args:
-        scene: Has the batch.
+        run_state: Has the batch.
         weights: Used in place of the model's, by the id of the parameter.
 
     Returns:
         The loss, the mean of all processes'; NaN if it, or its gradient, cannot be computed.
     """
     loss = math.nan
-    kept = [(tensor, tensor._version, tensor.detach().clone()) for tensor in tensors_in(scene.batch.content)]
-    with suppress(Exception), undisturbed(scene.model):  # the user's code
-        for parameter in scene.model.parameters():
+    kept = [(tensor, tensor._version, tensor.detach().clone()) for tensor in tensors_in(run_state.batch.content)]
+    with suppress(Exception), undisturbed(run_state.model):  # the user's code
+        for parameter in run_state.model.parameters():
             if weights and id(parameter) in weights:
                 parameter.data = weights[id(parameter)].to(parameter.device, copy=True)
-        assert scene.batch.replay is not None
-        value = scene.batch.replay()
-        trained = [parameter for parameter in scene.model.parameters() if parameter.requires_grad]
+        assert run_state.batch.replay is not None
+        value = run_state.batch.replay()
+        trained = [parameter for parameter in run_state.model.parameters() if parameter.requires_grad]
         torch.autograd.grad(value, trained, allow_unused=True)
         loss = float(value.detach())
     for tensor, version, before in kept:
