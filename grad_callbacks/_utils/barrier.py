@@ -1,0 +1,44 @@
+"""A barrier around what users bring: it may fail, and the training goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+log = logging.getLogger("grad_callbacks")
+
+
+class Barrier:
+    """Calls rules, remedies and functions; one that raises is logged with its traceback and left out from then on.
+
+    KeyboardInterrupt, SystemExit and everything else that is no Exception passes.
+    """
+
+    def __init__(self) -> None:
+        self._left_out: dict[int, object] = {}  # by id; the objects are kept so that no other gets the same id
+
+    def leaves_out(self, owner: object) -> bool:
+        """True once ``owner`` has raised."""
+        return id(owner) in self._left_out
+
+    def call(self, owner: object, action: Callable[..., T], *arguments: Any, default: T) -> T:
+        """Return ``action(*arguments)``, or ``default`` if it raises or ``owner`` has raised before.
+
+        Args:
+            owner: The rule, remedy or function that is left out after an error.
+            action: One of its methods, or itself.
+            arguments: What it is called with.
+            default: What stands in for its result.
+        """
+        if self.leaves_out(owner):
+            return default
+        try:
+            return action(*arguments)
+        except Exception:
+            self._left_out[id(owner)] = owner
+            name = getattr(owner, "__name__", type(owner).__name__)
+            log.exception("%s raised an error and is left out from now on; the training goes on", name)
+            return default
