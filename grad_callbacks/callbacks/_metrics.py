@@ -19,7 +19,7 @@ def metrics(result: StepResult, engine: Engine, alerts: int, suffix: str = "") -
         alerts: Number of alerts so far.
         suffix: What distinguishes the optimizer's keys.
     """
-    reading, ratios = result.reading, engine.gauge.motion.update_ratios
+    reading, ratios = result.reading, engine.gauge.update_ratios.by_layer
     known = ratios[np.isfinite(ratios)]
     values = {
         "norm": reading.norm,

@@ -82,7 +82,7 @@ class Recording:
                     name=str(getattr(logger, "_run_name", None) or ""),
                     summary=tuple(monitor.record.summary()),
                     course=monitor.course.to_frame(),
-                    histograms=tuple(monitor.histograms.bring_home()),
+                    histograms=tuple(monitor.histograms.to_host()),
                     environment=self._environment,
                 )
                 record_story(logger.experiment, str(logger.run_id), story)

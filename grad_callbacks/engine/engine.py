@@ -143,7 +143,7 @@ class Engine:
 
         Only a remedy that works in the backward pass itself needs this call (``MaskUndefined``).
         """
-        self.gauge.look_at(loss)
+        self.gauge.observe(loss)
         if self.prescription is not None:
             self.prescription.before_backward(loss)
 
@@ -192,7 +192,7 @@ class Engine:
         earlier = self.settle()
         self.learning_rate.follow()
         if loss is not None:
-            self.gauge.look_at(loss)
+            self.gauge.observe(loss)
         if context is None:
             context = StepContext.of_scaler(scaler, self.optimizer) if scaler is not None else StepContext()
             is_scalar = loss is not None and loss.numel() == 1
@@ -287,7 +287,7 @@ class Engine:
             self.record.add(alert, late=step.on_device)
         self.record.active[self.index] = judges.active
         is_near = judges.is_near
-        self.gauge.motion.is_wanted = is_near
+        self.gauge.update_ratios.is_wanted = is_near
         judges.note(step)
         if care is None:
             return alerts, []
@@ -304,7 +304,7 @@ class Engine:
 
     def _after_step(self, *_: Any) -> None:
         self._evaluations = None
-        self.gauge.motion.after_step()
+        self.gauge.update_ratios.after_step()
         self._release_step()
 
     def _release_step(self) -> None:
@@ -313,13 +313,13 @@ class Engine:
             self._untaken = None
 
     def _take_up_motion(self) -> None:
-        if self.gauge.take_up_motion():
+        if self.gauge.fetch_update_ratios():
             self._note_motion()
 
     def _note_motion(self) -> None:
         if self._last is not None:
             place, reading = self._last
-            self.record.readings.set_update_ratios(place, self.gauge.motion.update_ratios[reading.layer_present])
+            self.record.readings.set_update_ratios(place, self.gauge.update_ratios.by_layer[reading.layer_present])
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that later steps depend on, as plain numbers, strings and lists.

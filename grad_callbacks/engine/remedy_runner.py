@@ -168,7 +168,7 @@ class RemedyRunner:
         step.acted |= self._prescription.act(step.handle)
         step.handle.commit()
         if step.handle.is_skipped:
-            self._gauge.motion.void_step()
+            self._gauge.update_ratios.void_step()
         if self._buffers is not None:
             bad = step.acted.get(("nonfinite", SkipStep.__name__), False)
             self._buffers.settle(bad if step.on_device else step.handle.is_skipped and not step.reading.is_finite)
@@ -224,9 +224,9 @@ class RemedyRunner:
         are_restored = not is_fresh or (self._judges.count > 1 and snapshots is not None and bool(snapshots.first))
         beside = None if isinstance(whence, str) else whence["beside"]
         self._judges.begin_anew(beside, is_fresh)
-        self._gauge.motion.begin_anew()
+        self._gauge.update_ratios.reset()
         if beside is None:
-            self._gauge.motion.readings = 0
+            self._gauge.update_ratios.readings = 0
         if self._buffers is not None and are_restored:
             self._buffers.settle(False)  # those of the snapshot
         if is_fresh and snapshots is not None:

@@ -35,7 +35,7 @@ class Gauge:
 
     Attributes:
         layers: The layers at present.
-        motion: How far steps move them.
+        update_ratios: How far steps move them, relative to their weights.
         order: Names of the layers in forward order; empty while unknown.
     """
 
@@ -48,7 +48,7 @@ class Gauge:
     ) -> None:
         self._model = model
         self.replicas = replicas
-        self._through_time = Recurrence(model)
+        self._recurrence = Recurrence(model)
         self._optimizer = optimizer
         self.order: list[str] = []
         self._used: list[str] = []  # layers in the order of their use, as far as losses have shown it
@@ -57,7 +57,7 @@ class Gauge:
         self._agree_on = agree_on or (agree if self.layers.sharding is not None else list)
         self._hooks = ForwardHooks(model) if self.layers.sharding is not None else None
 
-    def look_at(self, loss: Tensor) -> None:
+    def observe(self, loss: Tensor) -> None:
         """Learn the order of the layers from a loss, if it is not known yet; before or after its backward pass."""
         if not self.order and self._hooks is None and self._looked < MAX_LOSSES:
             self._looked += 1
@@ -73,22 +73,22 @@ class Gauge:
 
     def take(self, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> PendingReading | None:
         """Measure the gradients as they are now; None if there is none."""
-        recurrent = self._through_time.take()
+        recurrent = self._recurrence.take()
         if self.replicas is None and self.layers.sharding is None and not is_alone():
             about, recurrent = replace(about, loss=None), (None, None)  # nobody tells what the other processes saw
-        return PendingReading.take(self.motion, plan, about, loss_scale, recurrent, self.replicas)
+        return PendingReading.take(self.update_ratios, plan, about, loss_scale, recurrent, self.replicas)
 
-    def take_up_motion(self) -> bool:
-        """Bring the last step's motion home, which else comes with the next reading; True if there was one."""
+    def fetch_update_ratios(self) -> bool:
+        """Copy the last update ratios to the host without waiting for the next reading; True if there were any."""
         if self.layers.sharding is not None:
             return False  # it would take a collective at an unforeseen time
-        sums = {name: DeviceTransfer([moved]).wait()[0] for name, moved in self.motion.collect().items()}
-        self.motion.arrive(sums)
+        sums = {name: DeviceTransfer([moved]).wait()[0] for name, moved in self.update_ratios.collect().items()}
+        self.update_ratios.arrive(sums)
         return bool(sums)
 
     def close(self) -> None:
         """Let go of the model."""
-        self._through_time.detach()
+        self._recurrence.detach()
         self._release_order()
 
     def _release_order(self) -> None:
@@ -98,14 +98,14 @@ class Gauge:
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings and lists."""
-        return {"order": list(self.order), "layers": list(self.layers.names), "motion": self.motion.state_dict()}
+        return {"order": list(self.order), "layers": list(self.layers.names), "motion": self.update_ratios.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         if state["order"]:
             self._fix_order(state["order"])
         if state["layers"] == list(self.layers.names):  # a finetuning may have added layers since
-            self.motion.load_state_dict(state["motion"])
+            self.update_ratios.load_state_dict(state["motion"])
 
     def _fix_order(self, order: list[str]) -> None:
         self._release_order()
@@ -115,7 +115,7 @@ class Gauge:
     def _regroup(self) -> None:
         self._grouping = _grouping(self._optimizer)
         self.layers = Layers.of(self._optimizer, self._model, self.order)
-        self.motion = UpdateRatios(self.layers)
+        self.update_ratios = UpdateRatios(self.layers)
         if self.layers.sharding is not None:
             self.layers.sharding.check_alike(self.layers.names)
 

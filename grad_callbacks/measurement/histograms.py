@@ -69,7 +69,7 @@ class Histograms:
             self._taken = self._taken[::2]
             self._stride *= 2
 
-    def bring_home(self) -> list[Histogram]:
+    def to_host(self) -> list[Histogram]:
         """Return them, in order. Waits for the device."""
         return [Histogram(step, names, _shares(counts)) for step, names, counts in self._taken]
 

@@ -45,10 +45,10 @@ class PendingReading:
         plan: With what the optimizer will take the step.
     """
 
-    def __init__(self, measurement: Measurement, motion: UpdateRatios, plan: StepPlan, about: About) -> None:
+    def __init__(self, measurement: Measurement, update_ratios: UpdateRatios, plan: StepPlan, about: About) -> None:
         self.measurement = measurement
         self.plan = plan
-        self._motion = motion
+        self._update_ratios = update_ratios
         self._about = about
         told = [measurement.norms, measurement.present, measurement.beside, *measurement.companions.values()]
         self._transfer = DeviceTransfer(told)
@@ -56,7 +56,7 @@ class PendingReading:
     @classmethod
     def take(
         cls,
-        motion: UpdateRatios,
+        update_ratios: UpdateRatios,
         plan: StepPlan,
         about: About,
         loss_scale: float | Tensor = 1.0,
@@ -66,34 +66,34 @@ class PendingReading:
         """Measure gradients, and weights if it is time; None if no parameter has a gradient.
 
         Args:
-            motion: Has the layers, and measures how they move.
+            update_ratios: Has the layers, and measures how they move.
             plan: With what the optimizer will take the step.
             about: What the reading says beside the numbers.
             loss_scale: What the gradients are still multiplied with.
             recurrent: ``through_time`` and ``recurrence`` as in the reading, scalars on the device.
             group: The processes that train replicas, each with a loss of its own.
         """
-        if not motion.layers.parameters:
+        if not update_ratios.layers.parameters:
             return None
         beside = (about.loss, *recurrent)
-        measurement = measure(motion.layers, loss_scale, motion.before_step(), beside, group)
+        measurement = measure(update_ratios.layers, loss_scale, update_ratios.before_step(), beside, group)
         if measurement is None:
-            motion.void_step()
+            update_ratios.void_step()
             return None
-        return cls(measurement, motion, plan, about)
+        return cls(measurement, update_ratios, plan, about)
 
     @cached_property
     def reading(self) -> Reading:
         """The reading. The first use waits until the numbers have arrived."""
         norms, present, (loss, through_time, recurrence), *sums = self._transfer.wait()
-        self._motion.arrive(dict(zip(self.measurement.companions, sums, strict=True)))
+        self._update_ratios.arrive(dict(zip(self.measurement.companions, sums, strict=True)))
         is_finite = bool(np.isfinite(norms).all())
         motion, displacement, moved = None, math.nan, math.nan
         if is_finite:
-            motion, displacement = self._motion.of(norms, self._about.clip_at, self.plan)
-            moved = self._motion.moved
+            motion, displacement = self._update_ratios.predict(norms, self._about.clip_at, self.plan)
+            moved = self._update_ratios.moved
         else:
-            self._motion.void_step()
+            self._update_ratios.void_step()
         return Reading(
             step=self._about.step,
             layers=self.measurement.layers,
@@ -102,7 +102,7 @@ class PendingReading:
             overflow=self._about.under_scaler and not is_finite,
             fill=self._about.fill,
             optimizer=self._about.optimizer,
-            weight_norms=self._motion.weight_norms,
+            weight_norms=self._update_ratios.weight_norms,
             motion=motion,
             displacement=displacement,
             moved=moved,

@@ -61,7 +61,7 @@ class UpdateRatios:
 
     Attributes:
         weight_norms: L2 norm of each layer's parameters as last measured, shape ``(layers,)``; NaN before.
-        update_ratios: Update ratio of each layer as last measured, shape ``(layers,)``; NaN before.
+        by_layer: Update ratio of each layer as last measured, shape ``(layers,)``; NaN before.
         is_wanted: Measure the next step's motion even if it is not its turn.
         moved: How far the step last measured moved all weights together, relative to them; NaN before.
     """
@@ -69,7 +69,7 @@ class UpdateRatios:
     def __init__(self, layers: Layers) -> None:
         self.layers = layers
         self.weight_norms: FloatArray = np.full(len(layers.names), math.nan)
-        self.update_ratios: FloatArray = np.full(len(layers.names), math.nan)
+        self.by_layer: FloatArray = np.full(len(layers.names), math.nan)
         self.moved = math.nan
         self.is_wanted = False
         self.readings = 0
@@ -118,9 +118,9 @@ class UpdateRatios:
         self._before = None
         self._is_void = True
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Forget how far earlier steps have moved the weights: they are others now."""
-        self.update_ratios = np.full(len(self.layers.names), math.nan)
+        self.by_layer = np.full(len(self.layers.names), math.nan)
         self.moved = math.nan
 
     def arrive(self, sums: Mapping[str, FloatArray]) -> None:
@@ -128,12 +128,12 @@ class UpdateRatios:
         if "moved" in sums:
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratios = np.sqrt(self.layers.sum_over_parameters(sums["moved"])) / self.weight_norms
-            self.update_ratios = np.where(np.isfinite(ratios), ratios, math.nan)
+            self.by_layer = np.where(np.isfinite(ratios), ratios, math.nan)
             self.moved = self._relative(float(sums["moved"].sum()))
         if "weights" in sums:
             self.weight_norms = np.sqrt(self.layers.sum_over_parameters(sums["weights"]))
 
-    def of(self, norms: FloatArray, clip_at: float | None, plan: StepPlan) -> tuple[FloatArray, float]:
+    def predict(self, norms: FloatArray, clip_at: float | None, plan: StepPlan) -> tuple[FloatArray, float]:
         """Say how far a gradient moves the layers, relative to their weights.
 
         For SGD that is known in advance: with learning rate r, momentum m and dampening d a gradient g moves
@@ -152,7 +152,7 @@ class UpdateRatios:
         """
         if plan.reach is None:
             decay = self.layers.sum_over_parameters(np.array(plan.decay)[self.layers.group])
-            return np.maximum(self.update_ratios - decay / np.bincount(self.layers.owner), 0.0), math.nan
+            return np.maximum(self.by_layer - decay / np.bincount(self.layers.owner), 0.0), math.nan
         norm = math.sqrt(float(norms @ norms)) if clip_at else 0.0
         clipped = min(1.0, clip_at / norm) if clip_at and norm > 0 else 1.0
         moved = clipped * np.array(plan.reach)[self.layers.group] * norms
@@ -170,7 +170,7 @@ class UpdateRatios:
         """Return plain numbers and lists."""
         return {
             "weight_norms": self.weight_norms.tolist(),
-            "update_ratios": self.update_ratios.tolist(),
+            "update_ratios": self.by_layer.tolist(),
             "moved": self.moved,
             "is_wanted": self.is_wanted,
             "readings": self.readings,
@@ -179,6 +179,6 @@ class UpdateRatios:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self.weight_norms = np.array(state["weight_norms"])
-        self.update_ratios = np.array(state["update_ratios"])
+        self.by_layer = np.array(state["update_ratios"])
         self.moved, self.readings = state["moved"], state["readings"]
         self.is_wanted = state["is_wanted"]

@@ -77,7 +77,7 @@ def test_an_overflow_says_nothing_of_the_motion(late: bool, monkeypatch: pytest.
         engine.before_step(loss=loss, scaler=scaler)
         scaler.step(optimizer)
         scaler.update()
-        assert not np.any(engine.gauge.motion.update_ratios == 0)
+        assert not np.any(engine.gauge.update_ratios.by_layer == 0)
     engine.close()
     frame = engine.record.history()
     assert frame.loc[frame["step"] == 8, "update_ratio"].isna().all()
@@ -293,5 +293,5 @@ def test_losses_are_looked_at_a_few_times_only_for_an_optimizer_that_never_steps
     model = mlp(4, 2)
     engine = Engine(model, SGD(model.parameters(), lr=0.1))
     for _ in range(20):
-        engine.gauge.look_at(backward(model))
+        engine.gauge.observe(backward(model))
     assert engine.gauge._looked == 8

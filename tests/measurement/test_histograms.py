@@ -20,7 +20,7 @@ def test_entries_fall_into_the_bin_of_their_size() -> None:
     model[2].weight.grad[0] = torch.tensor([0.0, torch.nan, torch.inf, 1e9, 1e-20])
     histograms = Histograms()
     histograms.offer(layers_of(model), step=7)
-    [taken] = histograms.bring_home()
+    [taken] = histograms.to_host()
     assert taken.step == 7
     assert taken.layers == ("0", "2")
     place = 1 + int((np.log10(3e-3) - LOWEST) * PER_DECADE)
@@ -35,7 +35,7 @@ def test_what_the_gradients_are_scaled_with_is_taken_off() -> None:
     plain.offer(layers_of(model), 0)
     with_gradients(model, 3.0 * 2**12)
     scaled.offer(layers_of(model), 0, loss_scale=torch.tensor(2.0**12))
-    np.testing.assert_array_equal(plain.bring_home()[0].shares, scaled.bring_home()[0].shares)
+    np.testing.assert_array_equal(plain.to_host()[0].shares, scaled.to_host()[0].shares)
 
 
 def test_however_long_a_run_is_they_are_few_and_evenly_spread() -> None:
@@ -43,7 +43,7 @@ def test_however_long_a_run_is_they_are_few_and_evenly_spread() -> None:
     histograms = Histograms()
     for step in range(3000):
         histograms.offer(layers, step)
-    steps = [taken.step for taken in histograms.bring_home()]
+    steps = [taken.step for taken in histograms.to_host()]
     assert MAX_TAKEN // 2 <= len(steps) <= MAX_TAKEN
     assert len(set(np.diff(steps))) == 1
     assert steps[0] == 0
@@ -52,7 +52,7 @@ def test_however_long_a_run_is_they_are_few_and_evenly_spread() -> None:
 def test_a_deep_model_shows_some_of_its_layers() -> None:
     histograms = Histograms()
     histograms.offer(layers_of(with_gradients(mlp(*[2] * 100), 1.0)), 0)
-    [taken] = histograms.bring_home()
+    [taken] = histograms.to_host()
     assert len(taken.layers) == MAX_LAYERS
     assert taken.layers[-1] == str(2 * 98)
 
@@ -62,7 +62,7 @@ def test_layers_without_a_gradient_are_left_out() -> None:
     model[0].weight.grad = model[0].bias.grad = None
     histograms = Histograms()
     histograms.offer(layers_of(model), 0)
-    assert histograms.bring_home()[0].layers == ("2",)
+    assert histograms.to_host()[0].layers == ("2",)
 
 
 def test_taking_one_reads_nothing_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_taking_one_reads_nothing_from_the_device(monkeypatch: pytest.MonkeyPatc
         for reader in ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "nonzero", "cpu", "numpy"):
             patch.setattr(torch.Tensor, reader, refuse)
         histograms.offer(layers, 0, loss_scale=torch.tensor(2.0))
-    assert len(histograms.bring_home()) == 1
+    assert len(histograms.to_host()) == 1
 
 
 def test_it_goes_on_from_its_state() -> None:
@@ -86,4 +86,4 @@ def test_it_goes_on_from_its_state() -> None:
         (first if step < 250 else second).offer(layers, step)
         if step == 249:
             second.load_state_dict(first.state_dict())
-    assert [taken.step for taken in second.bring_home()] == [taken.step for taken in whole.bring_home()]
+    assert [taken.step for taken in second.to_host()] == [taken.step for taken in whole.to_host()]

@@ -136,7 +136,7 @@ def test_a_store_that_fails_at_the_end_costs_a_warning(
 def test_a_run_without_mlflow_takes_no_histograms(tmp_path: Path) -> None:
     monitor = GradientMonitor()
     fit(Poisoned(mlp(4, 8, 2), factors={}), monitor)
-    assert monitor.histograms.bring_home() == []
+    assert monitor.histograms.to_host() == []
     assert len(monitor.course.to_frame()) == 32
 
 
@@ -151,7 +151,7 @@ def test_a_resumed_run_shows_its_whole_course(client: MlflowClient, store: str, 
     resumed = trainer(second, logger=logger, max_epochs=2)
     resumed.fit(Regression(mlp(4, 8, 2)), batches(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     assert second.course.to_frame()["step"].tolist() == whole.course.to_frame()["step"].tolist() == list(range(64))
-    assert [taken.step for taken in second.histograms.bring_home()] == [0, 50]
+    assert [taken.step for taken in second.histograms.to_host()] == [0, 50]
 
 
 def test_a_notebook_or_script_outside_a_repository_has_no_commit(
