@@ -1,4 +1,10 @@
-"""Judging: readings in, alerts out. One file per kind of alert."""
+"""Rules: readings in, alerts out.
+
+Each rule has a file for the rule itself (``exploding``, ``vanishing``, ``nonfinite``), and beside it, where that would
+be too long, ``..._conditions`` (pure functions), ``..._message`` (what an alert says) and ``..._thresholds``;
+``exploding_history`` holds what that rule remembers of a run. ``first_step`` judges the first reading alone. ``base``
+has what a rule is, ``baseline`` the usual norm of a run, ``episode`` the count of alarms that belong together.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ from grad_callbacks.detection.rules.exploding import Exploding
 from grad_callbacks.detection.rules.nonfinite import NonFinite
 from grad_callbacks.detection.rules.vanishing import Vanishing
 
-# In the order of judgement: an explosion that leaves nothing finite is the first cause, and is told first.
+# In the order of judgement: an explosion that leaves nothing finite is the first cause, and its alert comes first.
 RULES: dict[str, type[Rule]] = {"Exploding": Exploding, "NonFinite": NonFinite, "Vanishing": Vanishing}
 
 __all__ = ["RULES", "Exploding", "NonFinite", "Rule", "Vanishing"]

@@ -4,12 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least
 
-EARLY = 20  # readings that fix the floor
+
+@dataclass(frozen=True)
+class BaselineThresholds(Thresholds):
+    """Thresholds of the usual gradient norm of a run."""
+
+    warmup: int = threshold(10, "readings needed before there is a level", unit="readings", source="not measured")
+    window: int = threshold(100, "readings over which the median is taken", unit="readings", source="not measured")
+    limit: float = threshold(
+        5.0,
+        "a norm beyond this multiple of the level is an outlier",
+        unit="x level",
+        source="ExplodingThresholds.factor",
+    )
+    quarantine: int = threshold(10, "outliers in a row that make a new level", unit="readings", source="not measured")
+    floor_readings: int = threshold(
+        20, "first readings, whose median the level never falls below", unit="readings", source="not measured"
+    )
+    highest_of: int = threshold(
+        10, "latest readings whose largest norm is known", unit="readings", source="not measured"
+    )
+
+
+LIMITS = BaselineThresholds()
 
 
 class Baseline:
@@ -30,7 +54,13 @@ class Baseline:
         level: The usual norm; NaN during the warm-up.
     """
 
-    def __init__(self, warmup: int = 10, window: int = 100, limit: float = 5.0, quarantine: int = 10) -> None:
+    def __init__(
+        self,
+        warmup: int = LIMITS.warmup,
+        window: int = LIMITS.window,
+        limit: float = LIMITS.limit,
+        quarantine: int = LIMITS.quarantine,
+    ) -> None:
         self.warmup = at_least("warmup", warmup, 1)
         self.window = at_least("window", window, warmup)
         self.limit, self.quarantine = limit, quarantine
@@ -42,7 +72,7 @@ class Baseline:
     @property
     def highest(self) -> float:
         """The largest of the last 10 norms, quarantined ones left out; NaN during the warm-up."""
-        return max(self._recent[-10:]) if len(self._recent) >= self.warmup else math.nan
+        return max(self._recent[-LIMITS.highest_of :]) if len(self._recent) >= self.warmup else math.nan
 
     def feed(self, norm: float) -> None:
         """Take in the norm of a reading."""
@@ -56,7 +86,7 @@ class Baseline:
             return
         self._outliers.clear()
         self._recent = [*self._recent, norm][-self.window :]
-        if len(self._early) < EARLY:
+        if len(self._early) < LIMITS.floor_readings:
             self._early.append(norm)
         self._take_level()
 

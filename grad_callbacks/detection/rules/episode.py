@@ -1,11 +1,24 @@
-"""An episode: alarms that belong together, so that one trouble gives one alert and not hundreds."""
+"""An episode: alarms that belong together, so that one cause gives one alert and not hundreds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-CALM = 20  # readings without an alarm after which an episode is over
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+
+
+@dataclass(frozen=True)
+class EpisodeThresholds(Thresholds):
+    """Thresholds of an episode of alarms."""
+
+    calm_readings: int = threshold(
+        20, "readings without an alarm that end an episode", unit="readings", source="not measured"
+    )
+
+
+EPISODE_LIMITS = EpisodeThresholds()
 
 
 class Episode:
@@ -22,7 +35,7 @@ class Episode:
 
     @property
     def active(self) -> bool:
-        """True from the first alarm until 20 calm readings have passed."""
+        """True from the first alarm until enough calm readings have passed."""
         return self.alarms > 0
 
     def alarm(self) -> int:
@@ -34,7 +47,7 @@ class Episode:
     def calm(self) -> None:
         """Note a reading without an alarm."""
         self.since += 1
-        if self.since >= CALM:
+        if self.since >= EPISODE_LIMITS.calm_readings:
             self.alarms = 0
 
     def state_dict(self) -> dict[str, Any]:

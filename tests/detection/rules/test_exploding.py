@@ -138,7 +138,7 @@ def test_a_short_accumulation_window_is_judged_as_if_it_were_whole(fill: float) 
     rule = Exploding()
     short = {"norms": [0.6 * fill, 0.8 * fill], "displacement": 0.0, "fill": fill}
     assert judged(rule, *[short] * 200, calm=30) == []
-    assert rule._baseline.level == pytest.approx(1.0)
+    assert rule._run.baseline.level == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("name", ["factor", "displacement", "jump", "rise", "growth"])

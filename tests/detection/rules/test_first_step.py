@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from grad_callbacks.detection.rules.first_step import DECAY, judge_first_step
+from grad_callbacks.detection.rules.first_step import LIMITS, judge_first_step
 from tests.support.helpers import mlp, reading
 
 
@@ -40,7 +40,7 @@ def test_the_scale_of_the_loss_does_not_matter(scale: float) -> None:
     norms = [scale * value for layer in range(10) for value in [0.25 ** (9 - layer)] * 2]
     alert = judge_first_step(reading(norms, model=model, weight_norms=[1.0] * 10))
     assert alert is not None
-    assert alert.evidence["early_to_late"] < DECAY
+    assert alert.evidence["early_to_late"] < LIMITS.decay
 
 
 def test_dead_layers_are_seen_and_weights_of_zero_are_somebodys_intention() -> None:

@@ -1,0 +1,188 @@
+"""The conditions under which gradients explode: one name and one function each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from enum import Enum
+
+from grad_callbacks.detection.rules.exploding_history import RunHistory, is_adaptive
+from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement.depth_profile import decay_per_layer, early_to_late
+from grad_callbacks.measurement.loss_level import LEARNED
+
+
+class Condition(Enum):
+    """What is wrong with a reading."""
+
+    FIRST_STEP_TOO_LARGE = "before there is a usual norm, the update would leave nothing of the weights"
+    STEP_TOO_LARGE = "a gradient far beyond the usual, whose update would change the weights too much"
+    NORM_JUMPED = "the same for adaptive optimizers, which bound their updates"
+    DIVERGED_EARLY = "the first updates changed the weights too much, and the loss has risen"
+    UNSETTLED_EARLY = "the same after smaller updates, as those that RMSprop begins with: the loss often recovers"
+    DIVERGED_LATE = "the same later in the run"
+    LOSS_DIVERGED = "the level of the loss is far above that at the start"
+    PROGRESS_LOST = "the norm has jumped and is normal again, but what was learned before is lost"
+    GROWS_OVER_DEPTH = "the error grows on its way back through the layers"
+    RECURRENCE_STUCK = "a recurrent network whose weights would multiply an error has learned nothing"
+    BECAME_NONFINITE = "one of these was true, or nearly, one reading before the gradients became NaN or infinite"
+
+
+def condition_of(reading: Reading, run: RunHistory) -> Condition | None:
+    """Return the first condition that a finite reading meets.
+
+    Args:
+        reading: Has been taken in by ``run``.
+        run: The run so far.
+    """
+    return next((condition for condition, holds in _IN_ORDER if holds(reading, run)), None)
+
+
+def readings_needed(condition: Condition, run: RunHistory) -> int:
+    """Return how many readings in a row must be wrong before this condition raises an alert."""
+    limits = run.limits
+    return {
+        Condition.NORM_JUMPED: limits.jump_in_a_row,
+        Condition.DIVERGED_EARLY: limits.diverged_early_in_a_row,
+        Condition.UNSETTLED_EARLY: limits.unsettled_early_in_a_row,
+        Condition.LOSS_DIVERGED: limits.loss_diverged_in_a_row,
+        Condition.GROWS_OVER_DEPTH: limits.growth_in_a_row,
+    }.get(condition, 1)
+
+
+def is_large(reading: Reading, run: RunHistory) -> bool:
+    """True if the norm is far beyond the usual one."""
+    return reading.comparable_norm > run.limits.factor * run.baseline.level  # NaN during the warm-up
+
+
+def may_become_nonfinite(reading: Reading, run: RunHistory) -> bool:
+    """True for a reading that explains why the next one is not finite any more."""
+    limits = run.limits
+    if run.readings == 1:  # nothing to compare with: only what would leave little of the weights
+        return reading.displacement > limits.near_first_update * limits.displacement
+    reference = run.baseline.level if run.has_baseline else run.first_norm
+    loss_is_high = abs(reading.loss) > limits.near_loss * run.first_loss
+    return reading.comparable_norm > limits.factor * reference and (_is_too_large(reading, run) or loss_is_high)
+
+
+def grows_over_depth(reading: Reading, run: RunHistory) -> bool:
+    """True if the error, as the biases show it, grows too much over the layers or into a recurrent one."""
+    error, limits = reading.error_profile, run.limits
+    if run.is_recurrent and len(error) > 1:
+        return bool(error[:-1].max() > limits.growth * error[-1])
+    growth = limits.growth / limits.growth_divisor if _is_too_large(reading, run) else limits.growth
+    if len(error) < limits.fitted_layers or not early_to_late(error) > growth:
+        return False  # the fit takes long for many layers
+    return decay_per_layer(error) ** (len(error) - 1) > growth
+
+
+def _is_too_large(reading: Reading, run: RunHistory) -> bool:
+    return reading.displacement > run.limits.displacement
+
+
+def _first_step_too_large(reading: Reading, run: RunHistory) -> bool:
+    if run.has_baseline:
+        return False
+    limits = run.limits
+    # A norm that shrinks is on its way to large weights, as in a regression on large targets.
+    grows = reading.comparable_norm > run.last_norm
+    if grows and reading.displacement > limits.growing_first_update * limits.displacement:
+        return True
+    most = math.inf
+    if run.is_recurrent:  # a product of as many weights as there are time steps
+        most = limits.recurrent_first_update
+    elif len(reading.profile) >= limits.product_layers:
+        most = limits.deep_first_update
+    return reading.displacement > most * limits.displacement
+
+
+def _step_too_large(reading: Reading, run: RunHistory) -> bool:
+    return is_large(reading, run) and _is_too_large(reading, run) and _does_harm(reading, run)
+
+
+def _does_harm(reading: Reading, run: RunHistory) -> bool:
+    """False for a loss that has not risen, or not by much: a plateau is left, or a minimum is near."""
+    limits, scale = run.limits, run.loss.scale
+    if math.isnan(reading.loss) or math.isnan(run.loss_before):
+        return True
+    if reading.displacement > limits.harmful_update * limits.displacement:
+        return True
+    return reading.loss > run.loss_before + limits.harmful_rise * scale and reading.loss > limits.harmful_loss * scale
+
+
+def _norm_jumped(reading: Reading, run: RunHistory) -> bool:
+    if not is_adaptive(reading):
+        return False
+    limits = run.limits
+    norm = min(reading.comparable_norm, reading.clip_at or math.inf)
+    times = norm / max(run.baseline.level, run.baseline.highest)  # NaN before there is a baseline
+    if math.isnan(reading.loss):
+        return times > limits.jump
+    return times > limits.jump / limits.jump_divisor and abs(reading.loss) > limits.loss_jump * run.loss.scale
+
+
+# The next four are for adaptive optimizers: elsewhere noisy updates may be large, and those that are too large are seen
+# before they are made.
+
+
+def _has_left_the_start(reading: Reading, run: RunHistory) -> bool:
+    limits = run.limits
+    norm_is_up = reading.comparable_norm > limits.norm_rise * run.first_norm
+    loss_is_up = abs(reading.loss) > limits.rise * run.first_loss
+    return is_adaptive(reading) and run.is_early and norm_is_up and loss_is_up
+
+
+def _diverged_early(reading: Reading, run: RunHistory) -> bool:
+    large = run.limits.diverged_update * run.limits.displacement
+    return _unsettled_early(reading, run) and run.largest_update > large
+
+
+def _unsettled_early(reading: Reading, run: RunHistory) -> bool:
+    return _has_left_the_start(reading, run) and run.largest_update > run.limits.displacement
+
+
+def _diverged_late(reading: Reading, run: RunHistory) -> bool:
+    limits = run.limits
+    norm_is_up = reading.comparable_norm > limits.norm_rise * run.baseline.level
+    loss_is_up = reading.loss > limits.rise * run.loss.scale
+    has_moved = reading.moved > limits.displacement
+    return is_adaptive(reading) and not run.is_early and norm_is_up and loss_is_up and has_moved
+
+
+def _loss_diverged(reading: Reading, run: RunHistory) -> bool:
+    limits = run.limits
+    norm_is_up = reading.comparable_norm > limits.norm_rise * run.baseline.level
+    # A run that began with large gradients has a high usual norm.
+    had_nearly_learned = run.loss.best < limits.nearly_learned * run.loss.start
+    has_moved = run.largest_update > limits.displacement / limits.loss_diverged_divisor
+    loss_is_up = run.loss.risen > limits.rise
+    return is_adaptive(reading) and (norm_is_up or had_nearly_learned) and loss_is_up and has_moved
+
+
+def _progress_lost(reading: Reading, run: RunHistory) -> bool:
+    if not is_adaptive(reading) or run.since_jump > run.limits.aftermath_readings:
+        return False
+    limits, loss, before = run.limits, run.loss, run.loss_before_jump
+    had_learned = before < (1 - limits.learned_before_jump) * loss.start
+    is_lost = before + limits.progress_lost * (loss.start - before) < loss.level < limits.jump_is_over * loss.scale
+    return had_learned and is_lost and run.largest_update > limits.displacement / limits.progress_lost_divisor
+
+
+def _recurrence_stuck(reading: Reading, run: RunHistory) -> bool:
+    """True once, when a recurrent network that would explode should have learned something by now."""
+    is_time = run.loss.count == run.limits.stuck_readings
+    return run.recurrence > run.limits.chaotic_powers and is_time and run.loss.gained < LEARNED
+
+
+_IN_ORDER: tuple[tuple[Condition, Callable[[Reading, RunHistory], bool]], ...] = (
+    (Condition.FIRST_STEP_TOO_LARGE, _first_step_too_large),
+    (Condition.NORM_JUMPED, _norm_jumped),
+    (Condition.STEP_TOO_LARGE, _step_too_large),
+    (Condition.DIVERGED_EARLY, _diverged_early),
+    (Condition.UNSETTLED_EARLY, _unsettled_early),
+    (Condition.DIVERGED_LATE, _diverged_late),
+    (Condition.LOSS_DIVERGED, _loss_diverged),
+    (Condition.PROGRESS_LOST, _progress_lost),
+    (Condition.GROWS_OVER_DEPTH, grows_over_depth),
+    (Condition.RECURRENCE_STUCK, _recurrence_stuck),
+)

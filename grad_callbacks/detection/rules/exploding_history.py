@@ -1,0 +1,128 @@
+"""What the rule for exploding gradients remembers of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from grad_callbacks.detection.rules.baseline import Baseline
+from grad_callbacks.detection.rules.exploding_thresholds import ExplodingThresholds
+from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement.loss_level import LossLevel
+
+
+class RunHistory:
+    """The run so far, as far as the conditions for an explosion need it.
+
+    Args:
+        limits: Thresholds of the rule.
+
+    Attributes:
+        limits: Thresholds of the rule.
+        baseline: The usual gradient norm.
+        loss: Level of the training loss.
+        loss_before: The level of the loss before the present reading; NaN if unknown.
+        readings: Finite readings so far, the present one counted.
+        first_norm: Gradient norm of the first reading.
+        first_loss: Absolute loss of the first reading.
+        last_norm: Gradient norm of the reading before; infinite without one.
+        since_jump: Readings since the norm last jumped; infinite without a jump. Counted for adaptive optimizers only.
+        jump_loss: Absolute loss of the reading at which it jumped.
+        loss_before_jump: Level of the loss before that.
+        is_recurrent: The network has recurrent layers.
+        recurrence: Powers of ten by which recurrent weights would multiply an error over a sequence, measured at the
+            first reading; NaN if not.
+    """
+
+    def __init__(self, limits: ExplodingThresholds) -> None:
+        self.limits = limits
+        self.baseline = Baseline(limit=limits.factor)
+        self.loss = LossLevel()
+        self.loss_before = math.nan
+        self.readings = 0
+        self.first_norm, self.first_loss = math.nan, math.nan
+        self.last_norm = math.inf
+        self.since_jump = math.inf
+        self.jump_loss, self.loss_before_jump = math.nan, math.nan
+        self.is_recurrent = False
+        self.recurrence = math.nan
+        self._updates: list[float] = []  # how far the latest updates have moved all weights
+
+    @property
+    def is_early(self) -> bool:
+        """True during the first readings."""
+        return self.readings <= self.limits.early_readings
+
+    @property
+    def has_baseline(self) -> bool:
+        """True once there is a usual norm."""
+        return math.isfinite(self.baseline.level)
+
+    @property
+    def largest_update(self) -> float:
+        """The farthest that one of the latest updates has moved all weights, relative to their norm; 0 if unknown."""
+        return max(self._updates, default=0.0)
+
+    def take_in(self, reading: Reading) -> None:
+        """Take in a finite reading, before it is judged."""
+        self.loss_before = self.loss.level
+        self.loss.feed(reading.loss)
+        self.readings += 1
+        if self.readings == 1:
+            self.first_norm, self.first_loss = reading.comparable_norm, abs(reading.loss)
+            self.recurrence = reading.recurrence
+        self.is_recurrent = self.is_recurrent or math.isfinite(reading.through_time)
+        if math.isfinite(reading.moved):
+            self._updates = [*self._updates, reading.moved][-self.limits.remembered_updates :]
+        if is_adaptive(reading):
+            self.since_jump += 1
+
+    def note_jump(self, reading: Reading) -> None:
+        """Remember that the norm has jumped; jumps that follow closely belong to the first."""
+        if self.since_jump > self.limits.aftermath_readings:
+            self.jump_loss, self.loss_before_jump = abs(reading.loss), self.loss_before
+        self.since_jump = 0
+
+    def close(self, reading: Reading, is_normal: bool) -> None:
+        """Finish a finite reading that has been judged.
+
+        Args:
+            reading: The reading.
+            is_normal: Its norm counts for the usual one.
+        """
+        self.last_norm = reading.comparable_norm
+        if is_normal:
+            self.baseline.feed(reading.comparable_norm)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers and lists."""
+        return {
+            "baseline": self.baseline.state_dict(),
+            "course": self.loss.state_dict(),
+            "first": [self.first_norm, self.first_loss] if self.readings else [],
+            "last_norm": self.last_norm,
+            "moves": list(self._updates),
+            "since_jump": self.since_jump,
+            "jump": [self.jump_loss, self.loss_before_jump],
+            "count": self.readings,
+            "is_recurrent": self.is_recurrent,
+            "recurrence": self.recurrence,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.baseline.load_state_dict(state["baseline"])
+        self.loss.load_state_dict(state["course"])
+        self.first_norm, self.first_loss = state["first"] or (math.nan, math.nan)
+        self.last_norm = state["last_norm"]
+        self._updates = list(state["moves"])
+        self.since_jump = state["since_jump"]
+        self.jump_loss, self.loss_before_jump = state["jump"]
+        self.readings, self.is_recurrent = state["count"], state["is_recurrent"]
+        self.recurrence = state["recurrence"]
+
+
+def is_adaptive(reading: Reading) -> bool:
+    """True where the size of an update does not follow from its gradient, as with Adam."""
+    return math.isnan(reading.displacement)

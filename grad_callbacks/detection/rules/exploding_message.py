@@ -1,0 +1,89 @@
+"""What an alert about exploding gradients says: message, evidence, and the cause as far as readings tell it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from grad_callbacks.detection.plain_numbers import of_weight_norm, rounded
+from grad_callbacks.detection.rules.exploding_conditions import Condition, grows_over_depth
+from grad_callbacks.detection.rules.exploding_history import RunHistory
+from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement.depth_profile import decay_per_layer, early_to_late
+
+_AFTER_AN_UPDATE = (Condition.DIVERGED_EARLY, Condition.UNSETTLED_EARLY, Condition.DIVERGED_LATE)
+_LOSS_HAS_RISEN = (*_AFTER_AN_UPDATE, Condition.LOSS_DIVERGED, Condition.PROGRESS_LOST)
+
+
+def describe(reading: Reading, condition: Condition, run: RunHistory, alarms: int) -> tuple[str, dict[str, float]]:
+    """Return the message and the finite numbers behind it; ``alarms`` counts those of the present episode."""
+    usual = run.baseline.level
+    if condition is Condition.BECAME_NONFINITE:
+        norm, seen = run.last_norm, f"gradients are NaN or infinite, one step after a norm of {rounded(run.last_norm)}"
+    else:
+        norm, seen = reading.norm, f"gradient norm {rounded(reading.norm)}"
+    evidence = {"norm": norm, "alarms": float(alarms)}
+    if run.has_baseline:
+        evidence |= {"reference": usual, "ratio": norm / usual}
+        seen += f", {rounded(norm / usual)} times the usual {rounded(usual)}"
+    if math.isfinite(reading.displacement):
+        evidence["displacement"] = reading.displacement
+        evidence.setdefault("reference", reading.norm * run.limits.reference_displacement / reading.displacement)
+        seen += f"; the update would change the weights by {of_weight_norm(reading.displacement)}"
+    if condition is Condition.GROWS_OVER_DEPTH:
+        error = reading.error_profile
+        evidence |= {"decay_per_layer": decay_per_layer(error), "early_to_late": early_to_late(error)}
+        seen += f"; the error grows {rounded(decay_per_layer(error))}-fold per layer toward the input"
+    if condition in _AFTER_AN_UPDATE:
+        evidence["moved"] = run.largest_update
+        seen += f"; an update has changed the weights by {of_weight_norm(run.largest_update)}"
+    if condition is Condition.RECURRENCE_STUCK:
+        evidence["recurrence"] = run.recurrence
+        seen += (
+            f"; the loss has not come down in {run.limits.stuck_readings} steps; the recurrent weights would multiply "
+            f"an error by 1e{run.recurrence:.0f} over a sequence"
+        )
+    if condition is Condition.PROGRESS_LOST:
+        evidence |= {"readings_since_jump": run.since_jump, "jump_loss": run.jump_loss}
+        seen += f"; {run.since_jump:.0f} readings ago the norm jumped, at a loss of {rounded(run.jump_loss)}"
+    if math.isfinite(reading.loss):
+        evidence["loss"] = reading.loss
+        if condition in _LOSS_HAS_RISEN:
+            seen += f"; the loss has risen to {rounded(reading.loss)}"
+    return seen, {name: value for name, value in evidence.items() if math.isfinite(value)}
+
+
+def guess(reading: Reading, condition: Condition, run: RunHistory, is_critical: bool) -> tuple[str, str]:
+    """Return cause and advice as far as the readings alone can tell."""
+    grows = condition in (Condition.GROWS_OVER_DEPTH, Condition.RECURRENCE_STUCK)
+    if grows or (not run.has_baseline and grows_over_depth(reading, run)):
+        if run.is_recurrent:
+            return (
+                "recurrence over many steps",
+                "clip by norm (ClipNorm); use nn.LSTM or nn.GRU; initialise recurrent weights orthogonally",
+            )
+        return (
+            "weights too large",
+            "initialise with He or Xavier; scale residual branches; add normalisation",
+        )
+    if condition is Condition.PROGRESS_LOST or (condition is Condition.STEP_TOO_LARGE and not is_critical):
+        return (
+            "bad batch",
+            "clip by norm (ClipNorm) near the usual norm; if it happens again, lower the learning rate",
+        )
+    return (
+        "learning rate too high",
+        "lower the learning rate (ReduceLR); clip by norm (ClipNorm); warm up; add normalisation",
+    )
+
+
+def largest_layers(reading: Reading, share: float) -> tuple[str, ...]:
+    """Return the fewest layers that together make up this share of the squared norm; all where it is not finite."""
+    names = reading.layers.names
+    if not reading.is_finite:
+        return names
+    shares = reading.layer_norms**2 / reading.norm**2
+    largest = np.argsort(shares)[::-1]
+    enough = int(np.searchsorted(np.cumsum(shares[largest]), share)) + 1
+    return tuple(names[i] for i in sorted(largest[:enough]))

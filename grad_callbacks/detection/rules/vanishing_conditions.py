@@ -1,0 +1,110 @@
+"""The conditions under which gradients vanish."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from grad_callbacks.detection.rules.vanishing_thresholds import LIMITS, VanishingThresholds
+from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement.depth_profile import Profile, decay_per_layer, early_to_late
+from grad_callbacks.measurement.loss_level import LossLevel
+
+SATURATING = ("Sigmoid", "Tanh", "Softsign", "Hardsigmoid", "Hardtanh")  # activations
+
+
+def decays(profile: Profile, limits: VanishingThresholds, power: float = 1.0) -> bool:
+    """True if the early layers' gradient is too small, both at the ends and along the fitted decay per layer.
+
+    Args:
+        profile: Gradient size per layer, the first layer first.
+        limits: Thresholds of the rule.
+        power: Exponent applied to ``ratio``.
+    """
+    limit = limits.ratio**power if len(profile) >= limits.fitted_layers else limits.ratio**2
+    if not early_to_late(profile) < limit:  # NaN for fewer than three
+        return False  # the fit takes long for many layers
+    return decay_per_layer(profile) ** (len(profile) - 1) < limit
+
+
+def first_half_is_dead(reading: Reading) -> bool:
+    """True if the first half of the weights has no gradient, while something else has."""
+    profile = reading.profile
+    return bool(reading.norm > 0 and len(profile) > 0 and (profile[: (len(profile) + 1) // 2] == 0).all())
+
+
+def first_layer_is_cut_off(reading: Reading) -> bool:
+    """True if the first of three weights or more has no gradient, while something has: a layer after it is dead."""
+    return len(reading.profile) >= LIMITS.early_part and bool(reading.norm > 0 and reading.profile[0] == 0)
+
+
+def early_layers_move_less(reading: Reading, motion: float) -> bool:
+    """True if an update changes most of the early layers by less than ``motion`` of their norm."""
+    if reading.motion is None or len(reading.profile) < LIMITS.early_part:
+        return False
+    early = reading.motion[reading.profiled][: len(reading.profile) // LIMITS.early_part]
+    return bool(2 * np.count_nonzero(early < motion) > len(early))  # NaN, not measured yet, is not still
+
+
+class SpoiltProfile:
+    """Tells whether first steps that were too long made the early layers' gradient small."""
+
+    def __init__(self) -> None:
+        self._began = math.nan  # early over late at the first reading
+
+    def is_spoilt(self, profile: Profile) -> bool:
+        """Take in a reading's profile; True if its early part has become small and was not so at the first reading."""
+        if len(profile) < LIMITS.fitted_layers:
+            return False
+        if math.isnan(self._began):
+            self._began = _decay(profile)
+        limit = min(LIMITS.spoilt_ratio, self._began / LIMITS.spoilt_fall)
+        return early_to_late(profile) < LIMITS.spoilt_ratio and _decay(profile) < limit
+
+    def state(self) -> float:
+        """Return what :meth:`restore` needs."""
+        return self._began
+
+    def restore(self, state: float) -> None:
+        """Continue from :meth:`state`."""
+        self._began = state
+
+
+class Plateau:
+    """Counts readings since the loss last came down, while a condition holds and most is still to be learned.
+
+    Attributes:
+        count: So many readings in a row.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._since = math.nan  # the level of the loss when they began
+
+    def follow(self, holds: bool, loss: LossLevel) -> None:
+        """Take in a reading."""
+        level, scale = loss.level, loss.scale
+        if not (holds and level > LIMITS.much_left * scale):
+            self.count = 0
+        elif self.count == 0 or self._since - level > LIMITS.nothing_learned * scale:
+            self.count, self._since = 1, level
+        else:
+            self.count += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers."""
+        return {"count": self.count, "since": self._since}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.count, self._since = state["count"], state["since"]
+
+
+def _decay(profile: Profile) -> float:
+    """Early over late, at the ends or along the fit, whichever is more."""
+    with np.errstate(over="ignore"):
+        fit = float(np.float64(decay_per_layer(profile)) ** (len(profile) - 1))
+    return max(early_to_late(profile), fit)
