@@ -8,9 +8,11 @@ from functools import partial
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from grad_callbacks._utils.compiled import WRAPPED_NAME
+
 # What wrappers put into module names: torch.compile, FSDP, activation checkpointing, Fabric, parametrizations.
 _WRAPPING = re.compile(
-    r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)(\.|$)|\.?parametrizations\..*$"
+    rf"({WRAPPED_NAME}|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)(\.|$)|\.?parametrizations\..*$"
 )
 
 

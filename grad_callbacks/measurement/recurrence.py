@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from grad_callbacks._utils.compiled import has_compiled_part
 from grad_callbacks.measurement.sharding import local
 
 FIRST = 3  # readings that are all measured,
@@ -36,8 +37,8 @@ class Recurrence:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        compiled = any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in model.modules())
-        self._recurrent = [] if compiled else [m for m in model.modules() if isinstance(m, nn.RNNBase)]
+        is_left_out = has_compiled_part(model, in_place=True)
+        self._recurrent = [] if is_left_out else [m for m in model.modules() if isinstance(m, nn.RNNBase)]
         self._handles: list[RemovableHandle] = []
         self._sizes: dict[nn.Module, Tensor] = {}  # for each time step the norm of the input's gradient
         self._powers: list[Tensor] | None = []  # of ten, by layer; None once they are told

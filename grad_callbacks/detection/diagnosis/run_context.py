@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from grad_callbacks._utils.compiled import has_compiled_part
 from grad_callbacks.detection.diagnosis.activations import ActivationProbe
 from grad_callbacks.detection.diagnosis.case import Case
 from grad_callbacks.detection.diagnosis.diagnose import diagnose
@@ -36,7 +37,7 @@ class RunContext:
     def __init__(self, model: nn.Module, is_sharded: bool = False) -> None:
         self._model = model
         self._is_sharded = is_sharded
-        self._may_replay = is_alone() and not any(hasattr(module, "_orig_mod") for module in model.modules())
+        self._may_replay = is_alone() and not has_compiled_part(model)
         self._first_gains = {} if is_sharded else weight_gains(model)
         self._first_rates: tuple[float, ...] | None = None
         self._highest_rates: tuple[float, ...] | None = None

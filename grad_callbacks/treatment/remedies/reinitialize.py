@@ -9,6 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from grad_callbacks._utils.compiled import has_compiled_part
 from grad_callbacks._utils.validation import at_least
 from grad_callbacks.detection.diagnosis.model_structure import branch_ends
 from grad_callbacks.detection.diagnosis.signal_flow import Flow, examine
@@ -159,7 +160,7 @@ def _were_poor(found: Mapping[str, Any] | None, model: nn.Module) -> bool:
 
 def _replay(run_state: RunState) -> Callable[[], Tensor] | None:
     """How to run the batch again; a compiled model has no layers that hooks could see."""
-    return None if any(hasattr(module, "_orig_mod") for module in run_state.model.modules()) else run_state.batch.replay
+    return None if has_compiled_part(run_state.model) else run_state.batch.replay
 
 
 @torch.no_grad()

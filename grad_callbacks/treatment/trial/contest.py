@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from grad_callbacks._utils.compiled import has_compiled_part
 from grad_callbacks.events import NONE, Alert, Intervention, TrialResult
 from grad_callbacks.measurement import Gauge, is_alone
 from grad_callbacks.treatment.prescription.prescription import Prescription
@@ -109,7 +110,7 @@ class Contest:
     def _is_possible(self) -> bool:
         held = sum(result.optimizer == self._index for result in self._results)
         replicates = is_alone() or self._gauge.replicas is not None
-        is_compiled = any(hasattr(module, "_orig_mod") for module in self._model.modules())
+        is_compiled = has_compiled_part(self._model)
         return held < self._settings.most and replicates and can_be_copied(self._optimizer) and not is_compiled
 
     def _hold(self, start: Start, count: int) -> tuple[TrialResult, dict[str, Arm]] | None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from grad_callbacks._utils.compiled import has_compiled_part
 from grad_callbacks.measurement.batch import tensors_in
 from grad_callbacks.measurement.replay import undisturbed
 from grad_callbacks.measurement.sharding import is_alone
@@ -20,9 +21,7 @@ Found = TypeVar("Found")
 
 def can_be_replayed(run_state: RunState) -> bool:
     """True if hooks see what happens when the batch is run again; a compiled model has no modules to hook into."""
-    return run_state.batch.replay is not None and not any(
-        hasattr(module, "_orig_mod") for module in run_state.model.modules()
-    )
+    return run_state.batch.replay is not None and not has_compiled_part(run_state.model)
 
 
 def replayed_loss(run_state: RunState, weights: Mapping[int, Tensor] | None = None) -> float:
