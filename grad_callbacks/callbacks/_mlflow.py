@@ -1,4 +1,4 @@
-"""Hand the story to the MLflow runs among the Trainer's loggers: what is known at the start, the rest at the end."""
+"""Write to the MLflow runs among the Trainer's loggers: config at the start, trials, tables and pictures at the end."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from grad_callbacks.callbacks._wandb import is_logger
 from grad_callbacks.events import TrialResult
+from grad_callbacks.measurement.histograms import Histograms
+from grad_callbacks.reporting.record import Record
+from grad_callbacks.reporting.step_series import StepSeries
 
 if TYPE_CHECKING:
-    from grad_callbacks.callbacks.monitor import GradientMonitor
     from grad_callbacks.tracking.system import SystemMetrics
 
 
-class Recording:
+class MLflowRuns:
     """Writes to every MLflow run, on rank zero; a failure is a warning, never an exception.
 
     Attributes:
-        shows_pictures: There is an MLflow run that will show what was gathered for it.
+        shows_pictures: There is an MLflow run that will show histograms.
     """
 
     def __init__(self) -> None:
@@ -48,7 +50,7 @@ class Recording:
             except Exception as error:  # a tracking server that is down costs a warning, not the training
                 _warn("config and environment", logger, error)
 
-    def tell(self, trainer: Trainer, result: TrialResult) -> None:
+    def record_trial(self, trainer: Trainer, result: TrialResult) -> None:
         """Write a trial: a child run for each of its arms."""
         loggers = _mlflow_loggers(trainer)
         if not loggers:
@@ -61,28 +63,35 @@ class Recording:
             except Exception as error:
                 _warn("trial", logger, error)
 
-    def end(self, trainer: Trainer, monitor: GradientMonitor) -> None:
-        """Write tags, tables, pictures, page and report."""
+    def end(self, trainer: Trainer, record: Record, step_series: StepSeries, histograms: Histograms) -> None:
+        """Write tags, tables, pictures, page and report; nothing of a run that failed before its first step.
+
+        Args:
+            trainer: Has trained.
+            record: What was found and done.
+            step_series: The few numbers of each step.
+            histograms: The gradients' entries at a few steps.
+        """
         while self._system:
             self._system.pop().stop()
-        loggers, history = _mlflow_loggers(trainer), monitor.history()
+        loggers, history = _mlflow_loggers(trainer), record.history()
         if not loggers or history.empty:
-            return  # a run that failed before its first step has no verdict
+            return
         from grad_callbacks.tracking.run_page.story import Story, record_story
 
         for logger in loggers:
             try:
                 story = Story(
-                    verdict=monitor.verdict,
-                    outcome=monitor.outcome,
-                    alerts=tuple(monitor.alerts),
-                    interventions=tuple(monitor.interventions),
+                    verdict=record.verdict,
+                    outcome=record.outcome,
+                    alerts=tuple(record.alerts),
+                    interventions=tuple(record.interventions),
                     history=history,
-                    report=monitor.report(),
+                    report=record.report(),
                     name=str(getattr(logger, "_run_name", None) or ""),
-                    summary=tuple(monitor.record.summary()),
-                    course=monitor.course.to_frame(),
-                    histograms=tuple(monitor.histograms.to_host()),
+                    summary=tuple(record.summary()),
+                    course=step_series.to_frame(),
+                    histograms=tuple(histograms.to_host()),
                     environment=self._environment,
                 )
                 record_story(logger.experiment, str(logger.run_id), story)

@@ -13,10 +13,10 @@ from torch import Tensor
 from grad_callbacks.measurement import Batch
 
 
-class Replaying:
+class StepReplay:
     """Describes batches, each with a way to compute its loss again.
 
-    There is none in manual optimization, whose ``training_step`` would step the optimizers, and where
+    There is no such way in manual optimization, whose ``training_step`` would step the optimizers, and where
     ``training_step`` fetches its batches itself.
 
     Args:
@@ -40,9 +40,9 @@ class Replaying:
         return Batch(content, index, lambda: self._loss(arguments))
 
     def _loss(self, arguments: tuple[Any, ...]) -> Tensor:
-        """Run ``training_step`` with nothing logged; whoever calls this undoes what it does to the module."""
+        """Run ``training_step`` with nothing logged; the caller undoes what it does to the module."""
         trainer, pl_module = self._trainer, self._pl_module
-        pl_module.__dict__["log"] = pl_module.__dict__["log_dict"] = _keep_quiet
+        pl_module.__dict__["log"] = pl_module.__dict__["log_dict"] = _log_nothing
         loggers, trainer.loggers = trainer.loggers, [DummyLogger()] if trainer.loggers else []
         try:
             with trainer.precision_plugin.train_step_context():
@@ -55,5 +55,5 @@ class Replaying:
         return loss
 
 
-def _keep_quiet(*_: Any, **__: Any) -> None:
+def _log_nothing(*_: Any, **__: Any) -> None:
     """Log nothing."""

@@ -1,4 +1,4 @@
-"""Alerts for the loggers that have alerts of their own."""
+"""Alerts in W&B, which sends them on by Slack or e-mail."""
 
 from __future__ import annotations
 
@@ -9,35 +9,31 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
 from grad_callbacks.events import Alert
+from grad_callbacks.reporting.alert_text import alert_lines, kind_text
 
 log = logging.getLogger("grad_callbacks")
 
 LEVELS = {"warning": "WARN", "critical": "ERROR"}  # severity, and what W&B calls it
 
 
-def announce(trainer: Trainer, alert: Alert) -> None:
-    """Raise the alert in every W&B run among the Trainer's loggers, on rank zero; a failure is told and passed over.
+def raise_in_wandb(trainer: Trainer, alert: Alert) -> None:
+    """Raise the alert in every W&B run among the Trainer's loggers; a failure is logged.
 
-    W&B sends one of the same title a minute, by Slack or e-mail as the user's settings there say.
+    W&B sends one alert of the same title per minute, by Slack or e-mail as the user's settings there say.
     """
-    if not trainer.is_global_zero:
-        return
     for logger in trainer.loggers:
         if is_logger(logger, "WandbLogger"):
-            _alert(logger, alert)
+            _raise(logger, alert)
 
 
 def is_logger(logger: Logger, name: str) -> bool:
-    """True for a logger of that class or one made from it; by name: those of `pytorch_lightning` are other classes."""
+    """True for a logger of that class or a subclass; by name, since those of `pytorch_lightning` are other classes."""
     return any(cls.__name__ == name for cls in type(logger).__mro__)
 
 
-def _alert(logger: Any, alert: Alert) -> None:
-    text = (
-        f"Step {alert.step}: {alert.message.rstrip('.')}. Likely cause: {alert.cause.rstrip('.')}. "
-        f"Advice: {alert.advice.rstrip('.')}."
-    )
+def _raise(logger: Any, alert: Alert) -> None:
     try:
-        logger.experiment.alert(title=f"{alert.kind} gradients", text=text, level=LEVELS[alert.severity])
-    except Exception as error:  # an alert that does not get through costs a line, not the training
+        text = "\n".join(alert_lines(alert))
+        logger.experiment.alert(title=kind_text(alert.kind), text=text, level=LEVELS[alert.severity])
+    except Exception as error:  # the training goes on
         log.warning("the alert could not be raised in W&B: %s", error)

@@ -100,7 +100,7 @@ class GradientGuard(GradientMonitor):
     @property
     def nbytes(self) -> int:
         """Bytes that snapshots, and batches kept for trials, take at the moment; nothing after the training."""
-        return sum(engine.nbytes for engine in self._engines.values())
+        return sum(engine.nbytes for engine in self._engines)
 
     def _prescription(self) -> Prescription:
         return self.prescription

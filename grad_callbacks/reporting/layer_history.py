@@ -6,21 +6,48 @@ import math
 import weakref
 from bisect import bisect_left
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.layers import Layers
 from grad_callbacks.measurement.reading import FloatArray, Reading
 
-MAX_ROWS = 400_000  # of one step and layer each: about 15 MB
-STEP_ROWS = 10  # what a step takes beside its layers' rows, counted in rows
-RECENT = 32  # latest steps that are all kept
-AROUND = 10  # steps before and after an alert that are kept
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class LayerHistoryThresholds(Thresholds):
+    """How much a history keeps."""
+
+    rows: int = threshold(
+        400_000,
+        "beyond it every second step is dropped: about 15 MB",
+        unit="rows, one per step and layer",
+        source="not measured",
+    )
+    step_rows: int = threshold(
+        10, "what a step takes besides its layers' rows, in rows", unit="rows", source="not measured"
+    )
+    recent: int = threshold(32, "latest steps that are all kept", unit="steps", source="not measured")
+    around: int = threshold(10, "steps before and after an alert that are kept", unit="steps", source="not measured")
+    rest: float = threshold(
+        0.75,
+        "where dropping leaves more than this, what is left belongs to alerts",
+        unit="share of the rows before",
+        source="not measured",
+    )
+
+
+LIMITS = LayerHistoryThresholds()
+
 _VALUES = ("norm", "rms", "weight_norm", "update_ratio")
+_UPDATE_RATIO = _VALUES.index("update_ratio")
 
 
 class _Step(NamedTuple):
@@ -38,7 +65,7 @@ class LayerHistory:
     (of runs with so many alerts that these alone are too many, every second alert's).
     """
 
-    def __init__(self, max_rows: int = MAX_ROWS) -> None:
+    def __init__(self, max_rows: int = LIMITS.rows) -> None:
         self.max_rows = max_rows
         self._names: dict[str, int] = {}  # every layer seen so far, and its index
         self._depths: list[int] = []
@@ -67,9 +94,9 @@ class LayerHistory:
         self._steps.append(_Step(self._seen, reading.step, indices, values))
         self._seen += 1
         self._rows += _rows(self._steps[-1])
-        if len(self._steps) > RECENT and not self._is_kept(self._steps[-RECENT - 1]):
-            self._rows -= _rows(self._steps.pop(-RECENT - 1))
-        if self._rows > self.max_rows and len(self._steps) > 2 * RECENT:
+        if len(self._steps) > LIMITS.recent and not self._is_kept(self._steps[-LIMITS.recent - 1]):
+            self._rows -= _rows(self._steps.pop(-LIMITS.recent - 1))
+        if self._rows > self.max_rows and len(self._steps) > 2 * LIMITS.recent:
             self._thin_out()
         return self._seen - 1
 
@@ -83,7 +110,7 @@ class LayerHistory:
         for entry in reversed(self._steps):
             if entry.place <= place:
                 if entry.place == place:
-                    entry.numbers[:, 3] = ratios
+                    entry.numbers[:, _UPDATE_RATIO] = ratios
                 return
 
     def mark(self) -> None:
@@ -92,6 +119,8 @@ class LayerHistory:
 
     def to_frame(self) -> pd.DataFrame:
         """Return the rows with the columns step, layer, depth, norm, rms, weight_norm and update_ratio."""
+        import pandas as pd
+
         if not self._steps:
             return pd.DataFrame(columns=["step", "layer", "depth", *_VALUES])
         layers = np.concatenate([entry.layers for entry in self._steps])
@@ -111,7 +140,9 @@ class LayerHistory:
             "steps": [entry.step for entry in self._steps],
             "counts": [len(entry.layers) for entry in self._steps],
             "layers": torch.from_numpy(_concatenate([entry.layers for entry in self._steps], np.zeros(0, np.int32))),
-            "values": torch.from_numpy(_concatenate([entry.numbers for entry in self._steps], np.zeros((0, 4)))),
+            "values": torch.from_numpy(
+                _concatenate([entry.numbers for entry in self._steps], np.zeros((0, len(_VALUES))))
+            ),
             "marked": list(self._marked),
             "seen": self._seen,
             "stride": self._stride,
@@ -133,17 +164,17 @@ class LayerHistory:
     def _is_kept(self, entry: _Step) -> bool:
         if entry.place % self._stride == 0:
             return True
-        after = bisect_left(self._marked, entry.place - AROUND)
-        return after < len(self._marked) and self._marked[after] <= entry.place + AROUND
+        after = bisect_left(self._marked, entry.place - LIMITS.around)
+        return after < len(self._marked) and self._marked[after] <= entry.place + LIMITS.around
 
     def _thin_out(self) -> None:
         while self._rows > self.max_rows // 2 and (self._stride < self._seen or self._marked):
             before = self._rows
             self._stride *= 2
-            older, latest = self._steps[:-RECENT], self._steps[-RECENT:]
+            older, latest = self._steps[: -LIMITS.recent], self._steps[-LIMITS.recent :]
             self._steps = [entry for entry in older if self._is_kept(entry)] + latest
             self._rows = sum(map(_rows, self._steps))
-            if self._rows > 0.75 * before:  # what is left belongs to alerts
+            if self._rows > LIMITS.rest * before:  # what is left belongs to alerts
                 self._marked = self._marked[: len(self._marked) // 2 * 2 : 2]
 
     def _indices(self, layers: Layers) -> NDArray[np.int32]:
@@ -161,7 +192,7 @@ class LayerHistory:
 
 
 def _rows(entry: _Step) -> int:
-    return len(entry.layers) + STEP_ROWS
+    return len(entry.layers) + LIMITS.step_rows
 
 
 def _concatenate(arrays: list[NDArray[Any]], empty: NDArray[Any]) -> NDArray[Any]:

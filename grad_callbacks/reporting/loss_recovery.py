@@ -5,15 +5,33 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.loss_level import LEARNED, LEVEL
 
-WINDOW = 20  # losses over which the level before the first alert is taken
+
+@dataclass(frozen=True)
+class LossRecoveryThresholds(Thresholds):
+    """When a loss has come back."""
+
+    window: int = threshold(
+        20, "losses over which the level before the first alert, and now, is taken", unit="steps", source="not measured"
+    )
+    quantile: float = threshold(
+        0.75,
+        "quantile of the losses before the alert that a loss with its noise stays below once it is back",
+        unit="1",
+        source="not measured",
+    )
+
+
+LIMITS = LossRecoveryThresholds()
 
 
 class LossRecovery:
@@ -24,7 +42,7 @@ class LossRecovery:
         self._marked_at: int | None = None
         self._first: list[Tensor | float] = []
         self._earlier: tuple[Tensor | float, ...] = ()  # as they were at the first alert
-        self._recent: deque[Tensor | float] = deque(maxlen=WINDOW)
+        self._recent: deque[Tensor | float] = deque(maxlen=LIMITS.window)
 
     def feed(self, outputs: object) -> None:
         """Note what ``training_step`` returned: a loss, or a mapping with one; anything else is passed over."""
@@ -57,7 +75,7 @@ class LossRecovery:
     def ceiling(self) -> float:
         """Upper quartile of the same: what a loss that has come back stays below in spite of its noise."""
         finite = _finite(self._earlier)
-        return float(np.quantile(finite, 0.75)) if finite else math.nan
+        return float(np.quantile(finite, LIMITS.quantile)) if finite else math.nan
 
     @property
     def now(self) -> float:
@@ -77,7 +95,7 @@ class LossRecovery:
     @property
     def is_marked_early(self) -> bool:
         """True if the first alert came with the first losses, so that the level before it is that of the beginning."""
-        return self._marked_at is not None and self._marked_at < WINDOW
+        return self._marked_at is not None and self._marked_at < LIMITS.window
 
     @property
     def has_learned(self) -> bool:
@@ -99,7 +117,7 @@ class LossRecovery:
         """Continue from :meth:`state_dict`."""
         self._count, self._marked_at, self._first = state["count"], state["marked_at"], list(state["first"])
         self._earlier = tuple(state["earlier"])
-        self._recent = deque(state["recent"], maxlen=WINDOW)
+        self._recent = deque(state["recent"], maxlen=LIMITS.window)
 
 
 def _finite(losses: Iterable[Tensor | float]) -> list[float]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from grad_callbacks.events import Alert, Intervention, Outcome, TrialResult
 from grad_callbacks.reporting.layer_history import LayerHistory
@@ -13,6 +11,9 @@ from grad_callbacks.reporting.loss_recovery import LossRecovery
 from grad_callbacks.reporting.report import write_report
 from grad_callbacks.reporting.summary import summarise
 from grad_callbacks.treatment.remedies import CLIPS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Record:
@@ -22,8 +23,8 @@ class Record:
         alerts: All alerts so far, in order.
         interventions: All interventions so far, in order.
         trials: What came of trying out remedies, in order.
-        losses: The training loss of each optimizer, as far as it was told.
-        active: For each optimizer the kinds of trouble that were there at its last reading.
+        losses: The training loss of each optimizer, as far as it is known.
+        active: For each optimizer the kinds of alert that were still active at its last reading.
     """
 
     def __init__(self) -> None:
@@ -80,7 +81,7 @@ class Record:
 
     @property
     def still_wrong(self) -> list[str]:
-        """The kinds of trouble that were there at the last reading."""
+        """The kinds of alert that were still active at the last reading."""
         return list(dict.fromkeys(kind for kinds in self.active.values() for kind in kinds))
 
     def history(self) -> pd.DataFrame:
@@ -105,7 +106,7 @@ class Record:
         return summarise(self.outcome, self.alerts, self.interventions, self.history(), self.still_wrong, self.loss)
 
     def feed(self, loss: object, optimizer: int = 0) -> None:
-        """Note the loss of a step (see :meth:`LossRecovery.feed`), after its judgement if that comes in the step."""
+        """Note the loss of a step (see :meth:`LossRecovery.feed`); if the step is judged at once, after that."""
         if optimizer not in self.losses:
             self.losses[optimizer] = LossRecovery()
             if self.alerts:
@@ -128,7 +129,7 @@ class Record:
     def state_dict(self) -> dict[str, Any]:
         """Return plain data and tensors, which a checkpoint loads with ``weights_only=True``.
 
-        Ask the engines for theirs first: they may have a step to judge yet.
+        Ask the engines for their states first: they may still have a step to judge.
         """
         return {
             "alerts": [alert.to_dict() for alert in self.alerts],

@@ -1,19 +1,40 @@
-"""The report: what happened to a run, in markdown that a person reads in a minute."""
+"""The report: what happened to a run, in markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.events import Alert, Intervention, Outcome, TrialResult
+from grad_callbacks.reporting.alert_text import alert_parts, detail_text, heading, value_text
 from grad_callbacks.reporting.loss_recovery import LossRecovery
-from grad_callbacks.reporting.summary import short_names, summarise
+from grad_callbacks.reporting.summary import count, summarise
 
-MAX_ENTRIES = 8  # alerts and interventions that are written out; the rest is counted
-MAX_LAYERS = 24  # rows of the profile
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class ReportThresholds(Thresholds):
+    """How long a report gets."""
+
+    entries: int = threshold(
+        8,
+        "alerts, trials and interventions that are written out, of each; the rest is counted",
+        unit="entries",
+        source="not measured",
+    )
+    profile_rows: int = threshold(
+        24, "layers in the profile over depth, evenly chosen", unit="layers", source="not measured"
+    )
+    names: int = threshold(6, "layers that an alert names; the rest is counted", unit="layers", source="not measured")
+
+
+LIMITS = ReportThresholds()
 
 
 def write_report(
@@ -34,12 +55,12 @@ def write_report(
         alerts: In the order they were raised.
         interventions: In the order they were made.
         history: One row per step and layer.
-        still_wrong: Kinds of trouble that were there at the last reading.
+        still_wrong: Kinds of alert that were still active at the last reading.
         loss: The training loss before the first alert and now.
         trials: In the order they were held.
     """
     summary = summarise(outcome, alerts, interventions, history, still_wrong, loss)
-    lines = [f"# Gradients: {verdict}, {outcome}", "", *(f"- **{name}**: {told}" for name, told in summary), ""]
+    lines = [f"# Gradients: {verdict}, {outcome}", "", *(f"- **{name}**: {text}" for name, text in summary), ""]
     if len(history):
         lines += ["## Profile over depth", "", *_profile(history), ""]
     if alerts:
@@ -52,33 +73,27 @@ def write_report(
 
 
 def _alert(alert: Alert) -> str:
-    layers = f" Layers: {short_names(alert.layers, 6)}." if alert.layers else ""
-    return (
-        f"- **step {alert.step}, {alert.kind} ({alert.severity})**: {alert.message.rstrip('.')}.{layers} "
-        f"Likely cause: {alert.cause.rstrip('.')}. Advice: {alert.advice.rstrip('.')}."
-    )
+    seen, *others = alert_parts(alert, LIMITS.names)
+    return "\n".join([f"- **{heading(alert)}**: {seen}", *(f"  - {text}" for text in others if text)])
 
 
 def _trial(result: TrialResult) -> str:
     return (
-        f"- **step {result.step}, {result.winner or 'nobody'} won** against {result.alert_kind}: "
+        f"- **step {result.step}, {result.winner or 'no remedy'} won** against {result.alert_kind}: "
         f"losses at the end {result.told}."
     )
 
 
-def _intervention(intervention: Intervention) -> str:
-    detail = ", ".join(f"{name} {_number(value)}" for name, value in intervention.detail.items() if name != "steps")
-    return (
-        f"- **step {intervention.step}, {intervention.remedy}** against {intervention.alert_kind}: {detail}; "
-        f"it has acted in {intervention.detail['steps']} steps."
-    )
+def _intervention(made: Intervention) -> str:
+    steps = count(int(made.detail.get("steps", 0)), "step")
+    return f"- **step {made.step}, {made.remedy}** against {made.alert_kind}: {detail_text(made)}; acted in {steps}."
 
 
 def _profile(history: pd.DataFrame) -> Iterable[str]:
     steps = np.unique(history["step"].to_numpy())
     first, last = (history[history["step"] == step].set_index("layer") for step in (steps[0], steps[-1]))
     layers = history[["layer", "depth"]].drop_duplicates().sort_values("depth")["layer"]
-    places = np.unique(np.linspace(0, len(layers) - 1, min(len(layers), MAX_LAYERS)).astype(int))
+    places = np.unique(np.linspace(0, len(layers) - 1, min(len(layers), LIMITS.profile_rows)).astype(int))
     shown = [layers.iloc[place] for place in places]
     some = f" ({len(shown)} of {len(layers)} layers)" if len(shown) < len(layers) else ""
     yield f"Root mean square of the gradient at the first and the last reading, in forward order{some}:"
@@ -92,7 +107,7 @@ def _profile(history: pd.DataFrame) -> Iterable[str]:
             _latest(history, layer, "weight_norm"),
             _latest(history, layer, "update_ratio"),
         ]
-        yield f"| {layer} | " + " | ".join(_number(value) for value in values) + " |"
+        yield f"| {layer} | " + " | ".join(value_text(value) for value in values) + " |"
 
 
 def _latest(history: pd.DataFrame, layer: str, column: str) -> float | None:
@@ -101,13 +116,5 @@ def _latest(history: pd.DataFrame, layer: str, column: str) -> float | None:
 
 
 def _limited(entries: list[str]) -> list[str]:
-    rest = len(entries) - MAX_ENTRIES
-    return entries if rest <= 0 else [*entries[:MAX_ENTRIES], f"- and {rest} more"]
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(_number(entry) for entry in value)
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return "–"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    rest = len(entries) - LIMITS.entries
+    return entries if rest <= 0 else [*entries[: LIMITS.entries], f"- and {rest} more"]

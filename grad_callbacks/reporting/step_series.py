@@ -1,15 +1,29 @@
-"""The course of a run: the few numbers of each step that its pictures show, in bounded memory."""
+"""The few numbers of each step that the pictures of a run show, in bounded memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.reporting.step_result import StepResult
 
-MAX_STEPS = 20_000
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class StepSeriesThresholds(Thresholds):
+    """How long a series of steps gets."""
+
+    rows: int = threshold(
+        20_000, "beyond it every second row is dropped", unit="rows, one per step", source="not measured"
+    )
+
+
+LIMITS = StepSeriesThresholds()
+
 COLUMNS = ("step", "optimizer", "norm", "norm_clipped", "lr_effective", "loss")
 
 
@@ -20,10 +34,10 @@ class StepSeries:
     forth; steps with an alert or an intervention are noted all the same, until they are thinned out in their turn.
 
     Args:
-        max_steps: How many rows are kept at most.
+        max_steps: How many rows are kept at most, 20000 by default.
     """
 
-    def __init__(self, max_steps: int = MAX_STEPS) -> None:
+    def __init__(self, max_steps: int = LIMITS.rows) -> None:
         self.max_steps = max_steps
         self._rows: list[tuple[float, ...]] = []
         self._seen: dict[int, int] = {}  # steps so far of each optimizer
@@ -50,6 +64,8 @@ class StepSeries:
             step that was taken), ``lr_effective`` (learning rate of the first parameter group) and ``loss`` (the
             training loss; NaN where unknown).
         """
+        import pandas as pd
+
         return pd.DataFrame(self._rows, columns=list(COLUMNS)).astype({"step": "int64", "optimizer": "int64"})
 
     def state_dict(self) -> dict[str, Any]:

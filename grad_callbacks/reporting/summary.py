@@ -1,17 +1,31 @@
-"""The summary: what a run's gradients did, in five lines that a stranger understands."""
+"""The summary: what a run's gradients did, in at most five lines."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from grad_callbacks.events import Alert, Intervention, Outcome, leading
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.events import KINDS, Alert, Intervention, Outcome, leading
+from grad_callbacks.reporting.alert_text import kind_text
 from grad_callbacks.reporting.loss_recovery import LossRecovery
 
-MAX_NAMES = 4  # layers that are named in a line
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class SummaryThresholds(Thresholds):
+    """How long the lines of a summary get."""
+
+    names: int = threshold(4, "layers that are named in a line", unit="layers", source="not measured")
+
+
+LIMITS = SummaryThresholds()
 
 
 def summarise(
@@ -29,30 +43,31 @@ def summarise(
         alerts: In the order they were raised.
         interventions: In the order they were made.
         history: One row per step and layer.
-        still_wrong: Kinds of trouble that were there at the last reading.
+        still_wrong: Kinds of alert that were still active at the last reading.
         loss: The training loss before the first alert and now.
     """
     if history.empty:
         return [("Seen", "No step had a gradient.")]
-    seen = _count(int(history["step"].max() - history["step"].min()) + 1, "step")
-    watched = f"{seen} and {_count(history['layer'].nunique(), 'layer')} watched"
+    seen = count(int(history["step"].max() - history["step"].min()) + 1, "step")
+    watched = f"{seen} and {count(history['layer'].nunique(), 'layer')} watched"
     if not alerts:
         return [("Wrong", "Nothing. No alert was raised."), ("Done", "Nothing was changed."), ("Seen", _calm(history))]
-    told, number = leading(alerts), "One alert" if len(alerts) == 1 else f"{len(alerts)} alerts"
-    when = f"at step {told.step}" if len(alerts) == 1 else f"from step {alerts[0].step} on"
+    main, number = leading(alerts), "One alert" if len(alerts) == 1 else f"{len(alerts)} alerts"
+    when = f"at step {main.step}" if len(alerts) == 1 else f"from step {alerts[0].step} on"
+    what = f"{_capital(kind_text(main.kind))} {when}{_where(main.layers, history)}"
     later = [next(a for a in alerts if a.kind == kind) for kind in dict.fromkeys(a.kind for a in alerts)][1:]
     also = "".join(f" Then {alert.kind} from step {alert.step} on." for alert in later)
     left = [alert for alert in alerts if alert.kind in still_wrong]
     return [
-        ("Wrong", f"{_capital(told.kind)} gradients {when}{_where(told.layers, history)}.{also} {number}, {watched}."),
-        ("Why", f"{_sentence(told.cause)} Seen: {_sentence(told.message, capital=False)}"),
+        ("Wrong", f"{what}.{also} {number}, {watched}."),
+        ("Why", f"{_sentence(main.cause)} Seen: {_sentence(main.message, capital=False)}"),
         ("Done", _done(interventions)),
         ("Helped", _helped(outcome, interventions, still_wrong, loss)),
         ("Next time" if outcome == "repaired" else "Do now", _sentence(leading(left or alerts).advice)),
     ]
 
 
-def short_names(names: Sequence[str], most: int = MAX_NAMES) -> str:
+def short_names(names: Sequence[str], most: int = LIMITS.names) -> str:
     """Name the first of some layers, and count the others."""
     return (
         ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
@@ -63,7 +78,7 @@ def _calm(history: pd.DataFrame) -> str:
     totals = np.sqrt((history["norm"] ** 2).groupby(history["step"]).sum())
     first, last = totals.index[0], totals.index[-1]
     return (
-        f"{_count(int(last - first) + 1, 'step')}, {_count(history['layer'].nunique(), 'layer')}; "
+        f"{count(int(last - first) + 1, 'step')}, {count(history['layer'].nunique(), 'layer')}; "
         f"global gradient norm {totals.iloc[0]:.3g} at step {first}, {totals.iloc[-1]:.3g} at step {last}."
     )
 
@@ -82,13 +97,13 @@ def _done(interventions: Sequence[Intervention]) -> str:
     first: dict[str, Intervention] = {}
     for intervention in interventions:
         first.setdefault(intervention.remedy, intervention)
-    told = []
+    parts = []
     for remedy, intervention in first.items():
         same = [i for i in interventions if i.remedy == remedy]
         acted = sum(int(i.detail.get("steps", 0)) for i in same)
         again = f", {len(same)} times" if len(same) > 1 else ""
-        told.append(f"{remedy}{_how(same[-1])} from step {intervention.step}{again}, acted in {_count(acted, 'step')}")
-    return f"{'; '.join(told)}."
+        parts.append(f"{remedy}{_how(same[-1])} from step {intervention.step}{again}, acted in {count(acted, 'step')}")
+    return f"{'; '.join(parts)}."
 
 
 def _how(intervention: Intervention) -> str:
@@ -108,7 +123,7 @@ def _helped(
     elif outcome == "repaired":
         verdict = "Yes. Gradients are calm at the end"
     elif still_wrong:
-        verdict = f"{'No. ' if interventions else ''}Gradients are still {' and '.join(still_wrong)} at the end"
+        verdict = f"{'No. ' if interventions else ''}{_still(still_wrong)} at the end"
     elif interventions:
         verdict = "Not enough. Gradients are calm at the end, but the loss has not come back"
     else:
@@ -116,6 +131,12 @@ def _helped(
     if math.isfinite(loss.before):
         return f"{verdict}. Training loss {loss.before:.3g} before the first alert, {loss.now:.3g} at the end."
     return f"{verdict}."
+
+
+def _still(kinds: Sequence[str]) -> str:
+    if set(kinds) <= set(KINDS):
+        return f"Gradients are still {' and '.join(kinds)}"
+    return f"Still active: {', '.join(map(kind_text, kinds))}"
 
 
 def _sentence(text: str, capital: bool = True) -> str:
@@ -127,5 +148,6 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _count(number: int, thing: str) -> str:
+def count(number: int, thing: str) -> str:
+    """Return a number with its noun: ``1 step``, ``2 steps``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -206,8 +206,8 @@ class Guard(GradientGuard):
         )
         self.outlooks: dict[int, StepResult] = {}
 
-    def _take_in(self, trainer: Any, index: int, outlook: StepResult) -> None:
-        super()._take_in(trainer, index, outlook)
+    def _on_step_result(self, trainer: Any, index: int, outlook: StepResult) -> None:
+        super()._on_step_result(trainer, index, outlook)
         self.outlooks[outlook.reading.step] = outlook
 
 

@@ -35,7 +35,7 @@ class Prepared(GradientGuard):
 
     def on_train_start(self, *args: Any) -> None:
         super().on_train_start(*args)
-        for engine in self._engines.values():
+        for engine in self._engines:
             assert engine.prescription is not None
             planned = [remedy for _, remedy in engine.prescription._each() if isinstance(remedy, self._remedy)]
             assert planned, "it is in the plan"

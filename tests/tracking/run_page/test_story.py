@@ -137,7 +137,7 @@ def test_a_run_without_mlflow_takes_no_histograms(tmp_path: Path) -> None:
     monitor = GradientMonitor()
     fit(Poisoned(mlp(4, 8, 2), factors={}), monitor)
     assert monitor.histograms.to_host() == []
-    assert len(monitor.course.to_frame()) == 32
+    assert len(monitor.step_series.to_frame()) == 32
 
 
 def test_a_resumed_run_shows_its_whole_course(client: MlflowClient, store: str, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_resumed_run_shows_its_whole_course(client: MlflowClient, store: str, 
     stopped.save_checkpoint(tmp_path / "half.ckpt")
     resumed = trainer(second, logger=logger, max_epochs=2)
     resumed.fit(Regression(mlp(4, 8, 2)), batches(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
-    assert second.course.to_frame()["step"].tolist() == whole.course.to_frame()["step"].tolist() == list(range(64))
+    assert second.step_series.to_frame()["step"].tolist() == whole.step_series.to_frame()["step"].tolist() == list(range(64))
     assert [taken.step for taken in second.histograms.to_host()] == [0, 50]
 
 
