@@ -68,11 +68,11 @@ class Recording:
         loggers, history = _mlflow_loggers(trainer), monitor.history()
         if not loggers or history.empty:
             return  # a run that failed before its first step has no verdict
-        from grad_callbacks.tracking.run_page.story import Story, record_story
+        from grad_callbacks.tracking.run_page.run_report import RunReport, record_report
 
         for logger in loggers:
             try:
-                story = Story(
+                report = RunReport(
                     verdict=monitor.verdict,
                     outcome=monitor.outcome,
                     alerts=tuple(monitor.alerts),
@@ -81,13 +81,13 @@ class Recording:
                     report=monitor.report(),
                     name=str(getattr(logger, "_run_name", None) or ""),
                     summary=tuple(monitor.record.summary()),
-                    course=monitor.course.to_frame(),
+                    steps=monitor.course.to_frame(),
                     histograms=tuple(monitor.histograms.bring_home()),
                     environment=self._environment,
                 )
-                record_story(logger.experiment, str(logger.run_id), story)
+                record_report(logger.experiment, str(logger.run_id), report)
             except Exception as error:  # nor does it cost what has been trained
-                _warn("gradients' story", logger, error)
+                _warn("gradients' report", logger, error)
 
 
 def _mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:
