@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from experiments.run import run
 from grad_callbacks import GradientMonitor
 from grad_callbacks.tracking import StoreError, compare, comparison_table, default_store, prepare_store
-from grad_callbacks.tracking.run_page.pictures import comparison
+from grad_callbacks.tracking.comparison.picture import comparison_picture
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 EXPERIMENT = "demo"
@@ -63,7 +63,7 @@ def main() -> int:
             _train(scenario, variant, guard, changes, progress.console)
             progress.advance(task)
     table = compare(client, EXPERIMENT)
-    comparison(table).savefig(PICTURE, dpi=150)
+    comparison_picture(table).savefig(PICTURE, dpi=150)
     console.print(comparison_table(table))
     console.print(f"{len(RUNS)} runs in {time.monotonic() - started:.0f} s, drawn in {PICTURE}.")
     console.print("Browse them in MLflow: [bold]make ui[/bold]")

@@ -76,12 +76,12 @@ class MLflowRuns:
             self._system.pop().stop()
         loggers, history = _mlflow_loggers(trainer), record.history()
         if not loggers or history.empty:
-            return
-        from grad_callbacks.tracking.run_page.story import Story, record_story
+            return  # a run that failed before its first step has no verdict
+        from grad_callbacks.tracking.run_page.run_report import RunReport, record_report
 
         for logger in loggers:
             try:
-                story = Story(
+                report = RunReport(
                     verdict=record.verdict,
                     outcome=record.outcome,
                     alerts=tuple(record.alerts),
@@ -90,13 +90,13 @@ class MLflowRuns:
                     report=record.report(),
                     name=str(getattr(logger, "_run_name", None) or ""),
                     summary=tuple(record.summary()),
-                    course=step_series.to_frame(),
+                    steps=step_series.to_frame(),
                     histograms=tuple(histograms.to_host()),
                     environment=self._environment,
                 )
-                record_story(logger.experiment, str(logger.run_id), story)
+                record_report(logger.experiment, str(logger.run_id), report)
             except Exception as error:  # nor does it cost what has been trained
-                _warn("gradients' story", logger, error)
+                _warn("gradients' report", logger, error)
 
 
 def _mlflow_loggers(trainer: Trainer) -> list[MLFlowLogger]:

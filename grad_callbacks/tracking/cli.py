@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="grad-callbacks", description="Browse and compare runs and their remedies.")
+    parser = argparse.ArgumentParser(
+        prog="grad-callbacks", description="Browse, send and compare the runs that grad-callbacks has logged to MLflow."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     store = argparse.ArgumentParser(add_help=False)
     store.add_argument("--store", help="MLflow tracking address (default: $MLFLOW_TRACKING_URI, or ./mlflow.db)")
@@ -35,29 +37,41 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=int, default=5000, help="first port to try (default: %(default)s)")
     ui.set_defaults(run=_ui)
 
-    sync = commands.add_parser("sync", help="send what the server did not take during training, each thing once")
-    sync.add_argument("folder", nargs="?", type=Path, help="the journals (default: ./mlflow-journal)")
-    sync.add_argument("--tracking-uri", help="MLflow tracking address (default: that of each run)")
-    sync.add_argument("--ended", action="store_true", help="runs of other machines have ended, if nobody said how")
-    sync.add_argument("--prune", action="store_true", help="remove journals that are wholly sent")
+    sync = commands.add_parser(
+        "sync", help="send logged data that the server did not get during training, each entry once"
+    )
+    sync.add_argument("folder", nargs="?", type=Path, help="folder of the journals (default: ./mlflow-journal)")
+    sync.add_argument("--tracking-uri", help="MLflow tracking address (default: the one that each run was logged to)")
+    sync.add_argument(
+        "--ended", action="store_true", help="treat unfinished runs from other hosts as ended (status KILLED)"
+    )
+    sync.add_argument("--prune", action="store_true", help="remove journals of which everything is sent")
     sync.set_defaults(run=_sync)
 
     compare = commands.add_parser(
-        "compare", parents=[store], help="print the runs side by side, or over seeds, and write them"
+        "compare", parents=[store], help="compare runs, or averages over seeds, in a table and as files"
     )
     compare.add_argument("experiment", nargs="?", help="MLflow experiment (default: grad-callbacks)")
-    compare.add_argument("--experiment", dest="named", help="the same")
-    compare.add_argument("--metric", help="what is compared, by its last value (default: val/accuracy or the like)")
+    compare.add_argument("--experiment", dest="named", help="same as the positional argument")
     compare.add_argument(
-        "--group", nargs="+", default=[], metavar="NAME", help="parameters or tags that tell variants apart"
+        "--metric", help="metric to compare, by its last value (default: val/accuracy or a similar one)"
     )
     compare.add_argument(
-        "--baseline", nargs="+", default=[], metavar="NAME=VALUE", help="runs to compare with (default: unguarded)"
+        "--group", nargs="+", default=[], metavar="NAME", help="parameters or tags that distinguish variants"
     )
-    compare.add_argument("--sweep", metavar="RUN", help="only runs of this sweep: its parent's id or name, or 'latest'")
-    compare.add_argument("--runs", action="store_true", help="print run by run, even where there are several seeds")
+    compare.add_argument(
+        "--baseline",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="runs to compare with (default: runs without a guard)",
+    )
+    compare.add_argument(
+        "--sweep", metavar="RUN", help="only runs of this sweep: id or name of its parent run, or 'latest'"
+    )
+    compare.add_argument("--runs", action="store_true", help="print every run, even if there are several seeds")
     compare.add_argument("--csv", type=Path, metavar="FILE", help="also write the runs as CSV")
-    compare.add_argument("--picture", type=Path, metavar="FILE", help="also draw them (.png, .svg or .pdf)")
+    compare.add_argument("--picture", type=Path, metavar="FILE", help="also draw the runs (.png, .svg or .pdf)")
     compare.add_argument("--out", type=Path, metavar="FOLDER", help="also write CSV, parquet and an HTML report there")
     compare.add_argument("--no-log", action="store_true", help="do not log the report into the sweep's parent run")
     compare.set_defaults(run=_compare)
@@ -98,9 +112,9 @@ def _sync(options: argparse.Namespace) -> int:
     pending = 0
     for run in sync(folder, options.tracking_uri, ended=options.ended, prune=options.prune):
         pending += run.state == "pending"
-        told = {"sent": f"sent, {run.entries} entries new", "running": "is being written by its own process"}
+        states = {"sent": f"sent, {run.entries} new entries", "running": "is still being written by its process"}
         refused = f", {run.rejected} refused" if run.rejected else ""
-        state = told.get(run.state, f"not all sent: {run.reason}")
+        state = states.get(run.state, f"not all sent: {run.reason}")
         sys.stdout.write(f"{run.run_id or run.journal.stem}: {state}{refused}\n")
     return 1 if pending else 0
 
@@ -108,15 +122,10 @@ def _sync(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from grad_callbacks.tracking.comparison.compare import (
-        EXPERIMENT,
-        compare,
-        comparison_table,
-        has_several_seeds,
-        over_seeds,
-        over_seeds_table,
-    )
+    from grad_callbacks.tracking.comparison.compare import EXPERIMENT, compare
+    from grad_callbacks.tracking.comparison.over_seeds import has_several_seeds, over_seeds
     from grad_callbacks.tracking.comparison.report import record_comparison, write_comparison
+    from grad_callbacks.tracking.comparison.tables import comparison_table, over_seeds_table
     from grad_callbacks.tracking.store import default_store, prepare_store
 
     client = prepare_store(options.store or default_store())
@@ -135,9 +144,9 @@ def _compare(options: argparse.Namespace) -> int:
     if options.csv:
         table.to_csv(options.csv, index=False)
     if options.picture:
-        from grad_callbacks.tracking.run_page.pictures import comparison
+        from grad_callbacks.tracking.comparison.picture import comparison_picture
 
-        comparison(table).savefig(options.picture, dpi=150)
+        comparison_picture(table).savefig(options.picture, dpi=150)
     if options.out:
         write_comparison(table, options.out)
         console.print(f"Written to {options.out}: comparison.html, and tables as CSV and parquet.")

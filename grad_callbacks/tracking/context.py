@@ -9,19 +9,18 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
-from mlflow import MlflowClient
-from mlflow.entities import RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from grad_callbacks.tracking.secrets.masking import mask
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 PACKAGES = ("torch", "lightning", "pytorch-lightning", "mlflow", "numpy", "pandas", "hydra-core", "grad-callbacks")
 CONFIG, ENVIRONMENT = "context/config.yaml", "context/environment.yaml"
-GIT_SECONDS = 5
+GIT_TIMEOUT = 5  # seconds that a git command may take
 
 
 def record_context(
@@ -30,10 +29,10 @@ def record_context(
     """Write ``context/config.yaml``, if there is a config, ``context/environment.yaml`` and the git commit.
 
     Args:
-        client: Where the run is kept.
+        client: Of the server that has the run.
         run_id: The run.
-        trainer: A Lightning Trainer: its callbacks tell the config of LightningCLI.
-        known: The environment, if it was written already, and a Hydra job's config with it.
+        trainer: A Lightning Trainer; LightningCLI leaves its config among the callbacks.
+        known: The environment, if it was written already, together with the config of a Hydra job.
 
     Returns:
         The environment.
@@ -51,6 +50,9 @@ def record_context(
 
 def record_environment(client: MlflowClient, run_id: str) -> dict[str, str]:
     """Write ``context/environment.yaml`` and the git commit, and return the environment."""
+    from mlflow.entities import RunTag
+    from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+
     found = environment()
     client.log_text(run_id, yaml.safe_dump(found, sort_keys=False, allow_unicode=True), ENVIRONMENT)
     tags = {"grad.git_dirty": found["git, uncommitted changes"]} if "git, uncommitted changes" in found else {}
@@ -68,6 +70,8 @@ def record_config(client: MlflowClient, run_id: str, config: Mapping[str, Any]) 
 
 def environment() -> dict[str, str]:
     """Return versions, devices, the command and the state of the git repository around the script, secrets masked."""
+    import torch
+
     found = {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -93,15 +97,15 @@ def environment() -> dict[str, str]:
 
 
 def cli_config(trainer: Any) -> dict[str, Any] | None:
-    """Return the resolved config of the LightningCLI that made this Trainer; None if none did."""
-    for callback in trainer.callbacks:  # by name: that of `pytorch_lightning` is another class
+    """Return the resolved config of the LightningCLI that created this Trainer; None if none did."""
+    for callback in trainer.callbacks:  # compared by name: in `pytorch_lightning` it is another class
         if any(cls.__name__ == "SaveConfigCallback" for cls in type(callback).__mro__):
             return _plain(yaml.safe_load(callback.parser.dump(callback.config, skip_none=False)))
     return None
 
 
 def hydra_config() -> dict[str, Any] | None:
-    """Return the resolved config of the Hydra job that runs here; None outside of a job."""
+    """Return the resolved config of the Hydra job that this process runs; None outside of a job."""
     if "hydra" not in sys.modules:
         return None
     from hydra.core.hydra_config import HydraConfig
@@ -126,7 +130,7 @@ def _git(*arguments: str, folder: Path) -> str:
         return ""
     try:
         done = subprocess.run(
-            [git, "-C", str(folder), *arguments], capture_output=True, text=True, timeout=GIT_SECONDS, check=False
+            [git, "-C", str(folder), *arguments], capture_output=True, text=True, timeout=GIT_TIMEOUT, check=False
         )
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -1,4 +1,4 @@
-"""A light local MLflow server on the project's store."""
+"""A local MLflow server on the project's store, with few processes."""
 
 from __future__ import annotations
 
@@ -10,34 +10,39 @@ import sys
 import time
 
 HOST = "127.0.0.1"
-PATIENCE = 120  # seconds for the server to answer
+START_TIMEOUT = 120  # seconds to wait for the server's first answer
+POLL_INTERVAL = 0.2  # seconds
+MAX_PORTS = 100  # that are tried
 
 
 def free_port(wanted: int) -> int:
-    """Return ``wanted`` or the next port after it that nobody listens on."""
-    for port in range(wanted, wanted + 100):
+    """Return ``wanted`` or the next free port after it.
+
+    Raises:
+        RuntimeError: If the next 100 ports are all in use.
+    """
+    for port in range(wanted, wanted + MAX_PORTS):
         with socket.socket() as probe:
             if probe.connect_ex((HOST, port)) != 0:
                 return port
-    raise RuntimeError(f"no free port between {wanted} and {wanted + 99}: choose another with --port")
+    raise RuntimeError(f"no free port between {wanted} and {wanted + MAX_PORTS - 1}: choose another with --port")
 
 
 def start_server(store: str, port: int) -> subprocess.Popen[bytes]:
     """Start ``mlflow server`` with one worker, on loopback only.
 
-    MLflow's own defaults start 15 processes; without its job runner and with one worker it needs a sixth of
-    the memory.
+    MLflow's own defaults start 15 processes; with one worker and without its job runner it needs a sixth of the memory.
     """
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--uvicorn-opts", "--log-level warning"]
-    light = {
-        "MLFLOW_BACKEND_STORE_URI": store,  # here `ps` does not show a password in it
+    settings = {
+        "MLFLOW_BACKEND_STORE_URI": store,  # not an argument, since `ps` would show a password in it
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONWARNINGS": "ignore",
     }
-    # A session of its own: Ctrl-C reaches this process alone, which then stops the server and its workers.
-    return subprocess.Popen(command, env=os.environ | light, start_new_session=True)
+    # In a session of its own: Ctrl-C reaches only this process, which then stops the server and its workers.
+    return subprocess.Popen(command, env=os.environ | settings, start_new_session=True)
 
 
 def stop_server(server: subprocess.Popen[bytes]) -> None:
@@ -48,19 +53,19 @@ def stop_server(server: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until_ready(server: subprocess.Popen[bytes], port: int) -> str:
-    """Wait until the server answers, and return the address of the page with the experiments.
+    """Wait until the server answers, and return the address of its page of experiments.
 
-    MLflow opens on its pages for chat applications unless the address asks for model training.
+    The address selects model training: by default MLflow shows its pages for chat applications.
 
     Raises:
         RuntimeError: If the server ends, or does not answer within two minutes.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise RuntimeError(f"the MLflow server ended with status {server.returncode}; its messages are above")
         with socket.socket() as probe:
             if probe.connect_ex((HOST, port)) == 0:
                 return f"http://{HOST}:{port}/#/experiments?workflowType=machine_learning"
-        time.sleep(0.2)
-    raise RuntimeError(f"the MLflow server did not answer on port {port} within {PATIENCE} s")
+        time.sleep(POLL_INTERVAL)
+    raise RuntimeError(f"the MLflow server did not answer on port {port} within {START_TIMEOUT} s")

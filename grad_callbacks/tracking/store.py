@@ -1,4 +1,4 @@
-"""Where runs are kept: an SQLite file in the working folder unless told otherwise."""
+"""Where runs are kept: by default an SQLite file in the working folder."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import logging
 import os
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 _SQLITE = "sqlite:///"
-LOCK_SECONDS = 120  # creating a fresh store takes seconds
+LOCK_TIMEOUT = 120  # seconds to wait for other processes that create the same store
 
 
 class StoreError(RuntimeError):
-    """The store cannot be used; the message says which and why."""
+    """The store cannot be used; the message says which store and why."""
 
 
 def default_store(folder: str | os.PathLike[str] | None = None) -> str:
     """Return ``$MLFLOW_TRACKING_URI`` or else ``mlflow.db`` in a folder, as an absolute SQLite address.
 
-    MLflow's own default, a folder of files, is refused by MLflow itself since 3.10.
+    MLflow's own default, a folder of files, is no longer accepted since MLflow 3.10.
 
     Args:
         folder: By default the working folder.
@@ -31,7 +33,7 @@ def default_store(folder: str | os.PathLike[str] | None = None) -> str:
 
 
 def default_artifacts(folder: str | os.PathLike[str] | None = None) -> str | None:
-    """Return the address of ``mlartifacts`` in a folder; None where a server decides."""
+    """Return the address of ``mlartifacts`` in a folder; None if the server decides."""
     return (_absolute(folder) / "mlartifacts").as_uri() if default_store().startswith(_SQLITE) else None
 
 
@@ -46,9 +48,9 @@ def _absolute(folder: str | os.PathLike[str] | None) -> Path:
 
 
 def prepare_store(uri: str) -> MlflowClient:
-    """Make sure that the store is there and can be written, and return a client to it.
+    """Make sure that the store exists and can be written, and return a client for it.
 
-    A fresh SQLite file gets its tables under a file lock: several processes that create them at once would crash.
+    The tables of a new SQLite file are created under a file lock: several processes doing so at once would crash.
 
     Args:
         uri: An MLflow tracking address.
@@ -62,9 +64,9 @@ def prepare_store(uri: str) -> MlflowClient:
     if not path.parent.is_dir():
         raise _unusable(uri, FileNotFoundError(f"there is no folder {path.parent}"))
     try:
-        with FileLock(f"{path}.lock", timeout=LOCK_SECONDS):
+        with FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT):
             with sqlite3.connect(path) as connection:
-                connection.execute("BEGIN IMMEDIATE")  # fails here and now if the file cannot be written
+                connection.execute("BEGIN IMMEDIATE")  # fails at once if the file cannot be written
             connection.close()
             return _connect(uri)
     except (OSError, sqlite3.Error, Timeout) as error:
@@ -72,7 +74,7 @@ def prepare_store(uri: str) -> MlflowClient:
 
 
 def open_store(uri: str) -> None:
-    """Make an SQLite store's tables if they are not there; of another store nothing is asked.
+    """Create the tables of an SQLite store if they are missing; do nothing for other stores.
 
     Raises:
         StoreError: If the SQLite store cannot be read or written.
@@ -82,8 +84,11 @@ def open_store(uri: str) -> None:
 
 
 def _connect(uri: str) -> MlflowClient:
-    for chatter in ("mlflow.store.db.utils", "alembic"):
-        logging.getLogger(chatter).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for verbose in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(verbose).setLevel(logging.WARNING)
     try:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)

@@ -17,7 +17,7 @@ from grad_callbacks.tracking import JournaledMLFlowLogger
 from grad_callbacks.tracking.journal.entries import status_entry
 from grad_callbacks.tracking.journal.journal import Journal
 from tests.support.processes import Child, Nursery, wait_until
-from tests.support.servers import NOBODY
+from tests.support.servers import NO_SERVER
 
 QUICK = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "guard=monitor", "model.width=8"]
 
@@ -109,7 +109,7 @@ def test_the_end_of_a_sweep_sends_its_own_runs_and_leaves_those_of_other_servers
     parent = ParentRun()
     parent.on_multirun_start(config)
     tags = {PARENT: family(client)[0].info.run_id}
-    theirs = left_behind(tmp_path / "journal", NOBODY, tags), left_behind(tmp_path / "journal", store, {})
+    theirs = left_behind(tmp_path / "journal", NO_SERVER, tags), left_behind(tmp_path / "journal", store, {})
     mine = left_behind(tmp_path / "journal", store, tags)
     parent.on_multirun_end(config)
 

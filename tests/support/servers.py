@@ -1,4 +1,4 @@
-"""MLflow servers that come and go, and what is on them."""
+"""MLflow servers that can be killed, frozen and restarted, and what runs hold on them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -15,9 +14,9 @@ from urllib.request import urlopen
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tests.support.processes import without_a_store
+from tests.support.processes import wait_until, without_a_store
 
-NOBODY = "http://127.0.0.1:9"  # where no server is
+NO_SERVER = "http://127.0.0.1:9"  # an address at which no server listens
 
 
 class Server:
@@ -41,15 +40,7 @@ class Server:
             self._process = subprocess.Popen(
                 command, env=without_a_store() | store | light, start_new_session=True, stdout=output, stderr=output
             )
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            try:
-                urlopen(f"{self.uri}/health", timeout=5).close()
-                return
-            except OSError:
-                assert self._process.poll() is None, (self.folder / "server.log").read_text()
-                time.sleep(0.2)
-        raise TimeoutError("the server did not start")
+        assert wait_until(self._answers, 120), (self.folder / "server.log").read_text()
 
     def freeze(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -62,6 +53,15 @@ class Server:
             self._signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        try:
+            urlopen(f"{self.uri}/health", timeout=5).close()
+        except OSError:
+            assert self._process.poll() is None, (self.folder / "server.log").read_text()
+            return False
+        return True
 
     def _signal(self, number: int) -> None:
         assert self._process is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +14,13 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import MLFlowLogger
 
 from grad_callbacks.tracking import JournaledMLFlowLogger
+from tests.support.processes import wait_until
 
 STEPS = 12
 
 
 class Model(BoringModel):
-    """Logs its loss in every step, and can be told to go wrong in one."""
+    """Logs its loss in every step; raises ``error`` in step 3, if there is one."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         super().__init__()
@@ -59,7 +61,7 @@ def fit(
 
 
 class Timed(JournaledMLFlowLogger):
-    """Knows how many seconds the training has spent in it."""
+    """Measures how many seconds the training spends in it."""
 
     seconds = 0.0
 
@@ -83,7 +85,7 @@ class Timed(JournaledMLFlowLogger):
     @contextmanager
     def _watch(self) -> Iterator[None]:
         if getattr(self, "_is_watched", False):
-            yield  # from within
+            yield  # a call within a call
             return
         self._is_watched, started = True, time.monotonic()
         try:
@@ -96,7 +98,7 @@ class Timed(JournaledMLFlowLogger):
 class Staged(Callback):
     """Logs an artifact in every tenth step, and from a step on waits for the test before each further one.
 
-    A file ``at-<step>`` in the working folder tells the test how far it is; a file ``go`` lets it run on.
+    A file ``at-<step>`` in the working folder shows the test how far it is; a file ``go`` lets it continue.
     """
 
     def __init__(self, pause: int) -> None:
@@ -107,12 +109,12 @@ class Staged(Callback):
         if step % 10 == 0 and trainer.logger is not None:
             trainer.logger.experiment.log_text(trainer.logger.version, f"step {step}", f"texts/{step}.txt")
         Path(f"at-{step}").touch()
-        while step == self.pause and not Path("go").exists():
-            time.sleep(0.02)
+        if step == self.pause:
+            wait_until(Path("go").exists, math.inf)  # the test ends this process if it fails
 
 
 def staged(experiment: str, uri: str, pause: int = 20, steps: int = 40, **arguments: Any) -> None:
-    """Train in two stages; says ``ended normally`` and for how long the logger has held the training up."""
+    """Train in two stages; prints ``ended normally`` and how many seconds the training has spent in the logger."""
     logger = Timed(experiment, tracking_uri=uri, **arguments)
     fit(logger, None, Staged(pause), steps=steps)
     logger.close()

@@ -24,7 +24,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 from grad_callbacks import GradientMonitor
 from grad_callbacks.tracking import JournaledMLFlowLogger
 from tests.support.processes import Child, Nursery, wait_until
-from tests.support.servers import NOBODY, artifacts_of, steps_of, the_run
+from tests.support.servers import NO_SERVER, artifacts_of, steps_of, the_run
 from tests.support.tracked_training import STEPS, Model, fit
 
 
@@ -47,7 +47,7 @@ def test_it_takes_the_place_of_lightnings(client: MlflowClient, tmp_path: Path) 
     assert not list((tmp_path / "mlflow-journal").iterdir()), "all is on the server"
 
 
-def test_the_gradients_story_is_written_through_it(client: MlflowClient) -> None:
+def test_the_gradients_report_is_written_through_it(client: MlflowClient) -> None:
     made = logger()
     fit(made, None, GradientMonitor())
     made.close()
@@ -286,7 +286,7 @@ def test_a_copy_in_another_process_logs_into_the_same_run(client: MlflowClient) 
 
 
 def test_without_a_server_a_training_goes_on_and_its_logger_answers(tmp_path: Path) -> None:
-    made = logger(tracking_uri=NOBODY, save_dir=str(tmp_path))
+    made = logger(tracking_uri=NO_SERVER, save_dir=str(tmp_path))
     started = time.monotonic()
     fit(made, None, GradientMonitor())
     made.close()
@@ -367,7 +367,7 @@ def test_however_fast_it_logs_the_requests_are_few(store: str, monkeypatch: pyte
     while time.monotonic() - started < 2.5:
         made.log_metrics({"loss": 1.0}, step=step)
         step += 1
-        time.sleep(0.002)
+        time.sleep(0.002)  # the length of a training step
     made.close()
     assert sum(sizes) == step
     assert len(sizes) <= 6

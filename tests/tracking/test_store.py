@@ -55,7 +55,7 @@ def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_locked_store_is_one_clear_error(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grad_callbacks.tracking.store.LOCK_SECONDS", 1)
+    monkeypatch.setattr("grad_callbacks.tracking.store.LOCK_TIMEOUT", 1)
     holder = sqlite3.connect(tmp_path / "mlflow.db")
     holder.execute("BEGIN EXCLUSIVE")
     try:

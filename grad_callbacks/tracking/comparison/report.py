@@ -1,22 +1,27 @@
-"""A comparison as files: tables, one page with plots, and all of it in the sweep's parent run."""
+"""A comparison as files: tables and a page with plots, also logged into the sweep's parent run."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from mlflow import MlflowClient
-
-from grad_callbacks.tracking.comparison.compare import compare, has_several_seeds, over_seeds, plus_minus, run_label
-from grad_callbacks.tracking.run_page.page import filled, template
+from grad_callbacks.tracking.comparison.compare import compare
+from grad_callbacks.tracking.comparison.labels import plus_minus, run_label
+from grad_callbacks.tracking.comparison.over_seeds import has_several_seeds, over_seeds
+from grad_callbacks.tracking.kinds import colours_of
+from grad_callbacks.tracking.page_template import filled, template
 from grad_callbacks.tracking.secrets.masking import mask
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
 
 FOLDER = "comparison"
 NOTE = "mlflow.note.content"
 _HEADING = "# Comparison"
+_NO_KIND = ("healthy", "not measured")  # verdicts that are no kind of alert
 
 
 def write_comparison(table: pd.DataFrame, folder: Path) -> None:
@@ -24,7 +29,7 @@ def write_comparison(table: pd.DataFrame, folder: Path) -> None:
 
     Args:
         table: From :func:`grad_callbacks.tracking.comparison.compare.compare`, at least one row.
-        folder: Is made if it is not there.
+        folder: Created if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups = over_seeds(table)
@@ -50,21 +55,22 @@ def comparison_page(table: pd.DataFrame) -> str:
         "summary": summary(table, groups),
         "groups": _records(groups),
         "runs": _records(table),
+        "kinds": [list(pair) for pair in colours_of(_kinds(table)).items()],
     }
     return filled(template("comparison/comparison.html"), mask(data))
 
 
 def summary(table: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
-    """Say in a few sentences what was compared and what came out."""
+    """Return a few sentences: what was compared, and what the result is."""
     better = "less is better" if table.attrs.get("less_is_better") else "more is better"
     scenarios, seeds = len(set(groups["scenario"])), len(set(table["seed"]))
-    told = [
+    sentences = [
         f"{_count(len(table), 'run')}, {_count(scenarios, 'scenario')}, {_count(seeds, 'seed')}; "
         f"compared by the last {table.attrs.get('metric', 'value')} ({better})."
     ]
     ended = table["status"][table["status"] != "FINISHED"].str.lower().value_counts()
     if len(ended):
-        told.append(f"Not all came to their end: {', '.join(f'{count} {how}' for how, count in ended.items())}.")
+        sentences.append(f"Not all runs finished: {', '.join(f'{count} {how}' for how, count in ended.items())}.")
     for scenario, rows in groups.groupby("scenario", sort=False):
         treated = rows[~rows["is_baseline"] & rows["gain"].notna()]
         if treated.empty:
@@ -73,29 +79,29 @@ def summary(table: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
         sure = "" if math.isnan(best["p"]) else f", p = {best['p']:.3f}"
         pairs = f"over {_count(int(best['pairs']), 'seed')}"
         came_out = "gains most over" if best["gain"] > 0 else "comes nearest to"
-        told.append(
+        sentences.append(
             f"{scenario}: {run_label(best)} {came_out} the baseline, "
             f"{plus_minus(best['gain'], best['gain_spread'], sign=True)} ({pairs}{sure})."
         )
     if has_several_seeds(table):
-        told.append(
-            "± is one standard deviation over seeds. p is the exact sign-flip test over seeds that both have, from six "
-            "on, not corrected for the number of rows."
+        sentences.append(
+            "± is one standard deviation over seeds. p is the exact sign-flip test over the seeds that both have, from "
+            "six on, not corrected for the number of rows."
         )
-    return told
+    return sentences
 
 
 def record_comparison(client: MlflowClient, table: pd.DataFrame) -> str | None:
-    """Log the comparison into the parent run of the sweep that all its runs belong to, under ``comparison/``.
+    """Log the comparison into the parent run of the sweep to which all its runs belong, under ``comparison/``.
 
-    The parent gets the summary as its description, unless it has one of somebody else.
+    The summary becomes the parent's description, unless a user has written one.
 
     Args:
-        client: Where the runs are kept.
+        client: Of the server that has the runs.
         table: From :func:`grad_callbacks.tracking.comparison.compare.compare`.
 
     Returns:
-        The parent run's id; None if the runs belong to none, or to several.
+        The parent run's id; None if the runs belong to no sweep, or to several.
     """
     sweeps = set(table["sweep"])
     parent = str(next(iter(sweeps))) if len(sweeps) == 1 else ""
@@ -111,16 +117,20 @@ def record_comparison(client: MlflowClient, table: pd.DataFrame) -> str | None:
 
 
 def record_sweep(client: MlflowClient, experiment: str, parent: str) -> None:
-    """Compare the runs of a sweep, and log the comparison into its parent run; nothing if none has run.
+    """Compare the runs of a sweep, and log the comparison into its parent run; do nothing if it has no runs.
 
     Args:
-        client: Where the runs are kept.
+        client: Of the server that has the runs.
         experiment: The name of the MLflow experiment.
         parent: The parent run's id.
     """
     table = compare(client, experiment, sweep=parent)
     if len(table):
         record_comparison(client, table)
+
+
+def _kinds(table: pd.DataFrame) -> set[str]:
+    return {verdict for verdict in table["verdict"] if verdict not in ("", *_NO_KIND)}
 
 
 def _count(number: int, thing: str) -> str:

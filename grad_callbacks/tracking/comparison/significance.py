@@ -1,4 +1,4 @@
-"""Is a mean difference over paired runs more than chance? By the exact sign-flip test."""
+"""The exact sign-flip test: whether a mean difference over paired runs is more than chance."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MIN_PAIRS = 6  # with fewer, even differences that all agree are no rarer than 6%
-MAX_EXACT = 16  # pairs for which all 2^n flips are counted
-FLIPS = 65_536  # drawn at random beyond
+MIN_PAIRS = 6  # with fewer, p is at least 6% even if all differences have the same sign
+MAX_EXACT = 16  # pairs up to which all 2^n sign flips are counted
+FLIPS = 65_536  # sign flips that are drawn at random for more pairs
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
     """Return the two-sided p-value of the mean difference; NaN for fewer than six pairs.
 
     If a remedy does nothing, each seed's difference could as well have had the other sign. The p-value is the share
-    of all 2^n choices of signs whose mean is at least as far from zero as the observed one. It supposes no
-    distribution, and needs nothing but numpy.
+    of all 2^n choices of signs whose mean is at least as far from zero as the observed one. It assumes no
+    distribution.
 
     References: Fisher 1935, "The Design of Experiments", sec. 21; Pitman 1937, "Significance tests which may be applied
     to samples from any populations".

@@ -1,23 +1,30 @@
-"""Child runs: one for each arm of a trial, below the run in which it was held."""
+"""Child runs: one for each arm of a trial, below the run in which the trial was held."""
 
 from __future__ import annotations
 
 import math
-
-from lightning.pytorch.loggers import MLFlowLogger
-from mlflow.entities import Metric
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from grad_callbacks.events import TrialResult
 from grad_callbacks.tracking.journal.entries import batch_entries, status_entry
-from grad_callbacks.tracking.journal.journal import now
-from grad_callbacks.tracking.journal.sender import PARENT_TAG
-from grad_callbacks.tracking.logger import JournaledMLFlowLogger
+from grad_callbacks.tracking.journal.format import Entry, now
+from grad_callbacks.tracking.journal.tags import PARENT_TAG, TRIAL_TAG
 
-TRIAL_TAG = "grad.trial"
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import MLFlowLogger
+
+
+@runtime_checkable
+class LogsChildRuns(Protocol):
+    """A logger with a journal, such as ``JournaledMLFlowLogger``."""
+
+    def log_child(self, name: str, tags: Mapping[str, str], entries: Sequence[Entry]) -> Any:
+        """Log a run that is already over."""
 
 
 def record_trial(logger: MLFlowLogger, result: TrialResult) -> None:
-    """Make a child run for each arm.
+    """Create a child run for each arm.
 
     =====================  ================================================
     name                   ``trial 41: Rollback``
@@ -28,6 +35,8 @@ def record_trial(logger: MLFlowLogger, result: TrialResult) -> None:
     ``grad.trial_step``    the step of the run at which it was held
     =====================  ================================================
     """
+    from mlflow.entities import Metric
+
     for arm, losses in result.losses.items():
         name = f"trial {result.step}: {arm}"
         tags = {
@@ -39,7 +48,7 @@ def record_trial(logger: MLFlowLogger, result: TrialResult) -> None:
         metrics = [Metric("trial/loss", loss, now(), step) for step, loss in enumerate(losses) if math.isfinite(loss)]
         if math.isfinite(result.scores[arm]):
             metrics.append(Metric("trial/score", result.scores[arm], now(), len(losses)))
-        if isinstance(logger, JournaledMLFlowLogger):
+        if isinstance(logger, LogsChildRuns):
             logger.log_child(name, tags, [*batch_entries(metrics), status_entry("FINISHED")])
         else:
             client = logger.experiment

@@ -1,4 +1,4 @@
-"""MLflow's client, writing into a journal."""
+"""An MLflow client that writes into a journal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from grad_callbacks.tracking.journal.entries import batch_entries, metrics_entry, params_entry, status_entry, tags_entry
-from grad_callbacks.tracking.journal.journal import Entry, now
+from grad_callbacks.tracking.journal.format import Entry, now
 from grad_callbacks.tracking.secrets.masking import mask
 from grad_callbacks.tracking.store import open_store
 
@@ -22,19 +22,19 @@ log = logging.getLogger("grad_callbacks")
 
 
 class Recorder(Protocol):
-    """What takes the entries."""
+    """Takes the entries; see ``Writer``."""
 
     def record(self, entry: Entry, run_id: str | None) -> None:
         """Take one entry of a run."""
 
-    def keep(self, local: Path) -> Entry:
-        """Copy a file, and return what the entry says of it."""
+    def copy_artifact(self, local: Path) -> Entry:
+        """Copy a file, and return the fields of its entry."""
 
     def server_id(self, run_id: str) -> str:
-        """The server's name of a run that may be known by its journal's."""
+        """The server's id of a run that may be given by its journal's."""
 
     def is_fresh(self, run_id: str) -> bool:
-        """True if all that the run holds was logged by this process."""
+        """True if everything in the run was logged by this process."""
 
     @property
     def copies(self) -> dict[str, Path]:
@@ -42,10 +42,10 @@ class Recorder(Protocol):
 
 
 class JournalingClient(MlflowClient):
-    """An ``MlflowClient`` whose writing calls go to a journal, return at once and never raise for a server's sake.
+    """An ``MlflowClient`` whose writing calls go to a journal, return at once and never raise because of a server.
 
-    Reading calls go to the server, and wait for it. A run may be named by its journal's or its server's id. Calls that
-    make something of their own on the server (experiments, runs, models, traces) are MLflow's.
+    Reading calls go to the server and wait for it. A run may be given by its journal's or its server's id. Calls that
+    create something else on the server (experiments, runs, models, traces) are MLflow's own.
 
     Args:
         uri: The tracking address.
@@ -53,7 +53,7 @@ class JournalingClient(MlflowClient):
     """
 
     def __init__(self, uri: str, recorder: Recorder) -> None:
-        # MLflow's own state is made at the first reading call: for SQLite that opens the file, and makes the tables.
+        # The first reading call creates MLflow's own state: for SQLite that opens the file and creates the tables.
         self._uri = uri
         self._recorder = recorder
         self._tables = _Tables(self, recorder)
@@ -91,7 +91,7 @@ class JournalingClient(MlflowClient):
     def log_metrics(
         self, run_id: str, metrics: Mapping[str, Any], step: int | None = None, timestamp: int | None = None, **of: Any
     ) -> None:
-        """Log metrics of one step, which share one line of the journal."""
+        """Log metrics of one step, as one entry of the journal."""
         entry = metrics_entry(metrics, step, timestamp, **of)
         if entry["m"]:
             self._recorder.record(entry, run_id)
@@ -102,7 +102,7 @@ class JournalingClient(MlflowClient):
         return value
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
-        """Log parameters; one of more than 6000 characters is cut, and whole under ``params/``."""
+        """Log parameters; one of more than 6000 characters is cut, and logged in full under ``params/``."""
         entry, long = params_entry(params)
         if entry["p"]:
             self._recorder.record(entry, run_id)
@@ -140,7 +140,7 @@ class JournalingClient(MlflowClient):
             self.log_artifacts(run_id, str(local), posixpath.join(artifact_path or "", local.name))
             return
         try:
-            entry = self._recorder.keep(local)
+            entry = self._recorder.copy_artifact(local)
         except OSError as error:
             log.warning("artifact %s is not logged: %s", local, error)
             return
@@ -182,11 +182,11 @@ class JournalingClient(MlflowClient):
             _tolerant(super().log_inputs, self._recorder.server_id(run_id), None, models)
 
     def log_outputs(self, run_id: str, models: Any) -> None:
-        """Link models that the run has made, on the server directly."""
+        """Link models that the run has created, on the server directly."""
         _tolerant(super().log_outputs, self._recorder.server_id(run_id), models)
 
     def _log_artifact_async_helper(self, run_id: str, artifact_file: str, artifact: Any) -> None:
-        with self._log_artifact_helper(run_id, artifact_file) as place:  # a copy in the journal is fast enough
+        with self._log_artifact_helper(run_id, artifact_file) as place:  # copying into the journal needs no thread
             artifact.save(place)
 
     # Reading
@@ -211,7 +211,7 @@ class JournalingClient(MlflowClient):
 
 
 class _Tables(MlflowClient):
-    """MLflow's way to write a table, which reads the old one first: its last copy, or the server's of a resumed run."""
+    """MLflow's ``log_table``, which reads the old table first: from its last copy, or from the server if resumed."""
 
     def __init__(self, client: JournalingClient, recorder: Recorder) -> None:
         self._client = client

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-SILENCE = 600  # seconds without a sign of life
+SILENCE = 600  # seconds since a process was last known to be alive
 
 
 @dataclass(frozen=True)
 class Host:
-    """A machine, from one start to the next.
+    """A process on a machine.
 
     Attributes:
-        name: Its name.
-        boot: A name for the time since its last start; empty where the system tells none.
-        pid: The process.
+        name: The machine's host name.
+        boot: The id of the machine's last boot; empty where the system has none.
+        pid: The process id.
     """
 
     name: str
@@ -35,24 +35,24 @@ class Host:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Host:
-        """The opposite of :meth:`to_dict`."""
+        """Rebuild from :meth:`to_dict`."""
         return cls(str(value.get("name", "")), str(value.get("boot", "")), int(value.get("pid", 0)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data that a journal can hold."""
         return asdict(self)
 
-    def is_gone(self, last_sign: float) -> bool:
-        """True if the process has ended for certain, given that nobody holds its lock.
+    def is_gone(self, last_seen: float) -> bool:
+        """True if the process has certainly ended, given that its lock is free.
 
-        A lock tells it within one running machine, containers included. On a machine of the same name that was
-        started anew, ten minutes of silence are asked for as well, since two machines may share a name and a folder.
-        Of other machines nothing is known from here.
+        Within one boot of a machine, containers included, a free lock proves it. If a machine of the same name was
+        rebooted, the process must also have been silent for ten minutes, since two machines may share a name and a
+        folder. About other machines nothing can be said.
 
         Args:
-            last_sign: When the process gave its last sign of life, seconds since 1970.
+            last_seen: When the process was last known to be alive, in seconds since 1970.
         """
         here = Host.here()
         if self.boot == here.boot and (self.boot or self.name == here.name):
             return True
-        return self.name == here.name and time.time() - last_sign > SILENCE
+        return self.name == here.name and time.time() - last_seen > SILENCE

@@ -1,33 +1,33 @@
-"""Journals that were left behind: sent later, from any machine to any server; runs of processes that are gone."""
+"""Journals that processes left behind: send them later, and mark the runs of processes that were killed."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from grad_callbacks.tracking.journal.entries import status_entry
-from grad_callbacks.tracking.journal.journal import ENDED, Journal, journals
-from grad_callbacks.tracking.journal.sender import Sender
+from grad_callbacks.tracking.journal.format import ENDED
+from grad_callbacks.tracking.journal.journal import Journal, journals
 from grad_callbacks.tracking.secrets.masking import MASK, mask
 from grad_callbacks.tracking.store import StoreError, default_store
 
-log = logging.getLogger("grad_callbacks")
+if TYPE_CHECKING:
+    from grad_callbacks.tracking.journal.sender import Sender
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What came of one journal.
+    """What :func:`sync` did with one journal.
 
     Attributes:
         journal: Its file.
-        state: ``sent``, ``running`` (its own process sends it) or ``pending`` (the server did not take it all).
-        run_id: The server's name of the run, if it is known.
-        entries: How many were sent now.
-        rejected: How many the server will never take.
+        state: ``sent``, ``running`` (its own process sends it) or ``pending`` (the server did not take everything).
+        run_id: The server's id of the run, if it is known.
+        entries: How many entries were sent by this call.
+        rejected: How many entries the server refused for good.
         reason: Why it is pending.
     """
 
@@ -40,14 +40,14 @@ class Synced:
 
 
 def sync(folder: Path, uri: str | None = None, *, ended: bool = False, prune: bool = False) -> Iterator[Synced]:
-    """Send what the journals in a folder still hold, each exactly once however often this is called.
+    """Send what the journals in a folder still hold, each entry once however often this is called.
 
-    Journals of living processes are left to them. A run whose process is gone without a word is marked KILLED.
+    Journals of running processes are skipped. A run whose process has ended without a status is marked KILLED.
 
     Args:
         folder: Where the journals are.
-        uri: The tracking address; by default each journal's own.
-        ended: Also mark runs KILLED whose process was on another machine, of which nothing is known here.
+        uri: The tracking address; by default the one that each journal names.
+        ended: Treat unfinished runs of other hosts as ended (status KILLED): from here it cannot be known.
         prune: Remove journals that are wholly sent.
     """
     for journal in journals(folder):
@@ -59,7 +59,7 @@ def sync(folder: Path, uri: str | None = None, *, ended: bool = False, prune: bo
 def sync_journal(
     journal: Journal, uri: str | None = None, *, ended: bool = False, prune: bool = False
 ) -> Synced | None:
-    """Do the same with one journal; None if somebody has removed it meanwhile."""
+    """Do the same with one journal; None if another process has just removed it."""
     if not journal.take_existing():
         return Synced(journal.path, "running") if journal.path.exists() else None
     try:
@@ -68,21 +68,21 @@ def sync_journal(
         journal.close()
 
 
-def sweep(folder: Path, but: Journal, sender: Sender) -> None:
-    """Mark the runs KILLED whose process is gone without a word, and remove what is wholly sent and not to be kept.
+def clean_up(folder: Path, own: Journal, sender: Sender) -> None:
+    """Mark runs KILLED whose process has ended without a status, and remove journals that are wholly sent.
 
     Args:
         folder: Where the journals are.
-        but: The caller's own, which is left out.
-        sender: Its connection: statuses go to the same server if the run is there. The rest is :func:`sync`'s.
+        own: The caller's journal, which is skipped.
+        sender: Its connection: a status goes to the same server, if the run is there. The rest is left to :func:`sync`.
     """
     for journal in journals(folder):
-        if journal.path == but.path or not journal.take_existing():
+        if journal.path == own.path or not journal.take_existing():
             continue
         try:
             if mark_if_gone(journal):
                 with suppress(Exception):
-                    sender.tell_end(journal)
+                    sender.send_status(journal)
             if journal.is_wholly_sent() and not journal.header.get("keep"):
                 journal.remove()
         finally:
@@ -90,26 +90,28 @@ def sweep(folder: Path, but: Journal, sender: Sender) -> None:
 
 
 def mark_if_gone(journal: Journal, ended: bool = False) -> bool:
-    """Write the status KILLED into a journal whose process has ended without one; True if so.
+    """Write the status KILLED into a journal whose process has ended without a status; True if so.
 
     Args:
-        journal: Not that of a living process on this machine: its lock was free.
-        ended: Also if it was on another machine.
+        journal: Its lock is held by the caller, so it is not that of a running process on this machine.
+        ended: Also if the process ran on another machine.
     """
     if journal.last_status() in ENDED:
         return False
-    if not ended and not journal.owner().is_gone(journal.last_sign):
+    if not ended and not journal.owner().is_gone(journal.lock.last_seen):
         return False
-    journal.append(status_entry("KILLED", int(journal.last_sign * 1000)))
+    journal.append(status_entry("KILLED", int(journal.lock.last_seen * 1000)))
     return True
 
 
 def _own_server(journal: Journal) -> str:
     uri = str(journal.header.get("uri", ""))
-    return uri if uri and MASK not in uri else default_store()  # a masked address is none
+    return uri if uri and MASK not in uri else default_store()  # a masked address cannot be used
 
 
 def _sync_one(journal: Journal, uri: str, ended: bool, prune: bool) -> Synced:
+    from grad_callbacks.tracking.journal.sender import Sender
+
     mark_if_gone(journal, ended)
     sender, entries = Sender(journal, uri), 0
     try:

@@ -1,4 +1,4 @@
-"""The thread that brings a journal to the server while the training goes on."""
+"""The thread that sends a journal to the server during training."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 from grad_callbacks.tracking.journal.entries import status_entry
-from grad_callbacks.tracking.journal.journal import Entry, Journal
+from grad_callbacks.tracking.journal.format import Entry
+from grad_callbacks.tracking.journal.journal import Journal
 from grad_callbacks.tracking.journal.sender import Sender
 from grad_callbacks.tracking.secrets.masking import mask, mask_address
 
 log = logging.getLogger("grad_callbacks")
 
 INTERVAL = 1.0  # seconds between requests, so that metrics go in batches
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds after a failure; doubled each time
-BEAT = 15.0  # seconds between signs of life
-GRACE = 2.0  # seconds to wait for a server that did not answer the last time
+FIRST_PAUSE = 1.0  # seconds after a failure; doubled by each further one
+LONGEST_PAUSE = 30.0  # seconds
+HEARTBEAT = 15.0  # seconds between two touches of the lock file
+RETRY_TIMEOUT = 2.0  # seconds to wait for a server that did not answer the last time
 
 
 class Writer:
-    """Takes entries into a journal, and sends them from a thread of its own.
+    """Writes entries into a journal and sends them from a thread of its own.
 
-    A server that does not answer is left alone for a second, then two, four, up to 30. Memory holds one batch of the
-    journal, at most 0.4 MB, and what the disk did not take. No method raises for the server's or the disk's sake.
+    After a failed request it waits 1 second, then 2, 4 and so on, up to 30. Memory holds one batch of the journal, at
+    most 0.4 MB, and what the disk did not take. No method raises because of the server or the disk.
 
     Args:
         journal: Opened for writing.
         uri: The tracking address.
-        on_connected: Called in the thread when the run has been found or made.
+        is_fresh: The run begins with this process.
+        on_connected: Called in the thread when the run has been found or created.
     """
 
     def __init__(
@@ -53,60 +56,63 @@ class Writer:
 
     # Called by the training
 
-    def start(self, patience: float) -> None:
-        """Start the thread, and wait until the run is there or the server has failed, ``patience`` seconds at most."""
+    def start(self, timeout: float) -> None:
+        """Start the thread and wait until it has found or created the run, or has failed to.
+
+        Args:
+            timeout: Seconds to wait at most.
+        """
         self._thread.start()
         with self._condition:
-            self._condition.wait_for(lambda: self.sender.run_id is not None or self._failures, patience)
+            self._condition.wait_for(lambda: self.sender.run_id is not None or self._failures, timeout)
         if self.sender.run_id is None and not self._failures:
-            log.warning(self._told("does not answer"))
+            log.warning(self._problem("does not answer"))
 
     @property
     def run_id(self) -> str:
-        """The server's name of the run, or the journal's as long as the server has not been reached."""
+        """The server's id of the run, or the journal's until the server has been reached."""
         return self.sender.run_id or self.journal.id
 
     def record(self, entry: Entry, run_id: str | None = None) -> None:
-        """Write an entry into the journal: of its own run, or of another one that the server knows."""
-        if run_id is not None and not self._is_mine(run_id):
+        """Write an entry into the journal: of its own run, or of another one that the server has."""
+        if run_id is not None and not self._is_own(run_id):
             entry = entry | {"run": run_id}
         elif "status" in entry:
             self.status, self._since_status = entry["status"], False
         else:
             self._since_status = True
             if "file" in entry:
-                place = "/".join(filter(None, (entry["to"], Path(entry["file"]).name)))
-                self.copies[place] = self.journal.local(entry)
-        had_trouble = self.journal.trouble is not None
+                self.copies[_artifact_path(entry)] = self.journal.copies.path_of(entry)
+        could_write = self.journal.write_error is None
         self.journal.append(entry)
-        if self.journal.trouble is not None and not had_trouble:
+        if self.journal.write_error is not None and could_write:
             log.warning(
-                "the journal %s cannot be written (%s): what is logged goes from memory to the server",
+                "the journal %s cannot be written (%s): logged data go to the server from memory",
                 self.journal.path.name,
-                self.journal.trouble,
+                self.journal.write_error,
             )
 
-    def keep(self, local: Path) -> Entry:
-        """Copy a file (see :meth:`Journal.keep`)."""
-        return self.journal.keep(local)
+    def copy_artifact(self, local: Path) -> Entry:
+        """Copy a file (see :meth:`Journal.copy_artifact`)."""
+        return self.journal.copy_artifact(local)
 
     def server_id(self, run_id: str) -> str:
-        """The server's name of a run that may be known by its journal's."""
-        return self.run_id if self._is_mine(run_id) else run_id
+        """The server's id of a run that may be given by its journal's."""
+        return self.run_id if self._is_own(run_id) else run_id
 
     def is_fresh(self, run_id: str) -> bool:
-        """True if all that the run holds was logged by this process."""
-        return self._is_fresh and self._is_mine(run_id)
+        """True if everything in the run was logged by this process."""
+        return self._is_fresh and self._is_own(run_id)
 
-    def flush(self, patience: float) -> bool:
+    def flush(self, timeout: float) -> bool:
         """Wait until the server has everything; True if it has.
 
-        Where the server did not answer the last time, one more attempt is awaited, for two seconds at most.
+        If the last request failed, one more is awaited, for two seconds at most.
 
         Args:
-            patience: Seconds.
+            timeout: Seconds to wait at most.
         """
-        deadline = time.monotonic() + min(patience, GRACE if self._failures else patience)
+        deadline = time.monotonic() + min(timeout, RETRY_TIMEOUT if self._failures else timeout)
         with self._condition:
             before = self._attempts
             while self._thread.is_alive() and time.monotonic() < deadline:
@@ -117,30 +123,30 @@ class Writer:
                     break
         return self.sender.is_drained()
 
-    def close(self, patience: float) -> bool:
-        """Send what can be sent in ``patience`` seconds, and end the thread, which closes the journal."""
+    def close(self, timeout: float) -> bool:
+        """Send what can be sent in ``timeout`` seconds, and end the thread, which closes the journal."""
         if self._since_status and self.status != "RUNNING":
-            self.journal.append(status_entry(self.status))  # the last line tells it
-        done = self.flush(patience)
+            self.journal.append(status_entry(self.status))  # the last line holds the status
+        done = self.flush(timeout)
         with self._condition:
             self._is_closing = True
             self._condition.notify_all()
-        self.journal.rescue()
+        self.journal.retry_unwritten()
         self.journal.flush_to_disk()
-        self._thread.join(GRACE if done else 0.1)
+        self._thread.join(RETRY_TIMEOUT if done else 0.1)
         return done
 
-    def _is_mine(self, run_id: str) -> bool:
+    def _is_own(self, run_id: str) -> bool:
         return run_id in (self.sender.run_id, self.journal.id, self.journal.header.get("run_id"))
 
     # The thread
 
     def _run(self) -> None:
-        beaten = -BEAT
+        last_heartbeat = -HEARTBEAT
         while not self._is_closing:
-            if time.monotonic() - beaten > BEAT:
-                self.journal.beat()
-                beaten = time.monotonic()
+            if time.monotonic() - last_heartbeat > HEARTBEAT:
+                self.journal.lock.touch()
+                last_heartbeat = time.monotonic()
             self._attempt()
             with self._condition:
                 self._attempts += 1
@@ -155,7 +161,7 @@ class Writer:
         except Exception as error:
             self._failures += 1
             if self._failures == 1:
-                log.warning(self._told(f"does not take what is logged ({_first_line(error)})"))
+                log.warning(self._problem(f"did not accept logged data ({_first_line(error)})"))
             return
         if self._failures:
             log.warning("the MLflow server %s answers again", mask_address(self.sender.uri))
@@ -167,7 +173,7 @@ class Writer:
             with self._condition:
                 self._condition.notify_all()
             self._on_connected(self.sender)
-        # What is logged meanwhile waits for the next time: many small requests would cost the training more.
+        # What is logged meanwhile waits for the next interval: many small requests would slow the training down.
         end = self.journal.end()
         while not self._is_closing and self.sender.step() and not self.sender.has_reached(end):
             pass
@@ -176,21 +182,26 @@ class Writer:
         if not self._failures:
             return INTERVAL
         longest: float = min(FIRST_PAUSE * 2.0 ** (self._failures - 1), LONGEST_PAUSE)
-        return longest * random.uniform(0.75, 1.0)  # many trainings must not come back at one moment
+        return longest * random.uniform(0.75, 1.0)  # so that many trainings do not come back at the same moment
 
-    def _told(self, what: str) -> str:
+    def _problem(self, what: str) -> str:
         return (
-            f"the MLflow server {mask_address(self.sender.uri)} {what}. The training goes on; what is logged is kept "
-            f"and sent when it answers, or later by: grad-callbacks sync {self.journal.path.parent}"
+            f"the MLflow server {mask_address(self.sender.uri)} {what}. Training continues; logged data are kept in "
+            f"{self.journal.path.parent} and sent when the server answers again, or later with: "
+            f"grad-callbacks sync {self.journal.path.parent}"
         )
 
 
 def _copies(journal: Journal) -> dict[str, Path]:
-    copies: dict[str, Path] = {}
-    for entry, _ in journal.entries():
-        if "file" in entry and "run" not in entry:
-            copies["/".join(filter(None, (entry["to"], Path(entry["file"]).name)))] = journal.local(entry)
-    return copies
+    return {
+        _artifact_path(entry): journal.copies.path_of(entry)
+        for entry, _ in journal.entries()
+        if "file" in entry and "run" not in entry
+    }
+
+
+def _artifact_path(entry: Entry) -> str:
+    return "/".join(filter(None, (entry["to"], Path(entry["file"]).name)))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,1 +1,1 @@
-"""What a run shows in MLflow: tags, tables, pictures, a page."""
+"""What MLflow shows of a run: tags, tables, pictures and a page."""

@@ -1,15 +1,18 @@
-"""A history as a table of layers by steps, small enough to be drawn."""
+"""A history as a grid of layers by steps, small enough to be drawn."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-MAX_COLUMNS = 600  # steps are joined into this many columns at most
-MAX_CELLS = 150_000  # and into fewer for very deep models
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_COLUMNS = 600  # of a grid: more steps are averaged
+MAX_CELLS = 150_000  # of a grid: very deep models get fewer columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ class Grid:
 
     @property
     def edges(self) -> NDArray[np.float64]:
-        """Where columns begin and end, on the axis of steps; a step fills the unit around its number."""
+        """Where columns begin and end on the axis of steps; step n reaches from n - 0.5 to n + 0.5."""
         return self.first + np.arange(self.log10.shape[1] + 1) * self.width - 0.5
 
 
@@ -45,7 +48,7 @@ def layers_of(history: pd.DataFrame) -> list[str]:
 
 
 def grid_of(history: pd.DataFrame, value: str, keeps_nan: bool = False) -> Grid:
-    """Join the steps of a history into columns.
+    """Average the steps of a history into columns.
 
     Args:
         history: One row per step and layer, at least one.

@@ -1,33 +1,35 @@
-"""One run as one page: interactive, self-contained, without any request to the network.
+"""One run as one interactive, self-contained page that makes no request to the network.
 
-Made by hand rather than with a plotting library: that would put the same 4.5 MB of script into the artifacts of every
-run, where this page has some 30 KB beside its numbers.
+It uses no plotting library: that would add 4.5 MB of script to the artifacts of every run; this page adds 30 KB.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from grad_callbacks.events import Alert, Intervention
 from grad_callbacks.measurement.histograms import HIGHEST, LOWEST, PER_DECADE, Histogram
+from grad_callbacks.tracking.kinds import colours_of
+from grad_callbacks.tracking.page_template import filled, template
 from grad_callbacks.tracking.run_page.grid import Grid, grid_of
 from grad_callbacks.tracking.run_page.pictures import profile_steps
 from grad_callbacks.tracking.run_page.tables import alert_rows, intervention_rows
 from grad_callbacks.tracking.secrets.masking import mask
 
-MAX_POINTS = 2000  # of a line
-MAX_TABLE = 200  # rows of a table
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_POINTS = 2000  # of a line in a chart
+MAX_ROWS = 200  # of a table
 VALUES = ("norm", "rms", "update_ratio", "weight_norm")
-_NOTHING, _ZERO, _NONFINITE, _LARGEST = -32768, -32767, 32767, 32000
-_PLACE = "/*DATA*/"
+# A cell of a grid holds hundredths of log10, up to ±_LARGEST, or one of these codes.
+_NOTHING, _ZERO, _NONFINITE = -32768, -32767, 32767
+_LARGEST = 32000
 
 
 def run_page(
@@ -36,7 +38,7 @@ def run_page(
     outcome: str,
     summary: Sequence[tuple[str, str]],
     history: pd.DataFrame,
-    course: pd.DataFrame,
+    steps: pd.DataFrame,
     alerts: Sequence[Alert],
     interventions: Sequence[Intervention],
     histograms: Sequence[Histogram] = (),
@@ -50,24 +52,26 @@ def run_page(
         outcome: How it ended.
         summary: Headings and sentences.
         history: One row per step and layer, at least one.
-        course: One row per step, as ``StepSeries.to_frame`` returns it; may be empty.
+        steps: One row per step, as ``StepSeries.to_frame`` returns it; may be empty.
         alerts: In the order they were raised; the first 200 are listed.
-        interventions: In the order they were made; the first 200 are listed.
+        interventions: In the order they were applied; the first 200 are listed.
         histograms: Of the gradients' entries.
         environment: Versions and the like.
     """
-    told = {
+    kinds = [alert.kind for alert in alerts] + [made.alert_kind for made in interventions]
+    texts = {
         "name": name,
         "verdict": verdict,
         "outcome": outcome,
         "summary": [list(line) for line in summary],
-        "alerts": alert_rows(alerts[:MAX_TABLE]),
-        "interventions": intervention_rows(interventions[:MAX_TABLE]),
+        "alerts": alert_rows(alerts[:MAX_ROWS]),
+        "interventions": intervention_rows(interventions[:MAX_ROWS]),
         "environment": dict(environment or {}),
+        "kinds": [list(pair) for pair in colours_of(kinds).items()],
     }
-    drawn = {
+    numbers = {
         "grids": {value: _grid(history, value) for value in VALUES if value in history},
-        "course": _course(course),
+        "steps": _lines(steps),
         "profiles": profile_steps(history, alerts),
         "histograms": [
             {"step": taken.step, "layers": list(taken.layers), "shares": np.round(taken.shares, 4).tolist()}
@@ -75,25 +79,7 @@ def run_page(
         ],
         "bins": {"lowest": LOWEST, "highest": HIGHEST, "per_decade": PER_DECADE},
     }
-    return filled(template("run_page/page.html"), mask(told) | drawn)
-
-
-def template(name: str) -> str:
-    """Read one of the package's pages, with what all pages have in common put into it."""
-    page = _read(name)
-    for place, shared in (("/*STYLE*/", "run_page/shared.css"), ("/*SCRIPT*/", "run_page/shared.js")):
-        page = page.replace(place, _read(shared).strip(), 1)
-    return page
-
-
-def filled(page: str, data: Mapping[str, Any]) -> str:
-    """Put the data into a page, so that no text in it can end the script."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
-    return page.replace(_PLACE, text.replace("<", "\\u003c"), 1)
-
-
-def _read(name: str) -> str:
-    return files("grad_callbacks.tracking").joinpath(name).read_text(encoding="utf-8")
+    return filled(template("run_page/page.html"), mask(texts) | numbers)
 
 
 def _grid(history: pd.DataFrame, value: str) -> dict[str, Any]:
@@ -114,9 +100,9 @@ def _cells(grid: Grid) -> np.ndarray[Any, np.dtype[np.int16]]:
     return cells.astype("<i2")
 
 
-def _course(course: pd.DataFrame) -> dict[str, list[Any]]:
-    rows = course[course["optimizer"] == course["optimizer"].min()]
-    if len(rows) > MAX_POINTS:  # of each span the row with the largest norm: a spike is not lost
+def _lines(steps: pd.DataFrame) -> dict[str, list[Any]]:
+    rows = steps[steps["optimizer"] == steps["optimizer"].min()]
+    if len(rows) > MAX_POINTS:  # of each span the row with the largest norm, so that spikes stay
         span = np.arange(len(rows)) * MAX_POINTS // len(rows)
         size = np.nan_to_num(rows["norm"].to_numpy(), nan=math.inf, posinf=math.inf)
         order = np.lexsort((size, span))

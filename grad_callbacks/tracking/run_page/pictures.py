@@ -1,40 +1,27 @@
-"""Pictures of a run, and of runs side by side."""
+"""Pictures of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from grad_callbacks.events import Alert, Intervention
 from grad_callbacks.measurement.histograms import HIGHEST, LOWEST, PER_DECADE, Histogram
-from grad_callbacks.tracking.comparison.compare import run_label
-from grad_callbacks.tracking.run_page.grid import MAX_COLUMNS, grid_of, layers_of
+from grad_callbacks.tracking.kinds import colour_of, colours_of
+from grad_callbacks.tracking.run_page.grid import grid_of, layers_of
 
-__all__ = [
-    "MAX_COLUMNS",
-    "comparison",
-    "course_picture",
-    "heatmap",
-    "histogram_picture",
-    "profile_picture",
-    "profile_steps",
-]
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-MAX_LABELS = 40
+MAX_LABELS = 40  # names of layers at an axis
 MAX_NAME = 34  # characters of a layer's name
-ALERT, INTERVENTION = "#e4572e", "#2e6fb7"
+INTERVENTION = "#2e6fb7"
 NONFINITE, ZERO, NOTHING = "#d81b60", "#20232a", "#dcdcdc"
-SHARES = LinearSegmentedColormap.from_list(  # magma, but from white, as on the page
-    "shares", ["#fafafa", "#fcc58c", "#f1605d", "#9e2f7f", "#440f76", "#000004"]
-)
-COLOURS = {"healthy": "#4c9f70", "repaired": "#3f7fb5", "unrepaired": "#d1603d", "": "#9a9a9a"}
+SHARES = ("#fafafa", "#fcc58c", "#f1605d", "#9e2f7f", "#440f76", "#000004")  # magma, but from white, as on the page
 
 
 def heatmap(history: pd.DataFrame, alerts: Sequence[Alert], interventions: Sequence[Intervention]) -> Figure:
@@ -42,9 +29,13 @@ def heatmap(history: pd.DataFrame, alerts: Sequence[Alert], interventions: Seque
 
     Args:
         history: One row per step and layer, at least one.
-        alerts: Marked by a dashed line at their step.
+        alerts: Marked by a dashed line at their step, in the colour of their kind.
         interventions: Marked by a solid line at their step.
     """
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
     grid = grid_of(history, "norm")
     rows = len(grid.layers)
     figure = Figure(figsize=(10, 1.8 + 0.28 * min(rows, MAX_LABELS)), layout="constrained")
@@ -75,6 +66,8 @@ def profile_picture(history: pd.DataFrame, alerts: Sequence[Alert]) -> Figure:
         history: One row per step and layer, at least one.
         alerts: The first one's step is shown, if it is neither the first nor the last.
     """
+    from matplotlib.figure import Figure
+
     layers = layers_of(history)
     figure = Figure(figsize=(8, 1.4 + 0.28 * min(len(layers), MAX_LABELS)), layout="constrained")
     axes = figure.add_subplot()
@@ -93,24 +86,26 @@ def profile_picture(history: pd.DataFrame, alerts: Sequence[Alert]) -> Figure:
 
 
 def profile_steps(history: pd.DataFrame, alerts: Sequence[Alert]) -> list[tuple[int, str, str]]:
-    """Return step, colour and name of the profiles worth a look."""
+    """Return step, colour and name of each profile: at the first reading, the first alert and the last reading."""
     steps = np.unique(history["step"].to_numpy())
     first, last = int(steps[0]), int(steps[-1])
     chosen = [(first, "#9a9a9a", "first reading")]
     if alerts and first < alerts[0].step < last and alerts[0].step in steps:
-        chosen.append((alerts[0].step, ALERT, "first alert"))
+        chosen.append((alerts[0].step, colour_of(alerts[0].kind), "first alert"))
     return [*chosen, (last, INTERVENTION, "last reading")] if last > first else chosen
 
 
-def course_picture(course: pd.DataFrame, alerts: Sequence[Alert], interventions: Sequence[Intervention]) -> Figure:
+def steps_picture(table: pd.DataFrame, alerts: Sequence[Alert], interventions: Sequence[Intervention]) -> Figure:
     """Draw the global norm before and after clipping, the effective learning rate, and the training loss over steps.
 
     Args:
-        course: As :meth:`grad_callbacks.reporting.step_series.StepSeries.to_frame` returns it, at least one row.
-        alerts: Marked by a dashed line at their step.
+        table: One row per step, as ``StepSeries.to_frame`` returns it, at least one row.
+        alerts: Marked by a dashed line at their step, in the colour of their kind.
         interventions: Marked by a solid line at their step.
     """
-    rows = course[course["optimizer"] == course["optimizer"].iloc[0]]
+    from matplotlib.figure import Figure
+
+    rows = table[table["optimizer"] == table["optimizer"].iloc[0]]
     has_loss = bool(np.isfinite(rows["loss"]).any())
     figure = Figure(figsize=(10, 6.4 if has_loss else 4.6), layout="constrained")
     axes = figure.subplots(3 if has_loss else 2, sharex=True, height_ratios=[2, 1, 1.3] if has_loss else [2, 1])
@@ -135,7 +130,10 @@ def course_picture(course: pd.DataFrame, alerts: Sequence[Alert], interventions:
 
 
 def histogram_picture(histogram: Histogram) -> Figure:
-    """Draw how large the gradient's entries were: log10 of their size across, one layer a row, dark is many."""
+    """Draw the sizes of the gradient's entries: log10 of the size across, one layer per row, dark is many."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
     rows = len(histogram.layers)
     figure = Figure(figsize=(8, 1.3 + 0.26 * min(rows, MAX_LABELS)))
     figure.subplots_adjust(
@@ -144,56 +142,14 @@ def histogram_picture(histogram: Histogram) -> Figure:
     axes = figure.add_subplot()
     edge = 1 / PER_DECADE
     extent = (LOWEST - edge, HIGHEST + edge, rows - 0.5, -0.5)
-    axes.imshow(histogram.shares, aspect="auto", cmap=SHARES, vmin=0, vmax=0.2, extent=extent)
+    colours = LinearSegmentedColormap.from_list("shares", SHARES)
+    axes.imshow(histogram.shares, aspect="auto", cmap=colours, vmin=0, vmax=0.2, extent=extent)
     axes.set_title(f"Size of the gradient's entries at step {histogram.step}", loc="left", fontsize=10)
     axes.set_xlabel(
         "log10 of an entry's size (left edge: smaller or zero; right edge: larger or not finite)", fontsize=8
     )
     _name_layers(axes, histogram.layers)
     return figure
-
-
-def comparison(table: pd.DataFrame) -> Figure:
-    """Draw what every run came to as a bar, scenario by scenario, coloured by outcome.
-
-    Args:
-        table: From :func:`grad_callbacks.tracking.comparison.compare`, at least one row.
-    """
-    metric = table.attrs.get("metric", "val/accuracy")
-    finite = table["accuracy"][np.isfinite(table["accuracy"])]
-    highest = 1.0 if finite.empty else max(1.0, 1.05 * float(finite.max()))
-    several_seeds = len(set(table["seed"])) > 1
-    scenarios = list(dict.fromkeys(table["scenario"]))
-    heights = [len(table[table["scenario"] == scenario]) for scenario in scenarios]
-    figure = Figure(figsize=(9, 1.2 + 0.32 * len(table) + 0.35 * len(scenarios)), layout="constrained")
-    axes = figure.subplots(len(scenarios), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    for ax, scenario in zip(axes, scenarios, strict=True):
-        rows = table[table["scenario"] == scenario]
-        labels = [run_label(row) + (f" #{row['seed']}" if several_seeds else "") for _, row in rows.iterrows()]
-        y = np.arange(len(rows))
-        ax.barh(y, rows["accuracy"].fillna(0), color=[COLOURS[outcome] for outcome in rows["outcome"]], height=0.7)
-        for i, (_, row) in enumerate(rows.iterrows()):
-            inside = row["accuracy"] > 0.6 * highest
-            align, colour = ("right", "white") if inside else ("left", "black")
-            ax.text(row["accuracy"], i, f" {_told(row)} ", va="center", ha=align, color=colour, fontsize=8)
-        ax.set_yticks(y, labels, fontsize=8)
-        ax.invert_yaxis()
-        ax.set_title(scenario, loc="left", fontsize=9, fontweight="bold")
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[-1].set(xlim=(0, highest), xlabel=f"last {metric}")
-    used = [outcome for outcome in COLOURS if outcome in set(table["outcome"])]
-    names = [outcome or "not watched" for outcome in used]
-    handles = [Patch(color=COLOURS[outcome]) for outcome in used]
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    return figure
-
-
-def _told(row: Any) -> str:
-    accuracy = f"{row['accuracy']:.3f}"
-    if row["verdict"] in ("", "healthy"):
-        return accuracy
-    done = "nothing done" if row["remedies"] == "none" else row["remedies"]
-    return f"{accuracy}  {row['verdict']} at step {row['first_alert_step']}: {done}"
 
 
 def _line(axes: Axes, steps: np.ndarray, values: pd.Series, colour: str, label: str = "", width: float = 1.4) -> None:
@@ -205,23 +161,25 @@ def _line(axes: Axes, steps: np.ndarray, values: pd.Series, colour: str, label: 
         axes.set_yscale("log")
         shown = np.fmax(
             shown, np.where(np.isnan(shown), np.nan, positive.min())
-        )  # a skipped step's zero: at the bottom
+        )  # the zero of a skipped step is drawn at the bottom
     axes.plot(steps, shown, color=colour, linewidth=width, label=label or None)
 
 
 def _mark(axes: Axes, alerts: Sequence[Alert], interventions: Sequence[Intervention]) -> list[object]:
+    """Draw a line at each step, and return one of each kind for the legend."""
     marked: list[object] = []
-    for marks, colour, style, name in (
-        (_steps(alerts), ALERT, "--", "alert"),
-        (_steps(interventions), INTERVENTION, "-", "intervention"),
-    ):
-        above = 4 if style == "--" else 3  # a dashed alert stays visible on the line of its intervention
-        lines = [
-            axes.axvline(step, color=colour, linestyle=style, linewidth=1, alpha=0.8, label=name, zorder=above)
-            for step in marks
-        ]
-        marked += lines[:1]
-    return marked
+    for kind, colour in colours_of(alert.kind for alert in alerts).items():
+        steps = _steps(alert for alert in alerts if alert.kind == kind)
+        marked += _lines(axes, steps, colour, "--", f"{kind} alert")[:1]
+    return marked + _lines(axes, _steps(interventions), INTERVENTION, "-", "intervention")[:1]
+
+
+def _lines(axes: Axes, steps: Sequence[int], colour: str, style: str, name: str) -> list[object]:
+    above = 4 if style == "--" else 3  # a dashed alert stays visible on the line of its intervention
+    return [
+        axes.axvline(step, color=colour, linestyle=style, linewidth=1, alpha=0.8, label=name, zorder=above)
+        for step in steps
+    ]
 
 
 def _steps(marks: Iterable[Alert | Intervention]) -> list[int]:

@@ -11,5 +11,5 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
-// What stands between backticks is code.
+// Text between backticks is shown as code.
 const prose = (text) => String(text).split("`").map((part, i) => (i % 2 ? make("code", {}, part) : part));

@@ -13,13 +13,13 @@ INTERVENTION_COLUMNS = ("step", "remedy", "alert_kind", "detail", "optimizer")
 
 def alert_rows(alerts: Sequence[Alert]) -> list[dict[str, Any]]:
     """One row per alert, with the columns of :data:`ALERT_COLUMNS`; layers and evidence as text."""
-    told = [{"layers": ", ".join(alert.layers), "evidence": _pairs(alert.evidence)} for alert in alerts]
-    return [_chosen(alert.to_dict() | texts, ALERT_COLUMNS) for alert, texts in zip(alerts, told, strict=True)]
+    texts = [{"layers": ", ".join(alert.layers), "evidence": _pairs(alert.evidence)} for alert in alerts]
+    return [_chosen(alert.to_dict() | text, ALERT_COLUMNS) for alert, text in zip(alerts, texts, strict=True)]
 
 
 def intervention_rows(interventions: Sequence[Intervention]) -> list[dict[str, Any]]:
     """One row per intervention, with the columns of :data:`INTERVENTION_COLUMNS`; the detail as text."""
-    return [_chosen(made.to_dict() | {"detail": _pairs(made.detail)}, INTERVENTION_COLUMNS) for made in interventions]
+    return [_chosen(one.to_dict() | {"detail": _pairs(one.detail)}, INTERVENTION_COLUMNS) for one in interventions]
 
 
 def _chosen(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Secrets, masked before anything leaves the process: by the name of a value, and within addresses."""
+"""Mask secrets before anything is logged: by the name of a value, and within addresses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ANYWHERE = frozenset(
 _KEYS = frozenset(
     _WORDS.findall("api access secret private account encryption signing ssh auth subscription storage master")
 )
-# A token of these is a word of a text, not a key to a door.
+# In these names, 'token' means a text token, not a credential.
 _OF_TEXT = frozenset(
     _WORDS.findall(
         "cls class pad eos bos unk sep mask start end stop begin special image video audio vision visual text word sub "
@@ -35,12 +35,12 @@ _TEXT_TOKEN = re.compile(r"[\[<{|].{0,40}[\]>}|]")  # [CLS], <pad>, <|endoftext|
 _ADDRESS = re.compile(r"\b([A-Za-z0-9][A-Za-z0-9+.-]{0,30})://([^\s\"'<>]*)")
 _PAIR = re.compile(r"(?<![\w%.+-])([\w%.+-]{1,100})=(\"[^\"]*\"|'[^']*'|[^\s&;,#\"'\])}]+)")
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}")
-_KNOWN = re.compile(  # what gives itself away: keys of OpenAI, GitHub, Hugging Face, AWS, Slack, GitLab, and JWT
+_KNOWN = re.compile(  # recognised by their form: keys of OpenAI, GitHub, Hugging Face, AWS, Slack, GitLab, and JWT
     r"\b(?:sk-[\w-]{20,}|gh[pousr]_\w{30,}|github_pat_\w{30,}|hf_[A-Za-z0-9]{30,}|A[KS]IA[A-Z0-9]{16}"
     r"|xox[abeprs]-[\w-]{10,}|glpat-[\w-]{20,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
 )
 _QUERY = frozenset({"sig", "signature", "key", "code", "pass"})
-# In an address of the web, what stands behind these is a secret.
+# In a web address, what follows these is a secret.
 _HOOK = re.compile(
     r"^(hooks?\.[^/]*|[^/?#]*/(?:[^/?#]+/)*?(?:(?:incoming)?(?:web)?hooks?(?:b2)?|with/key)|api\.telegram\.org)/.+",
     re.IGNORECASE,
@@ -56,8 +56,8 @@ def mask(value: Any, key: str = "") -> Any:
     A value is secret by its name: ``api_key``, ``token``, ``password``, ``secret``, ``credentials``,
     ``authorization``, ``aws_*`` and their like, in any spelling, and all that lies below such a name. Flags, empty
     values, and tokens of a text (``use_cls_token``, ``pad_token``, ``max_tokens``, ``token_length``) are not. In every
-    string, addresses are masked (see :func:`mask_address`), ``name=value`` with a secret name, and keys that give
-    themselves away by their form.
+    string, addresses are masked (see :func:`mask_address`), ``name=value`` with a secret name, and keys that are
+    recognised by their form.
 
     Args:
         value: Plain data, nested at will: mappings, lists, tuples, strings, numbers. Other objects stay as they are,
@@ -73,7 +73,7 @@ def mask(value: Any, key: str = "") -> Any:
 def mask_address(text: str) -> str:
     """Mask in every address within ``text`` user and password, secrets in the query, and the paths of webhooks.
 
-    Of an address of a notification service nothing stays but the scheme.
+    Of the address of a notification service only the scheme stays.
     """
     return _ADDRESS.sub(_without_secrets, text)
 
@@ -159,7 +159,7 @@ def _without_secrets(address: re.Match[str]) -> str:
     if scheme.lower() in SERVICES:
         return f"{scheme}://{MASK}"
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
-    # A password may hold a slash: then the authority seems to end in what is no port.
+    # A password may contain a slash: then what looks like the port is not a number.
     port = authority.rpartition(":")[2]
     runs_on = ":" in authority and "@" not in authority and not (port.isdigit() or port == "" or port.endswith("]"))
     head = rest if runs_on else authority

@@ -1,10 +1,10 @@
-"""Notification services, whose addresses are secrets from beginning to end."""
+"""Notification services, whose addresses are secrets as a whole."""
 
 from __future__ import annotations
 
 import re
 
-# The schemes of Apprise 2.3 but for mailto, of which user and password are enough to hide; a test compares.
+# The schemes of Apprise 2.3, except mailto, of which only user and password are secret; a test compares them.
 SERVICES = frozenset(
     re.findall(
         r"\w+",

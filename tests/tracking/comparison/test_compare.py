@@ -12,10 +12,12 @@ from mlflow.entities import Param, RunTag
 from rich.console import Console
 
 from grad_callbacks.tracking.cli import main
-from grad_callbacks.tracking.comparison.compare import compare, comparison_table, over_seeds, over_seeds_table
+from grad_callbacks.tracking.comparison.compare import compare
+from grad_callbacks.tracking.comparison.over_seeds import over_seeds
+from grad_callbacks.tracking.comparison.picture import comparison_picture
 from grad_callbacks.tracking.comparison.report import record_comparison, record_sweep
 from grad_callbacks.tracking.comparison.significance import sign_flip_p
-from grad_callbacks.tracking.run_page.pictures import comparison
+from grad_callbacks.tracking.comparison.tables import comparison_table, over_seeds_table
 
 
 def add_run(
@@ -113,7 +115,7 @@ def test_the_command_prints_and_writes(
 
 
 def test_the_legend_names_every_outcome(filled: MlflowClient) -> None:
-    [legend] = comparison(compare(filled)).legends
+    [legend] = comparison_picture(compare(filled)).legends
     assert [text.get_text() for text in legend.get_texts()] == ["healthy", "repaired", "unrepaired", "not watched"]
 
 

@@ -101,7 +101,7 @@ def test_the_profile_comes_before_the_details() -> None:
 
 
 def test_the_longest_report_keeps_its_summary_and_profile_within_the_limit() -> None:
-    from grad_callbacks.tracking.run_page.story import NOTE_LIMIT, note_of
+    from grad_callbacks.tracking.run_page.run_report import NOTE_LIMIT, note_of
 
     wordy = Alert("exploding", "critical", 5, tuple("abcdefghij"), "seen " * 80, {}, "cause " * 10, "advice " * 80)
     report = write_report("exploding", "repaired", [wordy] * 50, [CLIP] * 50, history(layers=100), [], loss(2.0, 0.5))

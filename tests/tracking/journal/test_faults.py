@@ -1,4 +1,4 @@
-"""What a server and a disk can do to a training, with a real server. Counted afterwards: each thing exactly once."""
+"""Faults of a real server and of the disk during training; afterwards everything must be there exactly once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import random
 import re
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from experiments.bench.proxy import SlowProxy
 from grad_callbacks.tracking import sync
 from grad_callbacks.tracking.journal.journal import journals
 from tests.support.processes import Child, Nursery, wait_until
-from tests.support.servers import NOBODY, Server, artifacts_of, steps_of, the_run
+from tests.support.servers import NO_SERVER, Server, artifacts_of, steps_of, the_run
 
 STEPS, PAUSE = 40, 20
-HELD_UP = 20.0  # seconds: 10 are promised, and a busy machine is allowed as much again
+MAX_SECONDS = 20.0  # in the logger: 10 are promised, and twice that allowed on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ class Training:
         self.go_on()
         self.process.wait()
         [seconds] = re.findall(r"ended normally; ([\d.]+) seconds", self.process.said) or pytest.fail(self.process.said)
-        assert float(seconds) < HELD_UP
+        assert float(seconds) < MAX_SECONDS
 
     def sync(self, uri: str) -> list[str]:
         return [run.state for run in sync(self.folder / "mlflow-journal", uri)]
@@ -79,7 +78,7 @@ class Training:
 
 
 def test_no_server_from_the_start(nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path) -> None:
-    training = Training(nursery, tmp_path / "a", "absent", NOBODY)
+    training = Training(nursery, tmp_path / "a", "absent", NO_SERVER)
     training.end()
     assert training.sync(server.uri) == ["sent"]
     training.check(client)
@@ -174,7 +173,7 @@ for step in range(first, {last}):
         logger.experiment.log_text(logger.run_id, "text", f"texts/{{step}}.txt")
     logger.log_metrics({{"loss": 1.0, "acc": step}}, step=step)
     print(step, flush=True)
-    time.sleep(0.001)
+    time.sleep(0.001)  # the length of a training step
 logger.finalize("success")
 logger.close()
 """
@@ -193,7 +192,8 @@ def test_a_training_that_is_killed_again_and_again_loses_nothing(
     settings = {"experiment": "killed", "uri": server.uri}
     for _ in range(int(os.environ.get("KILLS", "5"))):
         victim = nursery.start(RESUMABLE.format(run_id=run_id, first=done, last=10**9, **settings), tmp_path)
-        time.sleep(chance.uniform(0.1, 1.8))
+        steps_before = chance.randrange(600)
+        assert wait_until(lambda steps=steps_before, of=victim: logged(of.said) >= steps), victim.said
         victim.send(signal.SIGKILL)
         victim.wait()
         for journal in journals(tmp_path / "mlflow-journal"):

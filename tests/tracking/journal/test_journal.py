@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from grad_callbacks.tracking.journal.entries import batch_entries, legal_name, metrics_entry, params_entry
+from grad_callbacks.tracking.journal.format import Entry
 from grad_callbacks.tracking.journal.host import SILENCE, Host
-from grad_callbacks.tracking.journal.journal import Entry, Journal, journals
+from grad_callbacks.tracking.journal.journal import Journal, journals
 from tests.support.processes import Nursery, wait_until
 
 
@@ -34,19 +35,19 @@ def test_entries_come_back_in_order_behind_the_header(tmp_path: Path) -> None:
     assert [entry["m"]["loss"] for entry in rest] == list(range(20_000))
 
 
-def test_a_torn_last_line_is_passed_over_and_the_next_process_writes_on(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_skipped_and_the_next_process_writes_on(tmp_path: Path) -> None:
     first = journal(tmp_path)
     first.append({"m": {"loss": 1.0}})
     first.close()
     with (tmp_path / "run.jsonl").open("ab") as file:
         file.write(b'{"m": {"lo')
-    torn = Journal(tmp_path / "run.jsonl")
-    assert len(entries(torn)) == 2
-    assert torn.end() < torn.size()
-    torn.open_for_writing()
-    torn.append({"m": {"loss": 2.0}})
-    assert [entry["m"]["loss"] for entry in entries(torn) if "m" in entry] == [1.0, 2.0]
-    assert torn.end() == torn.size()
+    again = Journal(tmp_path / "run.jsonl")
+    assert len(entries(again)) == 2
+    assert again.end() < again.size()
+    again.open_for_writing()
+    again.append({"m": {"loss": 2.0}})
+    assert [entry["m"]["loss"] for entry in entries(again) if "m" in entry] == [1.0, 2.0]
+    assert again.end() == again.size()
 
 
 def test_what_was_written_outlives_a_kill_at_any_moment(nursery: Nursery, tmp_path: Path) -> None:
@@ -63,11 +64,11 @@ for step in range(10**9):
     assert wait_until(lambda: len(process.said) > 100), process.said
     process.send(signal.SIGKILL)
     process.wait()
-    told = process.said.splitlines()
+    printed = process.said.splitlines()
     left = Journal(tmp_path / "run.jsonl")
     steps = [entry["m"]["loss"] for entry in entries(left) if "m" in entry]
     assert steps == list(range(len(steps)))
-    assert len(steps) >= len(told)
+    assert len(steps) >= len(printed)
     assert left.take(), "the system frees the lock"
     assert left.last_status() == "RUNNING"
 
@@ -85,17 +86,17 @@ def test_where_the_disk_takes_nothing_memory_does_up_to_a_limit(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr("grad_callbacks.tracking.journal.journal.MEMORY_LIMIT", 1000)
-    homeless = Journal(tmp_path / place / "run.jsonl", {"id": "run"})
-    homeless.open_for_writing()
+    unwritable = Journal(tmp_path / place / "run.jsonl", {"id": "run"})
+    unwritable.open_for_writing()
     for step in range(100):
-        homeless.append({"m": {"loss": step}})
-    kept = homeless.in_memory()
+        unwritable.append({"m": {"loss": step}})
+    kept = unwritable.in_memory()
     assert [entry["m"]["loss"] for entry, _ in kept] == list(range(len(kept)))
     assert sum(size for _, size in kept) <= 1000
-    assert len(kept) + homeless.dropped == 100
-    assert homeless.trouble is not None
-    copy = homeless.keep(tmp_path / "file")
-    assert homeless.local(copy).read_text() == "in the way"
+    assert len(kept) + unwritable.dropped == 100
+    assert unwritable.write_error is not None
+    copy = unwritable.copy_artifact(tmp_path / "file")
+    assert unwritable.copies.path_of(copy).read_text() == "in the way"
 
 
 def test_beyond_the_limit_entries_wait_in_memory_and_go_to_disk_when_there_is_room(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_copies_that_were_sent_make_room_before_anything_is_refused(tmp_path: Pa
     kept = journal(tmp_path, disk_limit=100_000)
     (tmp_path / "model.bin").write_bytes(b"x" * 30_000)
     for _ in range(10):
-        entry = kept.keep(tmp_path / "model.bin")
+        entry = kept.copy_artifact(tmp_path / "model.bin")
         assert not Path(entry["file"]).is_absolute(), "it is in the journal's folder"
         kept.release_copy(entry)
     assert kept.bytes() <= 100_000
@@ -123,13 +124,13 @@ def test_copies_that_were_sent_make_room_before_anything_is_refused(tmp_path: Pa
 def test_a_run_is_wholly_sent_when_it_has_ended_and_a_server_has_its_last_line(tmp_path: Path) -> None:
     run = journal(tmp_path)
     run.append({"m": {"loss": 1.0}})
-    run.acknowledge("a", {"offset": run.size()})
+    run.positions.save("a", {"offset": run.size()})
     assert not run.is_wholly_sent(), "it has not ended"
     run.append({"status": "FINISHED", "t": 1})
     assert not run.is_wholly_sent(), "its end was not sent"
-    run.acknowledge("b", {"offset": run.size(), "deferred": [{"file": "x"}]})
+    run.positions.save("b", {"offset": run.size(), "deferred": [{"file": "x"}]})
     assert not run.is_wholly_sent(), "an artifact was not stored"
-    run.acknowledge("b", {"offset": run.size()})
+    run.positions.save("b", {"offset": run.size()})
     assert Journal(run.path).is_wholly_sent()
     run.remove()
     assert not list(tmp_path.iterdir())
@@ -197,7 +198,7 @@ def test_a_batch_keeps_every_metric_also_of_one_name_and_time() -> None:
     ]
 
 
-def test_long_parameters_are_cut_and_told_and_secrets_masked() -> None:
+def test_long_parameters_are_cut_and_returned_in_full_and_secrets_masked() -> None:
     entry, long = params_entry({"text": "x" * 7000, "api_key": "abc", "use_cls_token": True})
     assert len(entry["p"]["text"]) == 6000
     assert long == {"text": "x" * 7000}

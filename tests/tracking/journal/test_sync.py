@@ -11,16 +11,17 @@ from mlflow.exceptions import MlflowException
 
 from grad_callbacks.tracking import JournaledMLFlowLogger, prepare_store, sync
 from grad_callbacks.tracking.cli import main
+from grad_callbacks.tracking.journal.format import read_header
 from grad_callbacks.tracking.journal.host import Host
-from grad_callbacks.tracking.journal.journal import Journal, read_header
-from tests.support.servers import NOBODY, artifacts_of, steps_of, the_run
+from grad_callbacks.tracking.journal.journal import Journal
+from tests.support.servers import NO_SERVER, artifacts_of, steps_of, the_run
 
 STEPS = 1500
 
 
 def offline(folder: Path, *, ends: bool = True, **arguments: Any) -> Path:
     """A run without a server; returns its journal."""
-    settings = {"journal_dir": folder, "tracking_uri": NOBODY} | arguments
+    settings = {"journal_dir": folder, "tracking_uri": NO_SERVER} | arguments
     made = JournaledMLFlowLogger("plugin", "the name", tags={"team": "blue"}, **settings)
     made.log_hyperparams({"lr": 0.1})
     for step in range(STEPS):
@@ -142,7 +143,7 @@ def test_a_killed_run_is_marked_but_not_one_of_another_machine(
 
 
 def test_the_journal_of_a_living_process_is_left_to_it(store: str, tmp_path: Path) -> None:
-    made = JournaledMLFlowLogger("plugin", tracking_uri=NOBODY, journal_dir=tmp_path / "journal")
+    made = JournaledMLFlowLogger("plugin", tracking_uri=NO_SERVER, journal_dir=tmp_path / "journal")
     made.log_metrics({"a": 1.0})
     assert states(tmp_path / "journal", store) == [("running", 0)]
     made.close()
@@ -177,7 +178,7 @@ def test_an_artifact_that_cannot_be_stored_waits_and_the_rest_goes_on(
 
 
 def test_a_child_made_offline_finds_its_parent(client: MlflowClient, store: str, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"tracking_uri": NOBODY, "journal_dir": tmp_path / "journal"}
+    settings: dict[str, Any] = {"tracking_uri": NO_SERVER, "journal_dir": tmp_path / "journal"}
     parent = JournaledMLFlowLogger("plugin", "parent", **settings)
     parent_id = str(parent.run_id)
     child = JournaledMLFlowLogger("plugin", "child", tags={"mlflow.parentRunId": parent_id}, **settings)

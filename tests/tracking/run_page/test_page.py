@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grad_callbacks import Alert, Intervention
+from grad_callbacks import Alert, Intervention, events
+from grad_callbacks.events import AlertKind
 from grad_callbacks.measurement.histograms import BINS, Histogram
 from grad_callbacks.reporting.step_series import COLUMNS
 from grad_callbacks.tracking.comparison.compare import COLUMNS as RUN_COLUMNS
+from grad_callbacks.tracking.comparison.picture import comparison_picture
 from grad_callbacks.tracking.comparison.report import comparison_page
 from grad_callbacks.tracking.run_page.grid import grid_of
 from grad_callbacks.tracking.run_page.page import MAX_POINTS, run_page
@@ -36,8 +39,8 @@ def history(steps: int = 60, layers: tuple[str, ...] = ("a", "b", "c"), norm: fl
     return pd.DataFrame(rows, columns=["step", "layer", "depth", "norm", "rms", "weight_norm", "update_ratio"])
 
 
-def course(steps: int = 60) -> pd.DataFrame:
-    rows = [(step, 0, 100.0 if step == 30 else 1.0, 1.0, 0.1, 2.0 - step / steps) for step in range(steps)]
+def steps(count: int = 60) -> pd.DataFrame:
+    rows = [(step, 0, 100.0 if step == 30 else 1.0, 1.0, 0.1, 2.0 - step / count) for step in range(count)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -49,7 +52,7 @@ def page(**parts: Any) -> str:
         "outcome": "repaired",
         "summary": SUMMARY,
         "history": history(),
-        "course": course(),
+        "steps": steps(),
         "alerts": [ALERT],
         "interventions": [CLIPPED],
         "histograms": [histogram],
@@ -79,6 +82,33 @@ def test_no_text_ends_the_script() -> None:
     assert data_of(html)["name"] == nasty
 
 
+def test_an_alert_of_a_kind_that_no_rule_here_declares_is_neutral() -> None:
+    data = data_of(page(verdict="plateau", alerts=[replace(ALERT, kind="plateau"), ALERT]))
+    assert data["kinds"] == [["exploding", "#d1603d"], ["plateau", "#6b7280"]]
+    assert [row["kind"] for row in data["alerts"]] == ["plateau", "exploding"]
+
+
+def test_a_kind_is_shown_in_the_colour_and_order_that_its_rule_declares(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {**events._KINDS, "plateau": AlertKind("plateau", order=1, colour="#AA5500")}
+    monkeypatch.setattr(events, "_KINDS", known)
+    data = data_of(page(alerts=[ALERT, replace(ALERT, kind="plateau"), replace(ALERT, kind="vanishing")]))
+    assert data["kinds"][0][0] == "plateau"
+    assert dict(data["kinds"]) == {"plateau": "#aa5500", "exploding": "#d1603d", "vanishing": "#6d5a9c"}
+
+
+@pytest.mark.parametrize("colour", ["red", "#fff", "#12345g", "#123456;background:url(//evil)", "", None])
+def test_only_a_colour_gets_into_a_page(colour: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_KINDS", {"plateau": AlertKind("plateau", colour=colour)})
+    assert data_of(page(alerts=[replace(ALERT, kind="plateau")], interventions=[]))["kinds"] == [["plateau", "#6b7280"]]
+
+
+def test_a_comparison_shows_kinds_and_outcomes_that_are_not_known_here() -> None:
+    table = compared().assign(verdict=["exploding", "plateau", "healthy", ""] * 3, outcome="not measured")
+    assert data_of(comparison_page(table))["kinds"] == [["exploding", "#d1603d"], ["plateau", "#6b7280"]]
+    figure = comparison_picture(table.assign(remedies="none"))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["not measured"]
+
+
 def test_secrets_stay_out() -> None:
     alert = Alert("nonfinite", "critical", 3, (), "read from https://me:SECRET@host/x", {}, "api_key=SECRET", "")
     html = page(alerts=[alert], summary=[("Why", "token=SECRET")], environment={"command": "x.py password=SECRET"})
@@ -86,26 +116,25 @@ def test_secrets_stay_out() -> None:
 
 
 def test_a_huge_run_makes_no_huge_page() -> None:
-    layers, steps = tuple(f"model.encoder.layers.{i}.attention.projection" for i in range(400)), 1000
+    layers, count = tuple(f"model.encoder.layers.{i}.attention.projection" for i in range(400)), 1000
     frame = pd.DataFrame(
         {
-            "step": np.repeat(np.arange(steps), len(layers)) * 100,
-            "layer": np.tile(layers, steps),
-            "depth": np.tile(np.arange(len(layers)), steps),
+            "step": np.repeat(np.arange(count), len(layers)) * 100,
+            "layer": np.tile(layers, count),
+            "depth": np.tile(np.arange(len(layers)), count),
             **{
                 name: np.random.default_rng(0).lognormal(size=400_000)
                 for name in ("norm", "rms", "weight_norm", "update_ratio")
             },
         }
     )
-    long = pd.concat([course(20_000)] * 1)
-    html = page(history=frame, course=long)
+    html = page(history=frame, steps=steps(20_000))
     assert len(html) < 3_000_000
-    assert len(data_of(html)["course"]["step"]) == MAX_POINTS
-    assert max(data_of(html)["course"]["norm"]) == 100, "a spike survives"
+    assert len(data_of(html)["steps"]["step"]) == MAX_POINTS
+    assert max(data_of(html)["steps"]["norm"]) == 100, "a spike survives"
 
 
-def test_cells_tell_zero_from_non_finite_and_from_unmeasured() -> None:
+def test_cells_distinguish_zero_non_finite_and_unmeasured() -> None:
     frame = history(4, ("a", "b"))
     frame.loc[(frame["step"] == 1) & (frame["layer"] == "a"), "norm"] = 0.0
     frame.loc[(frame["step"] == 2) & (frame["layer"] == "a"), "norm"] = math.nan
@@ -131,7 +160,7 @@ def test_a_browser_draws_the_run(tmp_path: Path) -> None:
     html = opened(file, tmp_path / "profile")
     text = text_of(html)
     assert 'data-drawn="yes"' in html, "the script ran to its end"
-    for told in (
+    for expected in (
         "exploding",
         "repaired",
         "high_lr/full",
@@ -147,7 +176,7 @@ def test_a_browser_draws_the_run(tmp_path: Path) -> None:
         "max_norm=1, steps=3",
         "torch 2.13",
     ):
-        assert told in text, told
+        assert expected in text, expected
     assert "data:image/png" in html, "the heatmap"
     assert len(re.findall(r"<tr data-step", html)) == 2
     assert html.count("step 30: exploding (critical)") >= 4, "marked in every chart over steps"
@@ -159,7 +188,7 @@ def test_a_browser_draws_what_is_odd(tmp_path: Path) -> None:
     odd = history(1, (nasty,), norm=math.nan)
     file = tmp_path / "run.html"
     nothing = pd.DataFrame(columns=list(COLUMNS)).astype({"step": int, "optimizer": int})
-    file.write_text(page(history=odd, course=nothing, alerts=[], interventions=[], histograms=[], environment={}))
+    file.write_text(page(history=odd, steps=nothing, alerts=[], interventions=[], histograms=[], environment={}))
     html = opened(file, tmp_path / "profile")
     assert 'data-drawn="yes"' in html
     assert "NaN or infinite" in html

@@ -9,13 +9,13 @@ import pytest
 from grad_callbacks import Alert, Intervention
 from grad_callbacks.measurement.histograms import BINS, Histogram
 from grad_callbacks.reporting.step_series import COLUMNS
+from grad_callbacks.tracking.run_page.grid import MAX_COLUMNS
 from grad_callbacks.tracking.run_page.pictures import (
-    MAX_COLUMNS,
-    course_picture,
     heatmap,
     histogram_picture,
     profile_picture,
     profile_steps,
+    steps_picture,
 )
 
 
@@ -53,7 +53,19 @@ def test_the_first_layer_is_on_top_and_marks_are_at_their_steps() -> None:
     assert [line.get_xdata()[0] for line in axes.lines] == [10, 12]
 
 
-def test_what_is_not_finite_or_zero_is_told_apart() -> None:
+def test_alerts_of_any_kind_are_marked_in_the_colour_and_order_of_their_kind() -> None:
+    alerts = [Alert(kind, "warning", 5, (), "", {}, "", "") for kind in ("plateau", "exploding", "vanishing")]
+    frame = history(list(range(20)), 3).assign(rms=1.0)
+    figure = heatmap(frame, alerts, [Intervention(12, "ClipNorm", "plateau", {})])
+    legend = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
+    assert legend["plateau alert"] == "#6b7280", "no rule declares it here"
+    assert (legend["exploding alert"], legend["vanishing alert"]) == ("#d1603d", "#6d5a9c")
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[-2:] == ["plateau alert", "intervention"], "the built-in kinds come first"
+    assert (5, "#6b7280", "first alert") in profile_steps(frame, alerts)
+
+
+def test_non_finite_values_and_zeros_are_marked() -> None:
     frame = history([0, 1, 2], 2)
     frame.loc[0, "norm"], frame.loc[1, "norm"] = 0.0, np.nan
     figure = heatmap(frame, [], [])
@@ -68,10 +80,10 @@ def test_profiles_before_at_and_after_the_first_alert() -> None:
     assert [step for step, _, _ in profile_steps(history([0], 3), [])] == [0]
 
 
-def test_the_course_shows_clipping_rate_and_loss() -> None:
+def test_the_picture_over_steps_shows_clipping_rate_and_loss() -> None:
     rows = [(step, 0, 10.0**step, 1.0, 0.1, 2.0) for step in range(5)]
     at = Alert("exploding", "warning", 3, (), "", {}, "", "")
-    figure = course_picture(pd.DataFrame(rows, columns=list(COLUMNS)), [at], [Intervention(3, "x", "exploding", {})])
+    figure = steps_picture(pd.DataFrame(rows, columns=list(COLUMNS)), [at], [Intervention(3, "x", "exploding", {})])
     norm, rate, loss = figure.axes
     assert norm.get_yscale() == "log"
     assert norm.lines[0].get_ydata().tolist() == [1, 10, 100, 1000, 10000]
@@ -83,7 +95,7 @@ def test_the_course_shows_clipping_rate_and_loss() -> None:
 
 def test_without_a_loss_there_are_two_charts() -> None:
     rows = [(step, 0, np.nan, np.inf, 0.1, np.nan) for step in range(3)]
-    figure = course_picture(pd.DataFrame(rows, columns=list(COLUMNS)), [], [])
+    figure = steps_picture(pd.DataFrame(rows, columns=list(COLUMNS)), [], [])
     assert len(figure.axes) == 2
 
 

@@ -52,7 +52,7 @@ def table(path: Path) -> pd.DataFrame:
     return pd.DataFrame(content["data"], columns=content["columns"])
 
 
-def test_a_guarded_run_tells_its_story(client: MlflowClient, store: str, tmp_path: Path) -> None:
+def test_a_guarded_run_is_reported(client: MlflowClient, store: str, tmp_path: Path) -> None:
     guard = GradientGuard({"exploding": [ClipNorm(0.1)]})
     run = logged(client, store, tmp_path, guard)
     tags = run.data.tags
@@ -99,7 +99,7 @@ def test_a_healthy_run_says_so(client: MlflowClient, store: str, tmp_path: Path)
     assert table(artifact(client, run, "alerts.json")).empty
 
 
-def test_the_story_is_told_after_a_crash_too(client: MlflowClient, store: str, tmp_path: Path) -> None:
+def test_a_crashed_run_is_reported_too(client: MlflowClient, store: str, tmp_path: Path) -> None:
     class Fails(Poisoned):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             if self.global_step == 25:
@@ -140,7 +140,7 @@ def test_a_run_without_mlflow_takes_no_histograms(tmp_path: Path) -> None:
     assert len(monitor.step_series.to_frame()) == 32
 
 
-def test_a_resumed_run_shows_its_whole_course(client: MlflowClient, store: str, tmp_path: Path) -> None:
+def test_a_resumed_run_shows_all_its_steps(client: MlflowClient, store: str, tmp_path: Path) -> None:
     whole, first, second = GradientMonitor(), GradientMonitor(), GradientMonitor()
     logger = MLFlowLogger("plugin", tracking_uri=store, artifact_location=(tmp_path / "artifacts").as_uri())
     torch.manual_seed(0)
@@ -182,9 +182,9 @@ def test_the_environment_is_there_from_the_start(
 
     run = logged(client, store, tmp_path, GradientMonitor(), module=Dies(mlp(4, 2), factors={}))
     uri = client.get_run(run.info.run_id).info.artifact_uri
-    told = yaml.safe_load(Path(download_artifacts(f"{uri}/context/environment.yaml")).read_text())
-    assert told["torch"] == torch.__version__
-    assert told["command"] == "train.py logger.api_key=*** lr=0.1"
+    written = yaml.safe_load(Path(download_artifacts(f"{uri}/context/environment.yaml")).read_text())
+    assert written["torch"] == torch.__version__
+    assert written["command"] == "train.py logger.api_key=*** lr=0.1"
 
 
 def test_the_cli_config_a_hydra_job_is_an_artifact_without_its_secrets(

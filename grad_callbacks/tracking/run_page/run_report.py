@@ -1,4 +1,4 @@
-"""The story of a run, as it is written into its MLflow run."""
+"""What the callbacks report of a run, written into its MLflow run."""
 
 from __future__ import annotations
 
@@ -7,36 +7,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-
-import pandas as pd
-from matplotlib.figure import Figure
-from mlflow import MlflowClient
-from mlflow.entities import RunTag
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from grad_callbacks.events import Alert, Intervention, Outcome, leading
 from grad_callbacks.measurement.histograms import Histogram
 from grad_callbacks.reporting.summary import short_names
 from grad_callbacks.tracking.run_page.page import run_page
-from grad_callbacks.tracking.run_page.pictures import course_picture, heatmap, histogram_picture, profile_picture
+from grad_callbacks.tracking.run_page.pictures import heatmap, histogram_picture, profile_picture, steps_picture
 from grad_callbacks.tracking.run_page.tables import ALERT_COLUMNS, INTERVENTION_COLUMNS, alert_rows, intervention_rows
 from grad_callbacks.tracking.secrets.masking import mask
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+    from PIL import Image
 
 FOLDER = "gradients"
 PAGE = "run.html"
 NOTE_LIMIT = 8000  # characters that MLflow keeps of a description
-TAG_LIMIT = 500  # characters of a tag that a list of runs can show
-MAX_PICTURES = 10  # histograms that become pictures of their own; the page has them all
+TAG_LIMIT = 500  # characters of a tag, so that lists of runs can show it
+MAX_PICTURES = 10  # histograms that are logged as images; the page has all of them
+
+
+def _no_rows() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame()
 
 
 @dataclass(frozen=True)
-class Story:
-    """What a monitor or guard has to tell about a finished run; see their attributes of the same names.
+class RunReport:
+    """What a monitor or guard reports of a finished run; see their attributes of the same names.
 
     Attributes:
         name: The run's name.
         summary: Headings and sentences, see :func:`grad_callbacks.reporting.summary.summarise`.
-        course: One row per step; may be empty.
+        steps: One row per step; may be empty.
         histograms: Of the gradients' entries, in order.
         environment: Versions and the like.
     """
@@ -49,7 +56,7 @@ class Story:
     report: str
     name: str = ""
     summary: tuple[tuple[str, str], ...] = ()
-    course: pd.DataFrame = field(default_factory=pd.DataFrame)
+    steps: pd.DataFrame = field(default_factory=_no_rows)
     histograms: tuple[Histogram, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,73 +69,75 @@ class Story:
             "grad.remedies": ", ".join(remedies) or "none",
         }
         if self.alerts:
-            told = leading(self.alerts)
+            alert = leading(self.alerts)
             tags["grad.first_alert_step"] = str(self.alerts[0].step)
-            tags["grad.cause"] = told.cause[:TAG_LIMIT]
-            tags["grad.layers"] = short_names(told.layers)[:TAG_LIMIT]
+            tags["grad.cause"] = alert.cause[:TAG_LIMIT]
+            tags["grad.layers"] = short_names(alert.layers)[:TAG_LIMIT]
         return tags
 
 
-def record_story(client: MlflowClient, run_id: str, story: Story) -> None:
+def record_report(client: MlflowClient, run_id: str, run: RunReport) -> None:
     """Write tags, description, tables, pictures and the page.
 
     =================================  =====================================================
     tags                               ``grad.verdict``, ``grad.outcome``, ``grad.remedies``,
                                        ``grad.first_alert_step``, ``grad.cause``, ``grad.layers``
     description                        the report
-    ``gradients/run.html``             all of it as one interactive page that needs no network
+    ``gradients/run.html``             everything on one interactive page that needs no network
     ``gradients/heatmap.png``          layer by step, log10 of the norm, alerts marked
     ``gradients/profile.png``          gradient over depth, before and after
     ``gradients/course.png``           norm before and after clipping, learning rate, loss
     ``gradients/alerts.json``          table, one row per alert
     ``gradients/interventions.json``   table, one row per intervention
-    ``gradients/history.parquet``      table, one row per step and layer
+    ``gradients/history.parquet``    table, one row per step and layer
     ``gradients/steps.parquet``        table, one row per step
     ``gradients/report.md``            the report
     image ``grad/histograms``          how large the gradient's entries were, at a few steps
     =================================  =====================================================
     """
-    report = mask(story.report)
-    tags = mask(story.tags()) | {"mlflow.note.content": note_of(report)}
+    from mlflow.entities import RunTag
+
+    report = mask(run.report)
+    tags = mask(run.tags()) | {"mlflow.note.content": note_of(report)}
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-    client.log_table(run_id, _table(alert_rows(story.alerts), ALERT_COLUMNS), f"{FOLDER}/alerts.json")
+    client.log_table(run_id, _table(alert_rows(run.alerts), ALERT_COLUMNS), f"{FOLDER}/alerts.json")
     client.log_table(
-        run_id, _table(intervention_rows(story.interventions), INTERVENTION_COLUMNS), f"{FOLDER}/interventions.json"
+        run_id, _table(intervention_rows(run.interventions), INTERVENTION_COLUMNS), f"{FOLDER}/interventions.json"
     )
     with tempfile.TemporaryDirectory() as folder:
-        _write(story, report, Path(folder))
+        _write(run, report, Path(folder))
         client.log_artifacts(run_id, folder, FOLDER)
-    for taken in _some(story.histograms):
+    for taken in _some(run.histograms):
         client.log_image(run_id, _image(histogram_picture(taken)), key="grad/histograms", step=taken.step)
 
 
-def _write(story: Story, report: str, folder: Path) -> None:
+def _write(run: RunReport, report: str, folder: Path) -> None:
     (folder / "report.md").write_text(report, encoding="utf-8")
-    story.history.to_parquet(folder / "history.parquet")
+    run.history.to_parquet(folder / "history.parquet")
     pictures: dict[str, Figure] = {}
-    if len(story.course):
-        story.course.to_parquet(folder / "steps.parquet")
-        pictures["course"] = course_picture(story.course, story.alerts, story.interventions)
-    if len(story.history):
-        pictures["heatmap"] = heatmap(story.history, story.alerts, story.interventions)
-        pictures["profile"] = profile_picture(story.history, story.alerts)
-        (folder / PAGE).write_text(_page(story), encoding="utf-8")
+    if len(run.steps):
+        run.steps.to_parquet(folder / "steps.parquet")
+        pictures["course"] = steps_picture(run.steps, run.alerts, run.interventions)
+    if len(run.history):
+        pictures["heatmap"] = heatmap(run.history, run.alerts, run.interventions)
+        pictures["profile"] = profile_picture(run.history, run.alerts)
+        (folder / PAGE).write_text(_page(run), encoding="utf-8")
     for name, figure in pictures.items():
         figure.savefig(folder / f"{name}.png", dpi=110)
 
 
-def _page(story: Story) -> str:
+def _page(run: RunReport) -> str:
     return run_page(
-        story.name,
-        story.verdict,
-        story.outcome,
-        story.summary,
-        story.history,
-        story.course,
-        story.alerts,
-        story.interventions,
-        story.histograms,
-        story.environment,
+        run.name,
+        run.verdict,
+        run.outcome,
+        run.summary,
+        run.history,
+        run.steps,
+        run.alerts,
+        run.interventions,
+        run.histograms,
+        run.environment,
     )
 
 
@@ -137,6 +146,8 @@ def _some(histograms: Sequence[Histogram]) -> Sequence[Histogram]:
 
 
 def _image(figure: Figure) -> Image.Image:
+    from PIL import Image
+
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     return Image.open(buffer)
@@ -149,4 +160,13 @@ def note_of(report: str) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
     return pd.DataFrame(mask(list(rows)), columns=list(columns))
+
+
+def story(*values: Any, **named: Any) -> RunReport:
+    """Build a :class:`RunReport` from the arguments of the former ``Story``, which said ``course`` for ``steps``."""
+    if "course" in named:
+        named["steps"] = named.pop("course")
+    return RunReport(*values, **named)

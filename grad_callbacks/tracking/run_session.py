@@ -1,0 +1,203 @@
+"""A run from its first entry to its end: its journal, its client and the thread that sends it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from grad_callbacks.tracking.context import hydra_config, record_config, record_environment
+from grad_callbacks.tracking.journal.client import JournalingClient
+from grad_callbacks.tracking.journal.entries import status_entry
+from grad_callbacks.tracking.journal.format import ENDED, SUFFIX, Entry, now
+from grad_callbacks.tracking.journal.journal import Journal, journals
+from grad_callbacks.tracking.journal.sender import Sender
+from grad_callbacks.tracking.journal.sync import clean_up
+from grad_callbacks.tracking.journal.writer import Writer
+from grad_callbacks.tracking.secrets.masking import mask, mask_address
+
+log = logging.getLogger("grad_callbacks")
+
+SQLITE_TIMEOUT = 60.0  # seconds to wait at least for an SQLite file: creating its tables is slow on a busy machine
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run is logged; see the arguments of ``JournaledMLFlowLogger``.
+
+    Attributes:
+        tags: The user's, unmasked.
+    """
+
+    tracking_uri: str
+    experiment: str
+    artifact_location: str | None
+    name: str | None
+    tags: Mapping[str, Any]
+    journal_dir: Path
+    probe_timeout: float
+    finalize_timeout: float
+    disk_limit: int
+    keep_journal: bool
+
+
+class RunSession:
+    """Logs one run, until it is closed.
+
+    Args:
+        settings: How it is logged.
+        run_id: Continues this run, given by the server's id or the journal's; None begins a new run.
+
+    Attributes:
+        client: Writes into the journal.
+    """
+
+    def __init__(self, settings: RunSettings, run_id: str | None) -> None:
+        self._settings = settings
+        journal = _open_journal(settings, run_id)
+        self._is_fresh = not journal.path.exists() and "run_id" not in journal.header
+        journal.open_for_writing()
+        on_connected = partial(_clean_up, settings.journal_dir, journal)
+        self._writer = Writer(journal, settings.tracking_uri, self._is_fresh, on_connected)
+        self.client = JournalingClient(settings.tracking_uri, self._writer)
+        self._error_before = _last_uncaught_error()
+
+    def start(self) -> None:
+        """Start sending, and wait ``probe_timeout`` seconds at most for the run's id on the server."""
+        if not self._is_fresh:
+            self._writer.record(status_entry("RUNNING"))
+        timeout = self._settings.probe_timeout
+        is_local = self._settings.tracking_uri.startswith("sqlite:")
+        self._writer.start(max(timeout, SQLITE_TIMEOUT) if is_local else timeout)
+
+    @property
+    def run_id(self) -> str:
+        """The server's id of the run, or the journal's until the server has been reached."""
+        return self._writer.run_id
+
+    @property
+    def experiment_id(self) -> str | None:
+        """The server's id of the experiment; None until the server has been reached."""
+        return self._writer.sender.experiment_id
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal's file."""
+        return self._writer.journal.path
+
+    def record_context(self) -> dict[str, str]:
+        """Log where the run comes from, and return the environment; empty if it could not be found out."""
+        found: dict[str, str] = {}
+        try:
+            found = record_environment(self.client, self.run_id)
+            if (config := hydra_config()) is not None:
+                record_config(self.client, self.run_id, config)
+        except Exception as error:  # of git, a device or a config
+            log.warning("the environment could not be logged: %s", mask(str(error)))
+        return found
+
+    def finish(self, status: str) -> bool:
+        """Log how the run ended, and wait for the server; True if it has everything."""
+        self._writer.record(status_entry(status))
+        return self.flush(self._settings.finalize_timeout)
+
+    def finish_at_exit(self) -> None:
+        """Log how the process ended, unless the run has ended before."""
+        if self._writer.status in ENDED:
+            return
+        error = _last_uncaught_error()
+        if error is None or error is self._error_before:
+            status = "FINISHED"
+        else:
+            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        self._writer.record(status_entry(status))
+
+    def flush(self, timeout: float) -> bool:
+        """Wait ``timeout`` seconds at most until the server has everything; True if it has."""
+        return self._writer.flush(timeout)
+
+    def close(self) -> None:
+        """Send what can be sent, end the thread, and remove the journal if the server has all of it."""
+        settings, journal = self._settings, self._writer.journal
+        done = self._writer.close(settings.finalize_timeout)
+        if journal.dropped:
+            log.warning("%d entries are lost: neither the disk nor the MLflow server took them", journal.dropped)
+        if done and not settings.keep_journal and journal.is_wholly_sent():
+            journal.remove()
+        elif not done and journal.path.exists():
+            log.warning(
+                "run %s is not complete on the MLflow server %s. Send the rest with: grad-callbacks sync %s",
+                self.run_id,
+                mask_address(settings.tracking_uri),
+                settings.journal_dir,
+            )
+
+
+def write_child_journal(settings: RunSettings, name: str, tags: Mapping[str, str], entries: Sequence[Entry]) -> Path:
+    """Write the journal of a run that is already over, and return its file."""
+    header = _new_header(settings, None) | {"name": name, "tags": _all_tags(tags)}
+    child = Journal(settings.journal_dir / f"{header['id']}{SUFFIX}", header, settings.disk_limit)
+    child.take()
+    child.open_for_writing()
+    for entry in entries:
+        child.append(entry)
+    child.close()
+    return child.path
+
+
+def _open_journal(settings: RunSettings, run_id: str | None) -> Journal:
+    """The journal of the run that is continued, if it is here and free; or else a new one."""
+    if run_id is not None:
+        for journal in journals(settings.journal_dir):
+            names = {journal.id, journal.header.get("run_id"), *journal.positions.run_ids()}
+            if run_id in names and journal.take_existing():
+                journal.disk_limit = settings.disk_limit
+                return journal
+    header = _new_header(settings, run_id)
+    path = settings.journal_dir / f"{header['id']}{SUFFIX}"
+    if path.exists():  # another process writes to the same run
+        path = path.with_stem(f"{path.stem}-{uuid.uuid4().hex[:8]}")
+    journal = Journal(path, header, settings.disk_limit)
+    journal.take()
+    return journal
+
+
+def _new_header(settings: RunSettings, run_id: str | None) -> dict[str, Any]:
+    header = {
+        "id": run_id or uuid.uuid4().hex,
+        "uri": mask_address(settings.tracking_uri),
+        "experiment": settings.experiment,
+        "artifact_location": settings.artifact_location,
+        "name": settings.name,
+        "tags": _all_tags(settings.tags),
+        "start": now(),
+        "keep": settings.keep_journal,
+    }
+    return header | ({"run_id": run_id} if run_id else {})
+
+
+def _clean_up(folder: Path, journal: Journal, sender: Sender) -> None:
+    try:
+        clean_up(folder, journal, sender)
+    except Exception as error:
+        log.warning("the journals in %s could not be cleaned up: %s", folder, error)
+
+
+def _last_uncaught_error() -> object:
+    return getattr(sys, "last_value", None)
+
+
+def _all_tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    """The user's tags and those that MLflow finds out: the script, the commit, the user."""
+    try:
+        from mlflow.tracking.context.registry import resolve_tags
+
+        tags = resolve_tags(tags)
+    except Exception as error:
+        log.warning("MLflow cannot find out where the run comes from: %s", error)
+    return {name: str(mask(value, name)) for name, value in tags.items()}
