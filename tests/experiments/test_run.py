@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from omegaconf import DictConfig
 
 from experiments.run import Result, run
 from grad_callbacks.tracking import StoreError
-from tests.support.processes import Nursery
+from tests.support.processes import Nursery, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -220,9 +219,7 @@ def test_ctrl_c_leaves_a_killed_run_with_its_story(client: MlflowClient, tmp_pat
     environment = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path), "MLFLOW_DISABLE_TELEMETRY": "true"}
     silent = subprocess.DEVNULL
     process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=silent, stderr=silent)
-    deadline = time.monotonic() + 60
-    while not _steps_logged(client) and time.monotonic() < deadline:
-        time.sleep(0.3)
+    assert wait_until(lambda: _steps_logged(client), 120)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) != 0
     [logged] = _runs(client)
