@@ -15,6 +15,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before MLflow is imported
 
 import pytest
 import torch
+from filelock import FileLock
 
 from tests.support.processes import Nursery
 from tests.support.rounding import other_rounding
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
 # A shell starts what runs in its background deaf to Ctrl-C, and so would be all commands that are tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs other processes is slow: they import everything first."""
+    for item in items:
+        if "nursery" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -39,12 +47,17 @@ def _deterministic() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store: making the tables takes seconds, copying the file does not."""
+def fresh_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """An empty store: making the tables takes seconds, copying the file does not. All workers share one."""
     from grad_callbacks.tracking import prepare_store
 
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    prepare_store(f"sqlite:///{path}")
+    base = tmp_path_factory.getbasetemp()
+    path = (base if worker_id == "master" else base.parent) / "fresh_store" / "mlflow.db"
+    path.parent.mkdir(exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            prepare_store(f"sqlite:///{path.with_name('unfinished.db')}")
+            path.with_name("unfinished.db").rename(path)
     return path
 
 

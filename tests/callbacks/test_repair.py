@@ -256,7 +256,13 @@ def stream(kind: str) -> Stream:
 
 
 @pytest.mark.parametrize(
-    ("kind", "stop"), [("sigmoid", 1), ("sigmoid", 30), *[("rate", stop) for stop in (20, 49, 51, 52, 53, 60, 75)]]
+    ("kind", "stop"),
+    [
+        ("sigmoid", 1),
+        ("rate", 52),
+        pytest.param("sigmoid", 30, marks=pytest.mark.slow),
+        *(pytest.param("rate", stop, marks=pytest.mark.slow) for stop in (20, 49, 51, 53, 60, 75)),
+    ],
 )
 def test_resumed_anywhere_it_makes_the_same_interventions(kind: str, stop: int, tmp_path: Path) -> None:
     whole, untouched = GradientGuard(), stream(kind)

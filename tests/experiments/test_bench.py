@@ -40,6 +40,7 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
+@pytest.mark.slow
 def test_each_benchmark_writes_a_table(written: Path) -> None:
     text = written.read_text()
     assert re.findall("^## (.*)$", text, re.MULTILINE) == TITLES

@@ -57,7 +57,7 @@ def hooks(module: nn.Module) -> int:
 OPTIMIZERS: dict[str, Make] = {"momentum": momentum, "adam": lambda p: torch.optim.Adam(p, lr=0.01)}
 
 
-@pytest.mark.parametrize("factor", [50.0, 1e3, 1e5])
+@pytest.mark.parametrize("factor", [50.0, pytest.param(1e3, marks=pytest.mark.slow), 1e5])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_it_goes_on_learning_as_if_nothing_had_changed(name: str, factor: float) -> None:
     make = OPTIMIZERS[name]
@@ -138,7 +138,7 @@ def test_a_wrong_unit_from_the_first_step_on_cannot_be_told() -> None:
     assert "RescaleInputs" not in [made.remedy for made in guard.interventions]
 
 
-@pytest.mark.parametrize("stop", [68, 71, 75, 100])
+@pytest.mark.parametrize("stop", [71, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (68, 75, 100))])
 def test_resumed_it_goes_on_dividing(stop: int, tmp_path: Path) -> None:
     whole, untouched = GradientGuard(), Units(since(70, 100.0))
     fit(untouched, whole, data=batches(120))

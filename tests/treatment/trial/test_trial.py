@@ -92,7 +92,7 @@ def test_what_cures_wins_over_what_does_not(good: Any, factor: float) -> None:
 
 @pytest.mark.parametrize("optimizer", [partial(SGD, momentum=0.9), partial(torch.optim.AdamW, fused=True)])
 @pytest.mark.parametrize("plan", [["ReduceLR", "ClipValue"], ["Rollback"]])
-@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("16-mixed", marks=pytest.mark.slow)])
 def test_nothing_of_a_trial_stays_where_none_wins(optimizer: Any, plan: list[str], precision: str) -> None:
     tried, plain = (Random(partial(optimizer, lr=0.03)) for _ in range(2))
     guard = GradientGuard({"exploding": plan}, rules=[Alarm(50)], trial=True)
