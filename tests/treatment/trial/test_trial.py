@@ -76,6 +76,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize(("good", "factor"), [(Rollback(), 300.0), (ReduceLR(0.02), 50.0)])
 def test_what_cures_wins_over_what_does_not(good: Any, factor: float) -> None:
     trial = Trial(steps=15, from_snapshot=False)
@@ -215,6 +216,7 @@ def test_the_run_goes_on_as_if_the_winner_had_been_prescribed(name: Any, factor:
     assert same(one, other)
 
 
+@pytest.mark.numerics
 def test_a_remedy_that_comes_too_late_may_win_from_the_snapshot() -> None:
     plan = {"exploding": [ClipValue(10.0), ReduceLR(0.003)], "nonfinite": [Rollback()]}
     guard = GradientGuard(plan, trial=Trial(steps=15, margin=0.3))  # the rollback by chance is a little better still
