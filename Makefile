@@ -28,8 +28,8 @@ test: setup ## the quick tests of every room: under 5 minutes on two cores
 test-all: setup ## all tests: servers, kills, PostgreSQL, sharding, every config
 	$(PYTEST)
 
-test-slow: setup ## what `make test-all` has beyond `make test`
-	$(PYTEST) -m "slow or gpu"
+test-slow: setup ## what neither `make test` nor `make test-numerics` has
+	$(PYTEST) -m "(slow or gpu) and not numerics"
 
 test-numerics: setup ## the tests of outcomes, under every rounding that this processor has
 	$(BIN)/python -m tests.support.numerics
