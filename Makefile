@@ -2,11 +2,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: setup demo test score bench ui lint
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all test-slow test-numerics score bench ui lint
 
-setup: $(VENV)/.installed
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+setup: $(VENV)/.installed ## install everything into .venv
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): a minute or two the first time"
@@ -14,22 +19,32 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup
+demo: setup ## train one network without and with the guard, and draw what happened
 	$(BIN)/python -m experiments.demo
 
-test: setup
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+test: setup ## the quick tests of every room: under 5 minutes on two cores
+	$(PYTEST) -m "not slow and not gpu"
 
-score: setup
+test-all: setup ## all tests: servers, kills, PostgreSQL, sharding, every config
+	$(PYTEST)
+
+test-slow: setup ## what neither `make test` nor `make test-numerics` has
+	$(PYTEST) -m "(slow or gpu) and not numerics"
+
+test-numerics: setup ## the tests of outcomes, under every rounding that this processor has
+	$(BIN)/python -m tests.support.numerics
+
+score: setup ## the scoreboard of the detection, on its quick part
 	$(BIN)/python -m experiments.scoreboard detect --subset quick --strict
 
-bench: setup
+bench: setup ## what the callback costs
 	$(BIN)/python -m experiments.bench
 
-ui: setup
+ui: setup ## open the MLflow UI
 	$(BIN)/grad-callbacks ui
 
-lint: setup
+lint: setup ## style, types and the order of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports

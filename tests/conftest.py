@@ -7,34 +7,57 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before MLflow is imported
 
 import pytest
 import torch
-from mlflow import MlflowClient
+from filelock import FileLock
 
-from grad_callbacks.tracking import prepare_store
 from tests.support.processes import Nursery
+from tests.support.rounding import other_rounding
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 # A shell starts what runs in its background deaf to Ctrl-C, and so would be all commands that are tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs other processes is slow: they import everything first."""
+    for item in items:
+        if "nursery" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
-def _deterministic() -> None:
+def _deterministic() -> Iterator[None]:
+    """The same numbers for every test; TEST_TORCH_THREADS and TEST_PERTURB ask for those of other machines."""
     torch.manual_seed(0)
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("TEST_TORCH_THREADS", "1")))
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("grad_callbacks").setLevel(logging.NOTSET)  # a command that was tested may have silenced it
+    seed = os.environ.get("TEST_PERTURB")
+    with nullcontext() if seed is None else other_rounding(int(seed)):
+        yield
 
 
 @pytest.fixture(scope="session")
-def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store: making the tables takes seconds, copying the file does not."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    prepare_store(f"sqlite:///{path}")
+def fresh_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """An empty store: making the tables takes seconds, copying the file does not. All workers share one."""
+    from grad_callbacks.tracking import prepare_store
+
+    base = tmp_path_factory.getbasetemp()
+    path = (base if worker_id == "master" else base.parent) / "fresh_store" / "mlflow.db"
+    path.parent.mkdir(exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            prepare_store(f"sqlite:///{path.with_name('unfinished.db')}")
+            path.with_name("unfinished.db").rename(path)
     return path
 
 
@@ -50,6 +73,8 @@ def store(fresh_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def client(store: str) -> MlflowClient:
     """A client to :func:`store`."""
+    from mlflow import MlflowClient
+
     return MlflowClient(store)
 
 

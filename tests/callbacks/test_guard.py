@@ -200,6 +200,7 @@ def test_remedies_that_are_on_act_between_measurements_too() -> None:
     assert max(steps.norms[60:]) <= 0.1 * (1 + 1e-5)
 
 
+@pytest.mark.slow
 def test_outliers_that_clipping_absorbs_do_not_lower_the_rate_for_good() -> None:
     guard = GradientGuard()
     spiked(guard, dict.fromkeys(range(30, 800, 50), 1e3), max_epochs=25)

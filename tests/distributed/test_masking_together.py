@@ -64,7 +64,11 @@ def _train(rank: int, folder: str, is_inside: bool, also_in_evaluation: bool) ->
 
 @pytest.mark.parametrize(
     ("is_inside", "also_in_evaluation", "place"),
-    [(False, True, ""), (True, True, "output of 1"), (True, False, "output of 1 as in evaluation")],
+    [
+        (False, True, ""),
+        pytest.param(True, True, "output of 1", marks=pytest.mark.slow),
+        pytest.param(True, False, "output of 1 as in evaluation", marks=pytest.mark.slow),
+    ],
 )
 def test_both_processes_mask_alike_and_go_on_learning(
     is_inside: bool, also_in_evaluation: bool, place: str, tmp_path: Path

@@ -39,7 +39,7 @@ def _train(rank: int, folder: str, ranks: tuple[int, ...]) -> None:
     leave()
 
 
-@pytest.mark.parametrize("ranks", [(0, 1), (1,)])
+@pytest.mark.parametrize("ranks", [(0, 1), pytest.param((1,), marks=pytest.mark.slow)])
 def test_both_processes_divide_alike_or_not_at_all(ranks: tuple[int, ...], tmp_path: Path) -> None:
     run_together(_train, str(tmp_path), ranks)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))

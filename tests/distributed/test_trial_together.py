@@ -107,9 +107,9 @@ def _work(rank: int, folder: str, fails: str) -> None:
 @pytest.mark.parametrize(
     ("fails", "finite", "broken", "made"),
     [
-        ("stage", {"none", "FragileClip"}, set(), []),
-        ("engage", {"none", "ReduceLR"}, set(), []),
-        ("act", {"none", "ReduceLR"}, {"FragileClip"}, []),
+        pytest.param("stage", {"none", "FragileClip"}, set(), [], marks=pytest.mark.slow),
+        pytest.param("engage", {"none", "ReduceLR"}, set(), [], marks=pytest.mark.slow),
+        pytest.param("act", {"none", "ReduceLR"}, {"FragileClip"}, [], marks=pytest.mark.slow),
         ("step", set(), {"none", "ReduceLR", "FragileClip"}, ["ReduceLR"]),
     ],
 )

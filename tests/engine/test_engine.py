@@ -125,6 +125,7 @@ def test_after_closing_the_optimizer_is_the_users_again() -> None:
     assert not engine.optimizer._optimizer_step_post_hooks
 
 
+@pytest.mark.numerics
 def test_a_line_search_is_read_once_a_step_and_never_clipped(caplog: pytest.LogCaptureFixture) -> None:
     model = mlp(4, 2)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=5)

@@ -40,6 +40,7 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
+@pytest.mark.slow
 def test_each_benchmark_writes_a_table(written: Path) -> None:
     text = written.read_text()
     assert re.findall("^## (.*)$", text, re.MULTILINE) == TITLES
@@ -61,6 +62,7 @@ def test_one_benchmark_alone_is_printed_and_not_written(tmp_path: Path, capsys: 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_machine_is_named_and_no_path_is(written: Path) -> None:
     text = written.read_text()
     assert re.search(r"\d+ cores, .*torch \d.*threads=1\.", text)
@@ -68,6 +70,7 @@ def test_the_machine_is_named_and_no_path_is(written: Path) -> None:
     assert str(written.parent) not in text
 
 
+@pytest.mark.slow
 def test_the_picture_is_beside_the_table(written: Path) -> None:
     [name] = re.findall(r"!\[.*\]\((.*)\)", written.read_text())
     assert (written.parent / name).stat().st_size > 10_000

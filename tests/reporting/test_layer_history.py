@@ -94,6 +94,7 @@ def test_it_resumes_from_a_checkpoint_file(steps: int) -> None:
     pd.testing.assert_frame_equal(whole.to_frame(), second.to_frame())
 
 
+@pytest.mark.slow
 def test_its_memory_is_bounded_whatever_the_length() -> None:
     one = reading([1.0] * 150)
     history = LayerHistory()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -131,6 +131,12 @@ def layers_of(model: nn.Module, **options: Any) -> Layers:
     return Layers.of(SGD(model.parameters(), lr=0.1), model, **options)
 
 
+@lru_cache
+def square_layers(count: int) -> Layers:
+    """Square linear layers without biases; made once, as they are only looked at."""
+    return layers_of(nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(count))))
+
+
 def read(layers: Layers, step: int = 0, loss_scale: float = 1.0, **about: Any) -> Reading | None:
     """Measure the gradients of ``layers`` as an engine does."""
     plan = StepPlan((0.1,), None, (0.0,))
@@ -161,7 +167,7 @@ def reading(
     **options: Any,
 ) -> Reading:
     """A reading of ``model``, or else of square linear layers without biases: one norm for each parameter."""
-    layers = layers_of(model or nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in norms)))
+    layers = square_layers(len(norms)) if model is None else layers_of(model)
     values = np.array(norms, dtype=np.float64)
     return Reading(
         step=step,

@@ -1,4 +1,4 @@
-"""Networks with an operation that becomes undefined in the course of the training."""
+"""Networks with an operation that becomes undefined during the training."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Broken(Regression):
 
     @property
     def part(self) -> Any:
+        """The module that holds the operation."""
         return next(module for module in self.model.modules() if hasattr(module, "is_on"))
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:

@@ -244,6 +244,7 @@ def test_where_a_run_comes_from_is_written_without_a_callback(
     assert "system/cpu_utilization_percentage" in run.data.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("callbacks", [[], [GradientMonitor()]], ids=["alone", "with a monitor"])
 def test_system_metrics_come_in_every_fit(
     callbacks: list[Callback], client: MlflowClient, monkeypatch: pytest.MonkeyPatch

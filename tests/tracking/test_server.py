@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import pytest
 from mlflow import MlflowClient
 
 from grad_callbacks.tracking.server import HOST, free_port
 
 
+@pytest.mark.slow
 def test_the_ui_serves_the_store_says_where_and_stops_on_ctrl_c(
     client: MlflowClient, store: str, tmp_path: Path
 ) -> None:

@@ -108,6 +108,7 @@ class Module(LightningModule):
 
 
 def optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of a case by its name."""
     if name == "sgd":
         return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     return torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1, fused=name == "fused")
@@ -126,16 +127,19 @@ class GlooFSDP(FSDPStrategy):
 
 
 def fsdp(sharding: str = "FULL_SHARD", **options: Any) -> Strategy:
+    """FSDP of blocks."""
     return GlooFSDP(sharding_strategy=sharding, auto_wrap_policy={Block}, **options)
 
 
 def fsdp2(net: Net, mesh: Any) -> None:
+    """Shard each block, and what is around them, by FSDP2."""
     for block in net.blocks:
         fully_shard(block, mesh=mesh["data_parallel"])
     fully_shard(net, mesh=mesh["data_parallel"])
 
 
 def hybrid(net: Net, mesh: Any) -> None:
+    """FSDP2 over pairs of processes, two pairs of which hold replicas."""
     both = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
     for block in net.blocks:
         fully_shard(block, mesh=both)
@@ -143,6 +147,7 @@ def hybrid(net: Net, mesh: Any) -> None:
 
 
 def tensor_parallel(net: Net, mesh: Any) -> None:
+    """Split the layers of each block by columns and rows."""
     for block in net.blocks:
         parallelize_module(block, mesh["tensor_parallel"], {"up": ColwiseParallel(), "down": RowwiseParallel()})
 
@@ -158,17 +163,20 @@ def sequence_parallel(net: Net, mesh: Any) -> None:
 
 
 def two_dimensional(net: Net, mesh: Any) -> None:
+    """Tensor parallelism within FSDP2."""
     tensor_parallel(net, mesh)
     fsdp2(net, mesh)
 
 
 def parallel(data: int, tensor: int) -> Callable[[], Strategy]:
+    """Make a strategy for a mesh of that many processes for data and for tensors."""
     return lambda: ModelParallelStrategy(
         data_parallel_size=data, tensor_parallel_size=tensor, process_group_backend="gloo"
     )
 
 
 def ddp() -> Strategy:
+    """Replicas."""
     return DDPStrategy(process_group_backend="gloo", find_unused_parameters=True)
 
 
@@ -309,6 +317,7 @@ def brute_force(name: str) -> dict[str, Any]:
 
 
 def norm(tensors: list[Any]) -> float:
+    """The Euclidean norm of all entries, in float64."""
     return float(torch.sqrt(sum(tensor.detach().double().square().sum() for tensor in tensors)))  # type: ignore[arg-type]
 
 

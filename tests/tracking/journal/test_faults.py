@@ -184,6 +184,16 @@ def logged(said: str) -> int:
     return sum(line.isdigit() for line in said.splitlines())
 
 
+class Logged:
+    """True as soon as a process has said that it has logged so many steps."""
+
+    def __init__(self, process: Child, steps: int) -> None:
+        self.process, self.steps = process, steps
+
+    def __call__(self) -> bool:
+        return logged(self.process.said) >= self.steps
+
+
 def test_a_training_that_is_killed_again_and_again_loses_nothing(
     nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path
 ) -> None:
@@ -192,8 +202,7 @@ def test_a_training_that_is_killed_again_and_again_loses_nothing(
     settings = {"experiment": "killed", "uri": server.uri}
     for _ in range(int(os.environ.get("KILLS", "5"))):
         victim = nursery.start(RESUMABLE.format(run_id=run_id, first=done, last=10**9, **settings), tmp_path)
-        steps_before = chance.randrange(600)
-        assert wait_until(lambda steps=steps_before, of=victim: logged(of.said) >= steps), victim.said
+        assert wait_until(Logged(victim, chance.randrange(1000))), victim.said
         victim.send(signal.SIGKILL)
         victim.wait()
         for journal in journals(tmp_path / "mlflow-journal"):

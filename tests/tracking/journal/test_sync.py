@@ -73,6 +73,7 @@ def test_a_second_machine_that_knows_nothing_of_the_first_sync_changes_nothing(
     assert journal.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("back", [0, 20_000, 60_000])
 def test_a_sync_that_died_before_it_noted_what_it_sent_repeats_nothing(
     back: int, client: MlflowClient, store: str, tmp_path: Path
@@ -101,6 +102,7 @@ def test_a_journal_goes_to_a_second_server_whole(
     check(client)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_begun_on_one_server_goes_whole_to_another(
     client: MlflowClient, store: str, tmp_path: Path, fresh_store: Path
 ) -> None:
@@ -226,6 +228,7 @@ def test_a_deleted_run_is_not_written_to(client: MlflowClient, store: str, tmp_p
         client.log_metric(run_id, "a", 1.0)
 
 
+@pytest.mark.slow
 def test_a_new_store_is_made_for_a_sync(tmp_path: Path) -> None:
     offline(tmp_path / "journal")
     uri = f"sqlite:///{tmp_path}/fresh.db"

@@ -140,6 +140,7 @@ def test_a_run_without_mlflow_takes_no_histograms(tmp_path: Path) -> None:
     assert len(monitor.step_series.to_frame()) == 32
 
 
+@pytest.mark.slow
 def test_a_resumed_run_shows_all_its_steps(client: MlflowClient, store: str, tmp_path: Path) -> None:
     whole, first, second = GradientMonitor(), GradientMonitor(), GradientMonitor()
     logger = MLFlowLogger("plugin", tracking_uri=store, artifact_location=(tmp_path / "artifacts").as_uri())
@@ -231,6 +232,7 @@ note: none
 """
 
 
+@pytest.mark.slow
 def test_system_metrics_come_if_asked_for(
     client: MlflowClient, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -299,6 +299,7 @@ class Memory(nn.Module):
         return outputs
 
 
+@pytest.mark.numerics
 def test_an_lstm_learns_by_it_at_a_rate_that_is_far_too_low() -> None:
     torch.manual_seed(0)
     targets = torch.randint(0, 2, (320, 1)) * 2.0 - 1

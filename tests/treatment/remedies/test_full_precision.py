@@ -51,6 +51,7 @@ class Wide(Regression):
         return loss
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("plan", [PLAN, "full"])
 def test_it_goes_on_learning_in_float32(plan: Any) -> None:
     module, guard = Wide(), GradientGuard(plan)
@@ -66,6 +67,7 @@ def test_it_goes_on_learning_in_float32(plan: Any) -> None:
     assert options["plugins"][0].scaler.get_scale() >= 2**14, "the overflows have halved it 16 times"
 
 
+@pytest.mark.numerics
 def test_weights_that_are_worth_keeping_are_kept_from_the_first_step_on() -> None:
     module = Wide(since=0)
     module.model[4].bias.requires_grad_(False)  # nobody freezes fresh weights
@@ -146,6 +148,7 @@ class Raw(Regression):
         return loss
 
 
+@pytest.mark.numerics
 def test_inputs_that_overflow_at_the_first_step_are_brought_to_unit_size() -> None:
     module, plain, guard = Raw(1e6), Raw(1.0), GradientGuard()
     fit(module, guard, data=batches(120), **half())

@@ -154,6 +154,7 @@ def test_what_is_lost_again_after_it_has_helped_is_gone_back_from_again() -> Non
     assert second.detail["lr_scale"] > 0.3 * first.detail["lr_scale"], "the first alert tells nothing of its rate"
 
 
+@pytest.mark.numerics
 def test_a_net_that_an_explosion_has_killed_is_brought_back() -> None:
     torch.manual_seed(0)
     model = mlp(4, 16, 16, 16, 2)

@@ -51,6 +51,7 @@ class Broken(Regression):
         return loss + 0.001 * self.term(outputs)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("name", TERMS)
 def test_what_is_left_of_the_loss_is_learned(name: str) -> None:
     term, operation = TERMS[name]
@@ -62,6 +63,7 @@ def test_what_is_left_of_the_loss_is_learned(name: str) -> None:
     assert sum(module.errors[-10:]) < 0.2 * sum(module.errors[20:30])
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("make", [partial(SGD, lr=0.1), partial(torch.optim.AdamW, lr=0.01, fused=True)])
 def test_without_skipping_no_weight_is_lost_on_an_accelerator_either(
     make: Any, monkeypatch: pytest.MonkeyPatch

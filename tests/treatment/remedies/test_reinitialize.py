@@ -174,6 +174,8 @@ class Strides(Callback):
         self.before = now
 
 
+@pytest.mark.numerics
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "epochs", "longest"),
     [(partial(torch.optim.SGD, lr=0.05), 25, PLAIN), (partial(torch.optim.RMSprop, lr=0.003), 25, FIT_PLAIN.stride)],
@@ -193,6 +195,8 @@ def test_a_recurrence_that_forgets_learns_by_steps_that_are_limited(
     assert float((task.model(inputs).sign() == targets).float().mean()) > 0.95
 
 
+@pytest.mark.numerics
+@pytest.mark.slow
 @pytest.mark.parametrize("prescription", ["full", "observe"])
 def test_a_chaotic_recurrence_that_learns_nothing_learns_after_a_new_beginning(prescription: str) -> None:
     torch.manual_seed(2)

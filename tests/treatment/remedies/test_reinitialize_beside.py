@@ -41,6 +41,7 @@ class Distant(Recall):
         self.cell = nn.LSTM(2, 24, batch_first=True)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("beside", [[], [BESIDE]])
 def test_where_a_rate_too_high_leads_back_to_the_start_a_recurrence_begins_with_better_weights(
     beside: list[dict[str, Any]],

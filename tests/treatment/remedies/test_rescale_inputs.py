@@ -57,7 +57,8 @@ def hooks(module: nn.Module) -> int:
 OPTIMIZERS: dict[str, Make] = {"momentum": momentum, "adam": lambda p: torch.optim.Adam(p, lr=0.01)}
 
 
-@pytest.mark.parametrize("factor", [50.0, 1e3, 1e5])
+@pytest.mark.numerics
+@pytest.mark.parametrize("factor", [50.0, pytest.param(1e3, marks=pytest.mark.slow), 1e5])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_it_goes_on_learning_as_if_nothing_had_changed(name: str, factor: float) -> None:
     make = OPTIMIZERS[name]
@@ -74,6 +75,7 @@ def test_it_goes_on_learning_as_if_nothing_had_changed(name: str, factor: float)
     assert hooks(module) == 0, "the hooks are gone"
 
 
+@pytest.mark.numerics
 def test_an_autoencoder_gets_the_batch_itself_divided() -> None:
     class Autoencoder(Units):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -112,6 +114,7 @@ def test_wild_entries_are_no_other_unit() -> None:
     assert guard.interventions == []
 
 
+@pytest.mark.numerics
 def test_what_is_in_the_old_unit_is_left_as_it_is() -> None:
     """As validation data may be, and every other batch here."""
     module, guard = Units(lambda step: 1e3 if step >= 70 and step % 2 else 1.0), GradientGuard()
@@ -138,7 +141,7 @@ def test_a_wrong_unit_from_the_first_step_on_cannot_be_told() -> None:
     assert "RescaleInputs" not in [made.remedy for made in guard.interventions]
 
 
-@pytest.mark.parametrize("stop", [68, 71, 75, 100])
+@pytest.mark.parametrize("stop", [71, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (68, 75, 100))])
 def test_resumed_it_goes_on_dividing(stop: int, tmp_path: Path) -> None:
     whole, untouched = GradientGuard(), Units(since(70, 100.0))
     fit(untouched, whole, data=batches(120))
@@ -154,6 +157,7 @@ def test_resumed_it_goes_on_dividing(stop: int, tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+@pytest.mark.numerics
 def test_on_an_accelerator_the_step_that_was_taken_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("grad_callbacks.engine.engine.arrives_later", lambda device: True)
     fused = Units(since(70, 1e3), make=lambda p: torch.optim.AdamW(p, lr=0.01, fused=True))

@@ -32,7 +32,7 @@ def children_of(client: MlflowClient, parent: str) -> dict[str, Run]:
     return {run.data.tags["grad.trial_arm"]: run for run in runs}
 
 
-@pytest.mark.parametrize("kind", [MLFlowLogger, JournaledMLFlowLogger])
+@pytest.mark.parametrize("kind", [pytest.param(MLFlowLogger, marks=pytest.mark.slow), JournaledMLFlowLogger])
 def test_each_arm_is_a_child_run(kind: Any, client: MlflowClient, store: str, tmp_path: Path) -> None:
     logger = kind("plugin", tracking_uri=store, artifact_location=(tmp_path / "artifacts").as_uri())
     made = train(logger)

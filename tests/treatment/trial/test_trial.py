@@ -76,6 +76,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize(("good", "factor"), [(Rollback(), 300.0), (ReduceLR(0.02), 50.0)])
 def test_what_cures_wins_over_what_does_not(good: Any, factor: float) -> None:
     trial = Trial(steps=15, from_snapshot=False)
@@ -92,7 +93,7 @@ def test_what_cures_wins_over_what_does_not(good: Any, factor: float) -> None:
 
 @pytest.mark.parametrize("optimizer", [partial(SGD, momentum=0.9), partial(torch.optim.AdamW, fused=True)])
 @pytest.mark.parametrize("plan", [["ReduceLR", "ClipValue"], ["Rollback"]])
-@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("16-mixed", marks=pytest.mark.slow)])
 def test_nothing_of_a_trial_stays_where_none_wins(optimizer: Any, plan: list[str], precision: str) -> None:
     tried, plain = (Random(partial(optimizer, lr=0.03)) for _ in range(2))
     guard = GradientGuard({"exploding": plan}, rules=[Alarm(50)], trial=True)
@@ -215,6 +216,7 @@ def test_the_run_goes_on_as_if_the_winner_had_been_prescribed(name: Any, factor:
     assert same(one, other)
 
 
+@pytest.mark.numerics
 def test_a_remedy_that_comes_too_late_may_win_from_the_snapshot() -> None:
     plan = {"exploding": [ClipValue(10.0), ReduceLR(0.003)], "nonfinite": [Rollback()]}
     guard = GradientGuard(plan, trial=Trial(steps=15, margin=0.3))  # the rollback by chance is a little better still

@@ -60,6 +60,7 @@ def broken(make_model: Callable[[Operation], nn.Module], operation: Operation, m
     return Broken(make_model(operation), make)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("make", [ADAM, MOMENTUM], ids=["adam", "momentum"])
 @pytest.mark.parametrize(
     "operation", [torch.sqrt, torch.log, lambda x: x.relu().log()], ids=["root", "log", "log of 0"]
