@@ -1,4 +1,4 @@
-"""Is the batch to blame? It is compared with its neighbours."""
+"""Compares a batch with those before it, to tell whether it is an outlier."""
 
 from __future__ import annotations
 
@@ -11,18 +11,48 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.batch import tensors_in
 
-RATIO = 2.0  # over the neighbours' median loss: less is no matter
-DEVIATIONS = 6.0  # of the neighbours' spread. OLMo-core skips steps at 6 standard deviations of the loss
-SCALE = 5.0  # over the batch before: standardised inputs agree within some percent
-SPREAD = 0.1  # floor for the spread of log losses, so that a loss that stands still has no outliers
-WINDOW = 20
+
+@dataclass(frozen=True)
+class BatchThresholds(Thresholds):
+    """Thresholds of an outlying batch."""
+
+    loss_ratio: float = threshold(
+        2.0,
+        "a batch whose loss is below this is no outlier",
+        unit="x median loss of the batches before",
+        source="not measured",
+    )
+    deviations: float = threshold(
+        6.0,
+        "robust standard deviations of the log loss beyond which a loss is an outlier",
+        unit="standard deviations",
+        source="OLMo-core skips steps at 6 standard deviations of the loss",
+    )
+    scale_ratio: float = threshold(
+        5.0,
+        "entries that are larger than those of the batch before by more are out of range",
+        unit="x size of the batch before",
+        source="standardised inputs agree within some percent; not measured",
+    )
+    smallest_spread: float = threshold(
+        0.1, "floor of the spread of log losses, for a loss that does not change", unit="1", source="not measured"
+    )
+    window: int = threshold(20, "losses before to compare with", unit="steps", source="not measured")
+    fewest_losses: int = threshold(3, "fewer say nothing", unit="steps", source="not measured")
+    deviation_to_sigma: float = threshold(
+        1.4826, "standard deviation over the median absolute one", unit="1", source="formula: of a normal distribution"
+    )
+
+
+BATCH_LIMITS = BatchThresholds()
 
 
 @dataclass(frozen=True)
 class BatchEvidence:
-    """How a batch compares with its neighbours.
+    """How a batch compares with those before it.
 
     Attributes:
         nonfinite: Number of its NaN or infinite entries.
@@ -39,13 +69,13 @@ class BatchEvidence:
 
     @property
     def stands_out(self) -> bool:
-        """True if its loss is far above its neighbours'; a loss that is not finite is."""
-        return self.loss_ratio > RATIO and self.deviations > DEVIATIONS
+        """True if its loss is far above those before; a loss that is not finite is."""
+        return self.loss_ratio > BATCH_LIMITS.loss_ratio and self.deviations > BATCH_LIMITS.deviations
 
     @property
     def is_out_of_range(self) -> bool:
         """True if its entries are far larger than those of the batch before."""
-        return self.scale_ratio > SCALE
+        return self.scale_ratio > BATCH_LIMITS.scale_ratio
 
     @classmethod
     def of(cls, batch: Any, previous: Any, loss: float, losses: Sequence[float]) -> BatchEvidence:
@@ -74,12 +104,13 @@ def _numbers(batch: Any) -> list[Tensor]:
 
 
 def _among(loss: float, losses: Sequence[float]) -> tuple[float, float]:
-    known = [value for value in losses if math.isfinite(value) and value > 0][-WINDOW:]
-    if len(known) < 3 or math.isnan(loss) or loss <= 0:
+    known = [value for value in losses if math.isfinite(value) and value > 0][-BATCH_LIMITS.window :]
+    if len(known) < BATCH_LIMITS.fewest_losses or math.isnan(loss) or loss <= 0:
         return math.nan, math.nan
     logs = [math.log(value) for value in known]
     middle = median(logs)
-    spread = max(1.4826 * median(abs(value - middle) for value in logs), SPREAD)
+    spread = BATCH_LIMITS.deviation_to_sigma * median(abs(value - middle) for value in logs)
+    spread = max(spread, BATCH_LIMITS.smallest_spread)
     if math.isinf(loss):
         return math.inf, math.inf
     return loss / math.exp(middle), (math.log(loss) - middle) / spread
@@ -102,5 +133,5 @@ def _rms(tensor: Tensor) -> float:
 
 
 def _largest(tensor: Tensor) -> float:
-    # Heavy tails have a large largest entry now and then: half of its exponent counts.
+    # Heavy tails have a very large entry now and then: its root counts.
     return math.sqrt(float(tensor.double().abs().max()))

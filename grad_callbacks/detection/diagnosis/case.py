@@ -1,4 +1,4 @@
-"""The case: all that is known about the step of an alert."""
+"""What is known about the step of an alert."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Case:
         batch: The batch of the step, whatever tensors are nested in it.
         previous_batch: The batch of the step before.
         batch_index: The batch's place in its epoch.
-        replay: Computes the loss of the step's batch anew. Everything it does to model and random numbers is undone.
-            None where that cannot be: manual optimization, compiled or sharded models.
+        replay: Computes the loss of the step's batch again. Everything it does to model and random numbers is undone.
+            None where that is impossible: manual optimization, compiled or sharded models.
         replay_previous: The same for the batch of the step before.
         activations: A probe that saw the step's forward pass.
-        first_gains: What ``weight_gains`` said before the first step.
+        first_gains: The weights' gains before the first step (``weight_gains``).
         first_rates: The learning rates that the run began with.
-        highest_rates: The highest that they were.
+        highest_rates: The highest learning rates so far.
         earlier: The run's earlier alerts on this optimizer, in order.
         is_late: The step has been taken since, so weights and gradients are those of a later one (on a GPU).
     """

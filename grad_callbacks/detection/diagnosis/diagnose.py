@@ -1,4 +1,4 @@
-"""The door: an alert goes in, and comes out with its cause."""
+"""Entry point: attach a likely cause to an alert."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ _DECISIONS: Mapping[str, Callable[[Probes], Finding | None]] = {
 def diagnose(alert: Alert, case: Case) -> Alert:
     """Return the alert with its likely cause, the evidence for it and the lines to change.
 
-    Leaves model, gradients, optimizer and random numbers as they are, to the bit. If nothing is found, or if it fails,
-    the alert comes back as it was.
+    Leaves model, gradients, optimizer and random numbers as they are, to the bit. The alert comes back unchanged if its
+    kind is unknown, if no cause is found, or if the diagnosis fails.
 
     Args:
         alert: As a rule has raised it.
         case: What is known about its step.
     """
+    decide = _DECISIONS.get(alert.kind)
+    if decide is None:
+        return alert
     try:
-        finding = _DECISIONS[alert.kind](Probes(alert, case))
+        finding = decide(Probes(alert, case))
     except Exception as error:  # models are of every kind: a diagnosis must not end a training
-        log.debug("no diagnosis of %s at step %d: %r", alert.kind, alert.step, error)
+        log.debug("diagnosis of the %s alert at step %d failed: %r", alert.kind, alert.step, error)
         return alert
     return alert if finding is None else finding.added_to(alert)

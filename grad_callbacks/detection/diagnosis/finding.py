@@ -1,4 +1,4 @@
-"""What the diagnosis found."""
+"""A finding: the likely cause of an alert, with the evidence for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Finding:
 
     Attributes:
         cause: One of :data:`CAUSES`.
-        clause: What was found, in half a sentence.
+        clause: What was found, as a clause without semicolons.
         advice: Remedies, most effective first, each with the line to change.
         evidence: The numbers; those that are not finite are left out of the alert.
     """

@@ -1,4 +1,4 @@
-"""Where the first NaN or infinity of a batch comes from, found by running it again."""
+"""Finds the first operation that makes a NaN or an infinity, by running the batch again."""
 
 from __future__ import annotations
 
@@ -16,9 +16,25 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.batch import tensors_in
 from grad_callbacks.measurement.layer_order import clean_name
 from grad_callbacks.measurement.replay import undisturbed
+
+
+@dataclass(frozen=True)
+class FirstNonFiniteThresholds(Thresholds):
+    """Thresholds of the search for the first non-finite number."""
+
+    most_suspects: int = threshold(
+        8,
+        "operations that are remembered until the loss or a gradient is not finite",
+        unit="operations",
+        source="not measured",
+    )
+
+
+LIMITS = FirstNonFiniteThresholds()
 
 Source = Literal["operation", "overflow", "16-bit overflow", "input", "weights", ""]
 
@@ -70,11 +86,11 @@ class NonFiniteOrigin:
 
 
 def first_nonfinite(model: nn.Module, replay: Callable[[], Tensor], loss_scale: float = 1.0) -> NonFiniteOrigin:
-    """Run the batch forward and backward, and look at every operation; leaves no trace.
+    """Run the batch forward and backward and look at every operation; leaves everything as it was.
 
-    Masks are no finding: an infinity that was written as one (``masked_fill`` with -inf) is taken for an input, and
-    it only counts if the loss or a gradient is not finite. Costs two to ten times a training step, and a wait for the
-    device at each operation.
+    Masks do not count: an infinity that was written as one (``masked_fill`` with -inf) is taken for an input, and it
+    matters only if the loss or a gradient is not finite. Takes two to ten times as long as a training step, and waits
+    for the device at each operation.
 
     Args:
         model: The model.
@@ -107,7 +123,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not _is_finite(loss):
             self.found = self._verdict()
             return
-        self._suspects.clear()  # infinities that did no harm, such as a mask's
+        self._suspects.clear()  # harmless infinities, such as a mask's
         self._met = None
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._in_backward = True
@@ -125,7 +141,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.found = self._verdict()
 
     def named(self, model: nn.Module) -> _Names:
-        """Know which module is at work."""
+        """Follow which module is running."""
         return _Names(model, self._modules)
 
     def __torch_dispatch__(
@@ -138,7 +154,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         enters_nan = not enters_finite and any(_has_nan(value) for value in arguments)
         output = func(*args, **kwargs)
         plain = name.rstrip("_")
-        if plain in _RAW or len(self._suspects) > 8:
+        if plain in _RAW or len(self._suspects) > LIMITS.most_suspects:
             return output
         made = [value for value in _values(output) if not _is_finite(value)]
         if made and (enters_finite or (not enters_nan and any(_has_nan(value) for value in made))):
@@ -175,7 +191,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Names:
-    """Keeps the stack of the modules at work, by hooks that live as long as the ``with``."""
+    """Keeps the stack of the running modules, by hooks that last as long as the ``with``."""
 
     def __init__(self, model: nn.Module, stack: list[str]) -> None:
         self._model, self._stack = model, stack

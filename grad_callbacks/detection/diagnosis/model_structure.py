@@ -1,4 +1,4 @@
-"""How a model is built, read off the autograd graph of its loss."""
+"""How a model is built, read from the autograd graph of its loss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,23 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.activations import is_activation
+
+
+@dataclass(frozen=True)
+class StructureThresholds(Thresholds):
+    """Thresholds of how a model is built."""
+
+    recurrent_uses: int = threshold(
+        8,
+        "uses of one weight in a forward pass from which on it counts as recurrence",
+        unit="uses",
+        source="not measured",
+    )
+
+
+LIMITS = StructureThresholds()
 
 # What is multiplied with weights, and what only reshapes on the way.
 _PRODUCTS = ("Addmm", "Mm", "Convolution", "MkldnnConvolution", "CudnnConvolution", "Linear", "Addbmm", "Baddbmm")
@@ -28,7 +44,6 @@ _ACTIVATIONS = {
     "Hardtanh": "Hardtanh",
     "Hardsigmoid": "Hardsigmoid",
 }
-REPEATED = 8  # uses of one weight in a forward pass from which on it counts as recurrence
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ class Structure:
         kinds = Counter(type(module).__name__ for _, module in modules if is_activation(module))
         recurrent = [(name, m) for name, m in modules if isinstance(m, (nn.RNNBase, nn.RNNCellBase))]
         names = [name or type(module).__name__ for name, module in recurrent]
-        if graph is not None and not names and graph.most_uses >= REPEATED:
+        if graph is not None and not names and graph.most_uses >= LIMITS.recurrent_uses:
             names = [f"(a weight used {graph.most_uses} times)"]
         norms = sum("norm" in type(module).__name__.lower() for _, module in modules)
         return cls(

@@ -1,90 +1,106 @@
-"""Where NaN and infinities come from."""
+"""Decides where NaN and infinities come from."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis import advice
-from grad_callbacks.detection.diagnosis.exploding import aftermath, blame_batch, cause_of_explosion
+from grad_callbacks.detection.diagnosis.exploding import batch_at_fault, cause_before, cause_of_explosion
 from grad_callbacks.detection.diagnosis.finding import Finding
 from grad_callbacks.detection.diagnosis.probes import Probes
 
-FAR = 1e3  # times the entries of the batch before: enough to overflow in a few layers
+
+@dataclass(frozen=True)
+class NonFiniteCauseThresholds(Thresholds):
+    """Thresholds of the decision where NaN and infinities come from."""
+
+    overflowing_scale: float = threshold(
+        1e3,
+        "entries of a batch beyond this are to blame for an overflow",
+        unit="x size of the batch before",
+        source="enough to overflow in a few layers; not measured",
+    )
 
 
-def cause_of_nonfinite(exam: Probes) -> Finding | None:
+LIMITS = NonFiniteCauseThresholds()
+
+
+def cause_of_nonfinite(probes: Probes) -> Finding | None:
     """Decide, in the order of cause and effect: batch, weights, operation, overflow. None if nothing is known."""
-    if exam.batch.nonfinite:
-        return blame_batch(exam)
-    explosion = aftermath(exam)
-    if exam.has_bad_weights:
+    if probes.batch.nonfinite:
+        return batch_at_fault(probes)
+    explosion = cause_before(probes)
+    if probes.has_bad_weights:
         if explosion is not None:
             return explosion
-        if exam.is_diverging:
-            return cause_of_explosion(exam)
+        if probes.is_diverging:
+            return cause_of_explosion(probes)
         return Finding(
             "non-finite weights",
-            "weights were NaN or infinite before the step",
+            "weights were already NaN or infinite before the step",
             (
-                "go back to the last checkpoint with finite weights: `Rollback`",
-                advice.lower_rate(exam),
-                advice.clip(exam),
+                "go back to the last weights that were finite: `Rollback`",
+                advice.lower_rate(probes),
+                advice.clip(probes),
             ),
         )
-    origin = exam.origin
+    origin = probes.origin
     if origin.source == "16-bit overflow":
-        return _half(exam)
+        return _half(probes)
     # With finite gradients the weights have not diverged: the losses before were not finite for the same reason.
-    reading = exam.case.reading
+    reading = probes.case.reading
     if origin.source == "operation" and reading is not None and reading.is_finite and not reading.overflow:
-        return _operation(exam)
+        return _operation(probes)
     if explosion is not None:
         return explosion
-    # exp of a diverged output is undefined for no fault of its own.
-    if origin.source == "operation" and not exam.is_diverging:
-        return _operation(exam)
+    # The exp of a diverged output overflows although the operation is right.
+    if origin.source == "operation" and not probes.is_diverging:
+        return _operation(probes)
     if reading is not None and reading.overflow:
-        return _half(exam)
-    if exam.batch.scale_ratio > FAR:
-        return blame_batch(exam)
-    if origin.source in ("overflow", "operation") or exam.is_diverging:
-        return cause_of_explosion(exam)
+        return _half(probes)
+    if probes.batch.scale_ratio > LIMITS.overflowing_scale:
+        return batch_at_fault(probes)
+    if origin.source in ("overflow", "operation") or probes.is_diverging:
+        return cause_of_explosion(probes)
     return None
 
 
-def _where(exam: Probes) -> str:
-    origin = exam.origin
+def _where(probes: Probes) -> str:
+    origin = probes.origin
     name = f"`{origin.operation}`" if origin.operation else "an operation"
     place = f" in {origin.module}" if origin.module else ""
     line = f" at {origin.line}" if origin.line and not origin.in_backward else ""
     return f"{name}{place}{line}"
 
 
-def _operation(exam: Probes) -> Finding:
-    origin = exam.origin
-    made = "NaN" if origin.is_nan else "an infinity"
+def _operation(probes: Probes) -> Finding:
+    origin = probes.origin
+    made = "NaN" if origin.is_nan else "infinity"
     when = "the backward pass: its derivative is undefined there" if origin.in_backward else "the forward pass"
     remedy = {
         "log": "`torch.log(x.clamp_min(1e-8))`, or `log_softmax` and `logsigmoid` instead",
         "sqrt": "`torch.sqrt(x + 1e-8)`",
         "div": "a denominator that cannot be 0: `x / y.clamp_min(1e-8)`",
-        "exp": "`torch.logsumexp`, or a limit on what goes into `exp`",
+        "exp": "`torch.logsumexp`, or a limit on the input of `exp`",
     }
     lower = origin.operation.lower()
     first = next(
-        (line for key, line in remedy.items() if key in lower), "keep its arguments where it is defined: `clamp`"
+        (line for key, line in remedy.items() if key in lower), "clamp its inputs to where it is defined: `torch.clamp`"
     )
     return Finding(
         "undefined operation",
-        f"{_where(exam)} is the first to make {made} in {when}",
+        f"{_where(probes)} is the first operation to return {made}, in {when}",
         (first, "skip such steps: `SkipStep`"),
         {"in_backward": float(origin.in_backward)},
     )
 
 
-def _half(exam: Probes) -> Finding:
-    origin = exam.origin
-    found = "numbers grow beyond 65504, the largest that float16 holds"
+def _half(probes: Probes) -> Finding:
+    origin = probes.origin
+    found = "numbers exceed 65504, the largest of float16"
     if origin.source == "16-bit overflow":
-        found = f"{_where(exam)} grows beyond 65504, the largest number that float16 holds"
+        found = f"the output of {_where(probes)} exceeds 65504, the largest number of float16"
     module = f" around {origin.module}" if origin.module else ""
     return Finding(
         "16-bit overflow",
@@ -92,6 +108,6 @@ def _half(exam: Probes) -> Finding:
         (
             "`Trainer(precision='bf16-mixed')`",
             f"float32{module} and in the loss: `with torch.autocast(device_type, enabled=False)`",
-            advice.normalise(exam),
+            advice.normalise(probes),
         ),
     )

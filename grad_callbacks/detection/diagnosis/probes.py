@@ -1,8 +1,9 @@
-"""The examination: every probe of a case, made when it is first asked for."""
+"""All probes of a case, each run when it is first needed."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 
@@ -10,6 +11,7 @@ import torch
 from numpy import isfinite
 from torch import nn
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.activations import Activity
 from grad_callbacks.detection.diagnosis.batch_outlier import BatchEvidence
 from grad_callbacks.detection.diagnosis.case import Case
@@ -20,19 +22,59 @@ from grad_callbacks.detection.diagnosis.step_trial import StepEvidence, loss_of,
 from grad_callbacks.detection.diagnosis.weight_gains import error_factor, spectral_radii, weight_gains
 from grad_callbacks.events import Alert
 
-EARLY = 20  # steps after which weights tell of the training, not of their initialisation
-LASTING = 100  # steps for which the initial gains are still believed to matter
-RAISED = 3.0  # times the rate at the start: schedules but for warm-ups rise less
-GROWN = 1.5  # times its first size: a layer's weights seldom grow so in the few steps before an alert
-AFTERMATH = 20  # steps in which an explosion is the consequence of the one before; an episode of alarms lasts as long
+
+@dataclass(frozen=True)
+class ProbeThresholds(Thresholds):
+    """Thresholds of what the probes say about a case."""
+
+    untrained_steps: int = threshold(
+        20,
+        "steps after which weights reflect the training, not their initialisation",
+        unit="steps",
+        source="not measured",
+    )
+    initialisation_matters: int = threshold(
+        100, "steps for which the initial gains still matter", unit="steps", source="not measured"
+    )
+    raised_rate: float = threshold(
+        3.0,
+        "a learning rate beyond this has been raised",
+        unit="x rate at the start",
+        source="schedules other than warm-ups rise less; not measured",
+    )
+    warmed_up_rate: float = threshold(
+        1.001, "a learning rate that rose beyond this was warmed up", unit="x rate at the start", source="not measured"
+    )
+    grown_weights: float = threshold(
+        1.5,
+        "a layer's weights beyond this have grown in training",
+        unit="x first size",
+        source="they seldom grow so in the few steps before an alert; not measured",
+    )
+    aftermath_steps: int = threshold(
+        20,
+        "steps in which an explosion is the consequence of the one before",
+        unit="steps",
+        source="an episode of alarms lasts as long (EpisodeThresholds.calm_readings)",
+    )
+    layers_per_norm: int = threshold(
+        3, "layers for one normalisation at most, for gains not to matter", unit="layers", source="not measured"
+    )
+    diverging_from_best: float = threshold(
+        3.0, "a loss beyond this is diverging, if it", unit="x lowest loss", source="not measured"
+    )
+    diverging_from_first: float = threshold(1.5, "is beyond this too", unit="x first known loss", source="not measured")
+
+
+PROBE_LIMITS = ProbeThresholds()
 
 
 class Probes:
-    """What the probes say about a case.
+    """All probes of a case.
 
     Args:
-        alert: What was raised.
-        case: What is known.
+        alert: The alert whose cause is looked for.
+        case: What is known about its step.
     """
 
     def __init__(self, alert: Alert, case: Case) -> None:
@@ -41,8 +83,8 @@ class Probes:
 
     @cached_property
     def flow(self) -> Flow:
-        """The batch's way through the layers: one forward and one backward pass."""
-        # An explosion's step, once taken, has changed what there was to see.
+        """Signal and error of the batch: one forward and one backward pass."""
+        # An explosion's step, once taken, has changed the weights too much.
         is_gone = self.case.is_late and self.alert.kind == "exploding"
         return examine(self.case.model, None if is_gone else self.case.replay)
 
@@ -53,13 +95,13 @@ class Probes:
 
     @cached_property
     def activities(self) -> dict[str, Activity]:
-        """What the activations did: in the step itself if a probe saw it, else in the replay."""
+        """What the activations did: in the step itself if it was watched, else in the replay."""
         seen = self.case.activations.read() if self.case.activations is not None else {}
         return seen or self.flow.activities
 
     @cached_property
     def activation(self) -> str:
-        """The model's most frequent activation, or what one seems to be that was called as a function."""
+        """The model's most frequent activation, or the likely one if it is called as a function."""
         kinds = [activity.kind for activity in self.activities.values()]
         return self.structure.activation or max(kinds, key=kinds.count, default="")
 
@@ -71,7 +113,7 @@ class Probes:
 
     @cached_property
     def growth_of_weights(self) -> float:
-        """How many times the layer's weights that grew most are as large as before the first step; NaN if unknown."""
+        """Size of the weights that grew most, over that before the first step; NaN if unknown."""
         if self.case.first_gains is None:
             return math.nan
         now = weight_gains(self.case.model)
@@ -80,17 +122,17 @@ class Probes:
 
     @cached_property
     def gain(self) -> float:
-        """Their median over the hidden layers; NaN without any."""
+        """The median gain of the hidden layers; NaN without any."""
         hidden = list(self.gains.values())[:-1] or list(self.gains.values())
         return median(hidden) if hidden else math.nan
 
     @property
-    def tells_of_the_start(self) -> bool:
+    def reflects_initialisation(self) -> bool:
         """True if the gains are those of the initialisation, and it is early enough for them to matter."""
         if self.case.first_gains is not None:
-            return self.alert.step <= LASTING
+            return self.alert.step <= PROBE_LIMITS.initialisation_matters
         # A loss that rises has moved the weights far already.
-        return self.alert.step == 0 or (self.alert.step <= EARLY and not self.is_diverging)
+        return self.alert.step == 0 or (self.alert.step <= PROBE_LIMITS.untrained_steps and not self.is_diverging)
 
     @cached_property
     def mean_field(self) -> float:
@@ -99,8 +141,8 @@ class Probes:
 
     @property
     def is_normalised(self) -> bool:
-        """True if normalisations stand behind at least every third layer, so that the gains do not matter."""
-        return 3 * self.structure.norms >= max(1, self.structure.depth)
+        """True if there is a normalisation for at least every third layer, so that the gains do not matter."""
+        return PROBE_LIMITS.layers_per_norm * self.structure.norms >= max(1, self.structure.depth)
 
     @cached_property
     def radius(self) -> float:
@@ -140,13 +182,13 @@ class Probes:
 
     @property
     def last_step_ratio(self) -> float:
-        """What the step before has made of the loss of its own batch, over what it was; NaN if unknown."""
+        """Loss of the batch before, after its own step over before it; NaN if unknown."""
         known = self.case.losses[-1] if self.case.losses else math.nan
         return self.previous_loss_now / known if known > 0 and math.isfinite(known) else math.nan
 
     @cached_property
     def step(self) -> StepEvidence:
-        """What the step does to the loss of its own batch: it is tried, or after it was taken just computed anew."""
+        """What the step does to the loss of its own batch: tried, or just computed again if it was taken."""
         case = self.case
         if case.replay is None:
             return StepEvidence()
@@ -177,42 +219,45 @@ class Probes:
 
     @property
     def is_diverging(self) -> bool:
-        """True if the loss was on its way up before the step."""
+        """True if the loss was rising before the step."""
         known = [value for value in self.case.losses if math.isfinite(value)]
         if any(not math.isfinite(value) for value in self.case.losses):
             return True
-        return len(known) >= 2 and known[-1] > 3 * abs(min(known)) and known[-1] > 1.5 * known[0]
+        if len(known) < 2:
+            return False
+        is_above_best = known[-1] > PROBE_LIMITS.diverging_from_best * abs(min(known))
+        return is_above_best and known[-1] > PROBE_LIMITS.diverging_from_first * known[0]
 
     @property
     def explosion_before(self) -> Alert | None:
-        """The explosion that this alert may be the aftermath of: the first of those that led up to it."""
+        """The explosion that this alert may be a consequence of: the first of those that led up to it."""
         found, step = None, self.alert.step
         for earlier in reversed(self.case.earlier):
-            if earlier.kind == "exploding" and 0 <= step - earlier.step <= AFTERMATH:
+            if earlier.kind == "exploding" and 0 <= step - earlier.step <= PROBE_LIMITS.aftermath_steps:
                 found, step = earlier, earlier.step
         return found
 
     @cached_property
     def is_adaptive(self) -> bool:
-        """True for Adam and its kin."""
+        """True for Adam and its variants."""
         return self.case.optimizer is not None and "betas" in self.case.optimizer.param_groups[0]
 
     @cached_property
     def is_warmed_up(self) -> bool:
-        """True if a learning rate has begun below what it was since, or what its schedule was given."""
+        """True if a learning rate began below its later values, or below the rate its schedule was given."""
         groups = self.case.optimizer.param_groups if self.case.optimizer is not None else []
         first = self.case.first_rates or [group["lr"] for group in groups]
         pairs = zip(groups, self.case.highest_rates or first, strict=False)
         later = [max(group["lr"], rate, group.get("initial_lr", rate)) for group, rate in pairs]
-        return any(rate > 1.001 * begun for rate, begun in zip(later, first, strict=False))
+        return any(rate > PROBE_LIMITS.warmed_up_rate * begun for rate, begun in zip(later, first, strict=False))
 
     @property
     def is_rate_raised(self) -> bool:
-        """True if a learning rate is far above where it began, or what its schedule was given."""
+        """True if a learning rate is far above its first value and the rate its schedule was given."""
         groups = self.case.optimizer.param_groups if self.case.optimizer is not None else []
         first = self.case.first_rates or [group["lr"] for group in groups]
         usual = [max(rate, group.get("initial_lr", rate)) for rate, group in zip(first, groups, strict=False)]
-        return any(group["lr"] > RAISED * rate for group, rate in zip(groups, usual, strict=False))
+        return any(group["lr"] > PROBE_LIMITS.raised_rate * rate for group, rate in zip(groups, usual, strict=False))
 
     def module(self, name: str) -> nn.Module | None:
         """Return the module of a layer; None if its name is no module's."""

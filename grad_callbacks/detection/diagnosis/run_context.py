@@ -1,14 +1,16 @@
-"""Following a run, so that an alert's cause can be looked for when it comes."""
+"""Keeps what a diagnosis needs of a run, and starts the diagnosis of its alerts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from grad_callbacks._utils.compiled import has_compiled_part
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.activations import ActivationProbe
 from grad_callbacks.detection.diagnosis.case import Case
 from grad_callbacks.detection.diagnosis.diagnose import diagnose
@@ -18,16 +20,29 @@ from grad_callbacks.events import Alert
 from grad_callbacks.measurement import Reading, is_alone
 from grad_callbacks.measurement.batch import Batch
 
-LOSSES = 100  # latest losses that are kept
-MOST = 20  # alerts of a run that are looked into: each costs some passes over the batch
+
+@dataclass(frozen=True)
+class RunContextThresholds(Thresholds):
+    """Thresholds of what is kept of a run for its diagnosis."""
+
+    losses: int = threshold(100, "latest losses that are kept", unit="steps", source="not measured")
+    most_alerts: int = threshold(
+        20,
+        "alerts of a run that are diagnosed: each takes several passes over the batch",
+        unit="alerts",
+        source="not measured",
+    )
+
+
+LIMITS = RunContextThresholds()
 
 
 class RunContext:
-    """Keeps what a diagnosis will ask for: the first weights, the latest losses, the last batch.
+    """Keeps what a diagnosis needs: the gains of the first weights, the latest losses, the last batch.
 
-    Where several processes train together, a batch of one of them says nothing of the others', and a pass over it
-    would wait for them: there only weights and losses tell. Sharded weights tell nothing, and alerts keep the cause
-    that their rule has guessed.
+    Where several processes train together, the batch of one says nothing about those of the others, and a pass over it
+    would wait for them: only weights and losses are used there. With sharded weights nothing is diagnosed, and alerts
+    keep the cause that their rule has guessed.
 
     Args:
         model: Is trained.
@@ -61,16 +76,16 @@ class RunContext:
             self._probe = None
 
     def begin_anew(self) -> None:
-        """Take the weights for the first ones: they were initialised again."""
+        """Take the present weights for the first ones, after a re-initialisation."""
         self._first_gains = {} if self._is_sharded else weight_gains(self._model)
         self._losses = []
 
     def note(self, reading: Reading, batch: Batch, rates: Sequence[float]) -> None:
         """Remember a step that has been judged, and the learning rates it was taken with."""
         self._first_rates = self._first_rates or tuple(rates)
-        # Of the groups that were there before; others may have come with a fine-tuning schedule.
+        # Of the first groups; a fine-tuning schedule may have added others.
         self._highest_rates = tuple(map(max, self._highest_rates or rates, rates))
-        self._losses = [*self._losses, reading.loss][-LOSSES:]
+        self._losses = [*self._losses, reading.loss][-LIMITS.losses :]
         self._previous = batch
 
     def look_into(
@@ -84,7 +99,7 @@ class RunContext:
     ) -> Alert:
         """Return the alert with its likely cause.
 
-        An alert whose cause is in its rule's own words keeps them.
+        An alert whose cause is none of the known ones keeps it: its rule knows better.
 
         Args:
             alert: As its rule has raised it.
@@ -94,7 +109,7 @@ class RunContext:
             batch: The step's batch.
             is_late: The step has been taken since.
         """
-        if self._is_sharded or alert.cause not in CAUSES or len(self._alerts) >= MOST:
+        if self._is_sharded or alert.cause not in CAUSES or len(self._alerts) >= LIMITS.most_alerts:
             return alert
         here = batch if self._may_replay else Batch()
         before = self._previous if self._may_replay else Batch()

@@ -1,4 +1,4 @@
-"""Signal and error: what a batch does on its way through the layers, measured by running it again."""
+"""Signal and error of a batch at every layer, measured by running it again."""
 
 from __future__ import annotations
 
@@ -12,15 +12,39 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.activations import ActivationProbe, Activity
 from grad_callbacks.detection.diagnosis.model_structure import Structure
 from grad_callbacks.measurement.layer_order import owners
 from grad_callbacks.measurement.replay import undisturbed
 
+_SEQUENCE_AXES = ("batch", "time", "features")
+
+
+@dataclass(frozen=True)
+class FlowThresholds(Thresholds):
+    """Numbers of the measurement of signal and error."""
+
+    part_of_sequence: int = threshold(
+        3,
+        "the first and the last 1/3 of the time steps are compared",
+        unit="1",
+        source="as with layers in early_to_late",
+    )
+    smallest_gradient: float = threshold(
+        1e-38, "floor of the late time steps' gradient", unit="1", source="the smallest normal float32 is 1.2e-38"
+    )
+    steps_to_target: int = threshold(
+        8, "nodes of the graph, from the loss back, that are searched for a target", unit="nodes", source="not measured"
+    )
+
+
+LIMITS = FlowThresholds()
+
 
 @dataclass(frozen=True)
 class Flow:
-    """One batch's way through the layers and back.
+    """Signal and error of one batch.
 
     Attributes:
         loss: Its loss; NaN without a replay.
@@ -46,7 +70,7 @@ class Flow:
 
     @property
     def growth(self) -> float:
-        """The signal behind the largest of the hidden layers over that behind the first; NaN if not measured."""
+        """The largest signal of the hidden layers over that of the first; NaN if not measured."""
         hidden = [value for value in self.signal[:-1] if value > 0]
         return max(hidden) / hidden[0] if len(hidden) >= 2 and math.isfinite(hidden[0]) else math.nan
 
@@ -57,9 +81,9 @@ class Flow:
 
 
 def examine(model: nn.Module, replay: Callable[[], Tensor] | None) -> Flow:
-    """Run the batch once forward and once backward, and measure its way; leaves no trace.
+    """Run the batch once forward and once backward and measure signal and error; leaves everything as it was.
 
-    Without a replay, or where it fails, only what the modules tell is known.
+    Without a replay, or where it fails, only the structure of the modules is known.
     """
     if replay is not None:
         try:
@@ -116,7 +140,7 @@ class _Watch:
     def _watch_layer(self, name: str, module: nn.Module, inputs: object, output: object) -> None:
         if not isinstance(output, Tensor) or not output.is_floating_point() or output.ndim == 0 or not output.numel():
             return
-        if name not in self._layers:  # else a layer that is used again: its first use counts
+        if name not in self._layers:  # of a layer that is used again the first use counts
             self._layers[name] = output.detach().float().square().mean().sqrt(), len(output)
             if output.requires_grad:
                 output.register_hook(partial(self._note_error, name, len(output)))  # type: ignore[no-untyped-call]
@@ -126,7 +150,7 @@ class _Watch:
 
     def _watch_time(self, module: nn.RNNBase, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         sequence = inputs[0] if inputs else None
-        if not isinstance(sequence, Tensor) or sequence.ndim != 3 or not sequence.is_floating_point():
+        if not isinstance(sequence, Tensor) or sequence.ndim != len(_SEQUENCE_AXES) or not sequence.is_floating_point():
             return None
         if not sequence.requires_grad:
             sequence = sequence.detach().requires_grad_()
@@ -137,14 +161,14 @@ class _Watch:
 
     def _note_time(self, others: tuple[int, int], gradient: Tensor) -> None:
         sizes = torch.linalg.vector_norm(gradient.detach().float(), dim=others)
-        third = max(1, len(sizes) // 3)
-        self._times.append(sizes[:third].median() / sizes[-third:].amax().clamp_min(1e-38))
+        third = max(1, len(sizes) // LIMITS.part_of_sequence)
+        self._times.append(sizes[:third].median() / sizes[-third:].amax().clamp_min(LIMITS.smallest_gradient))
 
 
 def _target(loss: Tensor) -> float:
     """Root mean square of what a squared or absolute error is taken against, read off the end of the graph."""
     node, steps = loss.grad_fn, 0
-    while node is not None and steps < 8:
+    while node is not None and steps < LIMITS.steps_to_target:
         if hasattr(node, "_saved_target") and (target := node._saved_target).is_floating_point():
             return float(target.detach().float().square().mean().sqrt())
         node = next((origin for origin, _ in node.next_functions if origin is not None), None)

@@ -1,9 +1,9 @@
-"""Is the learning rate too high for the curvature? The step is tried, and taken back.
+"""Tries a step on copies of the weights, to see whether the learning rate is too high for the curvature.
 
 A step of gradient descent lowers the loss only while the rate is below 2 over the curvature along it (with momentum
 b, 2 (1 + b) over it: Cohen et al. 2021, sec. 2). So the loss of the same batch is taken after the step that the
-optimizer is about to take. That needs no second derivative, works for every optimizer whose step can be foretold, and
-costs one forward pass for each step tried.
+optimizer is about to take. That needs no second derivative, works for every optimizer whose step can be computed in
+advance, and takes one forward pass for each step tried.
 """
 
 from __future__ import annotations
@@ -16,10 +16,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.replay import undisturbed
 
-SMALLER = (0.3, 0.1, 0.03, 0.01)  # shares of the rate that are tried until one lowers the loss
-OVERSHOOT = 1.05  # loss after the step over the loss before
+
+@dataclass(frozen=True)
+class StepTrialThresholds(Thresholds):
+    """Thresholds of the trial of a step."""
+
+    smaller_shares: tuple[float, ...] = threshold(
+        (0.3, 0.1, 0.03, 0.01),
+        "tried in this order until one lowers the loss",
+        unit="shares of the learning rate",
+        source="not measured",
+    )
+    overshoot: float = threshold(
+        1.05, "a step after which the loss is larger is too long", unit="x loss before the step", source="not measured"
+    )
+
+
+LIMITS = StepTrialThresholds()
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,7 @@ class StepEvidence:
     @property
     def overshoots(self) -> bool:
         """True if the step makes the loss of its own batch larger."""
-        return self.after > OVERSHOOT * self.before
+        return self.after > LIMITS.overshoot * self.before
 
     def evidence(self) -> dict[str, float]:
         """Return the finite numbers by name."""
@@ -63,10 +79,10 @@ def try_step(
     rates: Sequence[float] | None = None,
     gradients: Sequence[Tensor | None] | None = None,
 ) -> StepEvidence:
-    """Try the step that ``optimizer`` is about to take with the gradients that are there; leaves no trace.
+    """Try the step that ``optimizer`` is about to take with the present gradients; leaves everything as it was.
 
-    Costs at most 7 forward passes and as much memory as two copies of the weights. Where the step cannot be foretold
-    (other optimizers than SGD, Adam, AdamW and RMSprop) or anything fails, nothing is known.
+    Takes at most 7 forward passes and as much memory as two copies of the weights. Where the step cannot be computed in
+    advance (other optimizers than SGD, Adam, AdamW and RMSprop) or anything fails, nothing is known.
 
     Args:
         model: The model.
@@ -86,7 +102,7 @@ def try_step(
 
 
 def loss_of(model: nn.Module, replay: Callable[[], Tensor] | None) -> float:
-    """Return the loss of a batch with the weights as they are; NaN if it cannot be computed. Leaves no trace."""
+    """Return the loss of a batch with the weights as they are; NaN if it cannot be computed."""
     if replay is None:
         return math.nan
     try:
@@ -105,14 +121,14 @@ def _tried(model: nn.Module, moves: list[_Move], replay: Callable[[], Tensor], l
         return StepEvidence(before)
     slope = float(sum((gradient.double() * change.double()).sum().cpu() for _, gradient, change in moves))
     after = _loss_after(model, moves, replay, 1.0)
-    if after <= OVERSHOOT * before and life > 1:
-        # A gradient goes on moving the weights out of the momentum: the whole of its way counts.
+    if after <= LIMITS.overshoot * before and life > 1:
+        # By the momentum a gradient goes on moving the weights: all of it counts.
         after = _loss_after(model, moves, replay, life)
         slope *= life
     share, latest = 1.0, after
-    if after > OVERSHOOT * before:
+    if after > LIMITS.overshoot * before:
         share = math.nan
-        for smaller in SMALLER:
+        for smaller in LIMITS.smaller_shares:
             latest = _loss_after(model, moves, replay, smaller)
             if latest < before:
                 share = smaller
@@ -165,7 +181,7 @@ def _moves(
 def _change(
     optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor, gradient: Tensor
 ) -> Tensor | None:
-    """The step for a learning rate of 1, without weight decay; None if it cannot be foretold."""
+    """The step for a learning rate of 1, without weight decay; None if it cannot be computed in advance."""
     state: dict[str, Tensor] = optimizer.state.get(parameter, {})
     if isinstance(optimizer, torch.optim.SGD):
         momentum, buffer = float(group["momentum"]), state.get("momentum_buffer")

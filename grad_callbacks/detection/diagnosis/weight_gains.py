@@ -1,4 +1,4 @@
-"""Gains: how large weights are for their fan-in, and what their activation needs.
+"""Weight gains: how large weights are for their fan-in, and how large their activation needs them to be.
 
 The gain of a weight is ``std * sqrt(fan_in)``. Through a layer with gain g and activation f the error is multiplied by
 ``g * sqrt(E[f'(z)^2])`` on its way back (mean field: Poole et al. 2016; Schoenholz et al. 2017, sec. 3).
@@ -8,20 +8,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.detection.diagnosis.activations import steepest_slope
 from grad_callbacks.measurement.layer_order import clean_name
 from grad_callbacks.measurement.recurrence import LARGEST, log_radius
+
+
+@dataclass(frozen=True)
+class GainThresholds(Thresholds):
+    """Numbers of the mean-field theory of weight gains."""
+
+    rectifier_gain: float = threshold(
+        math.sqrt(2), "gain that keeps the signal through a rectifier", unit="1", source="He et al. 2015"
+    )
+    prelu_slope: float = threshold(0.25, "negative slope of a PReLU", unit="1", source="torch's default")
+    layers: int = threshold(10, "layers after which the factor is taken", unit="layers", source="not measured")
+    largest_gain: float = threshold(1e6, "gains beyond are returned as the factor", unit="1", source="not measured")
+    smallest_variance: float = threshold(
+        1e-30, "floor of the signal's variance", unit="1", source="keeps it within the range of floats"
+    )
+    largest_variance: float = threshold(
+        1e30, "ceiling of the signal's variance", unit="1", source="keeps it within the range of floats"
+    )
+    cached_factors: int = threshold(256, "factors that are kept", unit="factors", source="not measured")
+    grid_points: int = threshold(801, "points for means over a normal variable", unit="points", source="not measured")
+    grid_spread: float = threshold(
+        1e-3, "distance from 0 below which the points are dense", unit="standard deviations", source="not measured"
+    )
+    grid_end: float = threshold(8.0, "largest point", unit="standard deviations", source="not measured")
+
+
+LIMITS = GainThresholds()
 
 _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "Sigmoid": torch.sigmoid,
     "Tanh": torch.tanh,
     "ReLU": torch.relu,
     "LeakyReLU": nn.functional.leaky_relu,
-    "PReLU": partial(nn.functional.leaky_relu, negative_slope=0.25),
+    "PReLU": partial(nn.functional.leaky_relu, negative_slope=LIMITS.prelu_slope),
     "ELU": nn.functional.elu,
     "SELU": nn.functional.selu,
     "GELU": nn.functional.gelu,
@@ -33,15 +63,15 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "Hardsigmoid": nn.functional.hardsigmoid,
 }
 
-# Gains that keep signal or error alive: He et al. 2015 for rectifiers, Glorot & Bengio 2010 for what is linear at 0.
-_HE = math.sqrt(2)
-_NEEDED = {"ReLU": _HE, "ReLU6": _HE, "LeakyReLU": _HE, "PReLU": _HE, "GELU": _HE, "SiLU": _HE, "Mish": _HE}
-_NEEDED |= {"Sigmoid": 4.0, "Hardsigmoid": 6.0}  # the inverse of their steepest slope
+_RECTIFIERS = ("ReLU", "ReLU6", "LeakyReLU", "PReLU", "GELU", "SiLU", "Mish")
 
 
 def needed_gain(activation: str) -> float:
-    """Return the gain with which an activation neither shrinks nor blows up the error in a plain stack of layers."""
-    return _NEEDED.get(activation, 1.0)
+    """Return the gain with which a plain stack of layers neither shrinks nor amplifies the error.
+
+    He et al. (2015) for rectifiers, the inverse of the steepest slope for all others (Glorot & Bengio 2010).
+    """
+    return LIMITS.rectifier_gain if activation in _RECTIFIERS else 1 / steepest_slope(activation)
 
 
 @torch.no_grad()
@@ -65,7 +95,7 @@ def weight_gains(model: nn.Module) -> dict[str, float]:
                     weights[f"{name}.{key}"] = weight, weight.shape[1]
     if not weights:
         return {}
-    # The root mean square instead of the deviation: a common offset is felt by the signal too.
+    # The root mean square instead of the standard deviation: a common offset changes the signal too.
     squares = torch.stack([weight.detach().double().square().mean().cpu() for weight, _ in weights.values()])
     gains = (squares * torch.tensor([float(fan_in) for _, fan_in in weights.values()])).sqrt().tolist()
     return dict(zip(weights, gains, strict=True))
@@ -89,16 +119,16 @@ def spectral_radii(model: nn.Module) -> dict[str, float]:
     return radii
 
 
-@lru_cache(maxsize=256)
-def error_factor(activation: str, gain: float, depth: int = 10) -> float:
+@lru_cache(maxsize=LIMITS.cached_factors)
+def error_factor(activation: str, gain: float, depth: int = LIMITS.layers) -> float:
     """Return the factor by which the error is multiplied per layer going back, by mean-field theory.
 
     Args:
         activation: Class name; unknown ones count as linear.
         gain: Of the weights. Biases are taken as zero.
-        depth: Layers after which it is taken. Standardised inputs come into the first.
+        depth: Layers after which it is taken. The inputs of the first are standardised.
     """
-    if not 0 < gain < 1e6:
+    if not 0 < gain < LIMITS.largest_gain:
         return gain
     function = _FUNCTIONS.get(activation, torch.clone)
     points, measure = _gaussian()
@@ -109,16 +139,17 @@ def error_factor(activation: str, gain: float, depth: int = 10) -> float:
             y: Tensor = function(z)
             (derivative,) = torch.autograd.grad(y.sum(), z)
         slope = float((measure * derivative**2).sum())
-        variance = min(max(gain**2 * float((measure * y.detach() ** 2).sum()), 1e-30), 1e30)
+        variance = gain**2 * float((measure * y.detach() ** 2).sum())
+        variance = min(max(variance, LIMITS.smallest_variance), LIMITS.largest_variance)
     return gain * math.sqrt(slope)
 
 
 @lru_cache(maxsize=1)
 def _gaussian() -> tuple[Tensor, Tensor]:
     """Points and weights for means over a standard normal variable, dense at 0, where wide ones meet steep slopes."""
-    spread = 1e-3
-    u = torch.linspace(-1, 1, 801, dtype=torch.float64) * math.asinh(8 / spread)
-    points = spread * torch.sinh(u)
+    end = math.asinh(LIMITS.grid_end / LIMITS.grid_spread)
+    u = torch.linspace(-1, 1, LIMITS.grid_points, dtype=torch.float64) * end
+    points = LIMITS.grid_spread * torch.sinh(u)
     density = torch.exp(-(points**2) / 2) * torch.cosh(u)
     return points, density / density.sum()
 

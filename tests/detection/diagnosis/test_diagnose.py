@@ -105,7 +105,7 @@ def test_the_message_tells_the_truth_about_sigmoid() -> None:
     first, *others = found.advice.split("; ")
     assert first.startswith("`nn.Sigmoid()` at blocks.0.activation -> `nn.ReLU()`")
     assert "`nn.init.kaiming_normal_(blocks.0.linear.weight, nonlinearity='relu')`" in others[0]
-    assert "`nn.BatchNorm1d(64)` behind blocks.0.linear" in found.advice
+    assert "`nn.BatchNorm1d(64)` after blocks.0.linear" in found.advice
 
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM])
@@ -366,6 +366,12 @@ def test_the_alert_comes_back_as_it_was_where_nothing_is_known() -> None:
     run = trained().stop_at(classes(40))
     alert = run.alert("nonfinite")
     assert diagnose(alert, Case(run.model)) == alert
+
+
+def test_an_alert_of_an_unknown_kind_keeps_its_own_cause() -> None:
+    run = trained().stop_at(classes(40))
+    for alert in (run.alert("moonstruck"), replace(run.alert("moonstruck"), cause="bad batch")):
+        assert diagnose(alert, run.case()) is alert
 
 
 def test_a_case_that_breaks_every_probe_breaks_no_training() -> None:
