@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import copy
-import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -19,11 +16,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 
 from grad_callbacks import GradientMonitor
 from grad_callbacks.tracking import JournaledMLFlowLogger
-from tests.support.processes import Child, Nursery, wait_until
 from tests.support.servers import NO_SERVER, artifacts_of, steps_of, the_run
 from tests.support.tracked_training import STEPS, Model, fit
 
@@ -120,84 +116,6 @@ def test_nothing_that_mlflow_refuses_is_lost_or_raised(client: MlflowClient) -> 
     assert (run.data.params["lr"], run.data.params["lr.changed"]) == ("0.1", "0.01")
     assert len(run.data.params) == 4 + 1 + 250
     assert run.info.status == "FINISHED"
-
-
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [(RuntimeError("no memory"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(1), "KILLED")],
-    ids=["exception", "Ctrl-C", "exit"],
-)
-def test_the_status_is_true_when_fit_is_interrupted(error: BaseException, status: str, client: MlflowClient) -> None:
-    made = logger()
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises((RuntimeError, SystemExit)):
-            fit(made, Model(error))
-    finally:
-        signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
-    made.close()
-    run = the_run(client, "plugin")
-    assert run.info.status == status
-    assert steps_of(client, run.info.run_id, "loss") == [0, 1, 2]
-
-
-TRAINING = """
-from grad_callbacks.tracking import JournaledMLFlowLogger
-from tests.support.tracked_training import fit
-logger = JournaledMLFlowLogger("plugin")
-"""
-LONG = "print(logger.run_id, flush=True); fit(logger, steps=10**7)"
-
-
-@pytest.mark.parametrize(
-    ("then", "number", "status"),
-    [
-        ("logger.log_metrics({'a': 1.0}); raise RuntimeError('outside of fit')", None, "FAILED"),
-        ("logger.log_metrics({'a': 1.0})", None, "FINISHED"),
-        ("fit(logger); logger.log_metrics({'a': 1.0})", None, "FINISHED"),
-        (LONG, signal.SIGTERM, "KILLED"),
-        (LONG, signal.SIGINT, "KILLED"),
-    ],
-    ids=["crash outside fit", "end without fit", "logs after fit", "SIGTERM", "Ctrl-C"],
-)
-def test_the_status_is_true_however_the_process_ends(
-    then: str, number: int | None, status: str, client: MlflowClient, tmp_path: Path, nursery: Nursery
-) -> None:
-    process = nursery.start(TRAINING + then, tmp_path)
-    if number is not None:
-        _wait_for_metrics(process, client)
-        process.send(number)
-    process.wait()
-    assert the_run(client, "plugin").info.status == status, process.said
-    assert not list((tmp_path / "mlflow-journal").iterdir())
-
-
-def _wait_for_metrics(process: Child, client: MlflowClient) -> str:
-    assert wait_until(lambda: "\n" in process.said and bool(_last(process, client).data.metrics)), process.said
-    return str(_last(process, client).info.run_id)
-
-
-def _last(process: Child, client: MlflowClient) -> Run:
-    return client.get_run(next(line for line in process.said.splitlines() if len(line) == 32))
-
-
-def test_the_next_logger_marks_a_run_whose_process_was_killed_outright_and_no_other(
-    client: MlflowClient, tmp_path: Path, nursery: Nursery
-) -> None:
-    killed, alive = nursery.start(TRAINING + LONG, tmp_path), nursery.start(TRAINING + LONG, tmp_path)
-    try:
-        killed_id, alive_id = _wait_for_metrics(killed, client), _wait_for_metrics(alive, client)
-        killed.send(signal.SIGKILL)
-        killed.wait()
-        assert client.get_run(killed_id).info.status == "RUNNING"
-        made = logger("another")
-        made.log_metrics({"a": 1.0})
-        made.finalize("success")
-        made.close()
-        assert client.get_run(killed_id).info.status == "KILLED"
-        assert client.get_run(alive_id).info.status == "RUNNING"
-    finally:
-        alive.send(signal.SIGKILL)
 
 
 def test_a_run_is_resumed_under_its_id_though_a_parameter_has_changed(client: MlflowClient) -> None:
@@ -349,11 +267,6 @@ def test_checkpoints_are_logged_as_lightning_does(client: MlflowClient, tmp_path
     assert any(path.endswith("aliases.txt") for path in paths)
 
 
-def test_the_plugin_itself_does_not_import_mlflow() -> None:
-    code = "import sys, grad_callbacks; sys.exit('mlflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_however_fast_it_logs_the_requests_are_few(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     original = MlflowClient.log_batch
@@ -383,18 +296,3 @@ def test_logging_costs_no_more_than_appending_a_line(store: str) -> None:
         made.log_metrics(values, step=step)
     assert (time.thread_time() - started) / 500 < 3e-3
     made.close()
-
-
-@pytest.mark.parametrize("keeps", [True, False])
-def test_a_journal_that_is_to_be_kept_outlives_the_next_logger(keeps: bool, client: MlflowClient) -> None:
-    made = logger(keep_journal=keeps)
-    made.log_metrics({"loss": 1.0}, step=0)
-    path = made.journal_path
-    made.finalize("success")
-    made.close()
-    after = logger(keep_journal=True)
-    after.log_metrics({"loss": 1.0}, step=0)
-    after.flush(20)
-    after.close()
-    assert path is not None
-    assert path.exists() == keeps
