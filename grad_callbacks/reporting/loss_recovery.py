@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from grad_callbacks.measurement.loss_level import LEARNED, LEVEL
+from grad_callbacks.measurement.loss_level import LOSS_LEVEL
 
 WINDOW = 20  # losses over which the level before the first alert is taken
 
@@ -34,7 +34,7 @@ class LossRecovery:
             kept = loss.detach().clone()
             self._recent.append(kept)
             self._count += 1
-            if len(self._first) < LEVEL:
+            if len(self._first) < LOSS_LEVEL.window:
                 self._first.append(kept)
 
     def mark(self, late: bool = False) -> None:
@@ -83,7 +83,7 @@ class LossRecovery:
     def has_learned(self) -> bool:
         """True if the loss is well below all of the first ones; also if nothing is known of them."""
         known = _finite(self._first)
-        return not known or min(known) - self.now > LEARNED * abs(min(known))
+        return not known or min(known) - self.now > LOSS_LEVEL.learned * abs(min(known))
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""

@@ -15,7 +15,7 @@ from grad_callbacks.detection.rules.episode import CALM, Episode
 from grad_callbacks.events import Alert, Evidence, Severity
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.depth_profile import decay_per_layer, early_to_late
-from grad_callbacks.measurement.loss_level import LEARNED, LossLevel
+from grad_callbacks.measurement.loss_level import LOSS_LEVEL, LossLevel
 
 SUSTAINED = 3  # readings within which a second alarm tells a diverging run from two bad batches
 EARLY = 20  # readings at the start, in which every step's motion is measured; and over which it is remembered
@@ -205,7 +205,7 @@ class Exploding(Rule):
 
     def _is_stuck(self) -> bool:
         """True once, when a recurrence that would blow the error up should have learned something by now."""
-        return self._recurrence > CHAOTIC and self._course.count == STUCK and self._course.gained < LEARNED
+        return self._recurrence > CHAOTIC and self._course.count == STUCK and self._course.gained < LOSS_LEVEL.learned
 
     def _is_undone(self) -> bool:
         """True if a jump has cost most of what was learned before it."""

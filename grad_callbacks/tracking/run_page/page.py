@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from grad_callbacks.events import Alert, Intervention
-from grad_callbacks.measurement.histograms import HIGHEST, LOWEST, PER_DECADE, Histogram
+from grad_callbacks.measurement.histograms import HISTOGRAM, Histogram
 from grad_callbacks.tracking.run_page.grid import Grid, grid_of
 from grad_callbacks.tracking.run_page.pictures import profile_steps
 from grad_callbacks.tracking.run_page.tables import alert_rows, intervention_rows
@@ -73,7 +73,7 @@ def run_page(
             {"step": taken.step, "layers": list(taken.layers), "shares": np.round(taken.shares, 4).tolist()}
             for taken in histograms
         ],
-        "bins": {"lowest": LOWEST, "highest": HIGHEST, "per_decade": PER_DECADE},
+        "bins": {"lowest": HISTOGRAM.lowest, "highest": HISTOGRAM.highest, "per_decade": HISTOGRAM.per_decade},
     }
     return filled(template("run_page/page.html"), mask(told) | drawn)
 

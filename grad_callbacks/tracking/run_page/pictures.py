@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from grad_callbacks.events import Alert, Intervention
-from grad_callbacks.measurement.histograms import HIGHEST, LOWEST, PER_DECADE, Histogram
+from grad_callbacks.measurement.histograms import HISTOGRAM, Histogram
 from grad_callbacks.tracking.comparison.compare import run_label
 from grad_callbacks.tracking.run_page.grid import MAX_COLUMNS, grid_of, layers_of
 
@@ -142,8 +142,8 @@ def histogram_picture(histogram: Histogram) -> Figure:
         left=0.3, right=0.97, bottom=0.5 / figure.get_figheight(), top=1 - 0.35 / figure.get_figheight()
     )
     axes = figure.add_subplot()
-    edge = 1 / PER_DECADE
-    extent = (LOWEST - edge, HIGHEST + edge, rows - 0.5, -0.5)
+    edge = 1 / HISTOGRAM.per_decade
+    extent = (HISTOGRAM.lowest - edge, HISTOGRAM.highest + edge, rows - 0.5, -0.5)
     axes.imshow(histogram.shares, aspect="auto", cmap=SHARES, vmin=0, vmax=0.2, extent=extent)
     axes.set_title(f"Size of the gradient's entries at step {histogram.step}", loc="left", fontsize=10)
     axes.set_xlabel(

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from grad_callbacks import Alert, Intervention
-from grad_callbacks.measurement.histograms import BINS, Histogram
+from grad_callbacks.measurement.histograms import HISTOGRAM, Histogram
 from grad_callbacks.reporting.step_series import COLUMNS
 from grad_callbacks.tracking.comparison.compare import COLUMNS as RUN_COLUMNS
 from grad_callbacks.tracking.comparison.report import comparison_page
@@ -42,7 +42,7 @@ def course(steps: int = 60) -> pd.DataFrame:
 
 
 def page(**parts: Any) -> str:
-    histogram = Histogram(25, ("a", "b"), np.full((2, BINS), 1 / BINS))
+    histogram = Histogram(25, ("a", "b"), np.full((2, HISTOGRAM.bins), 1 / HISTOGRAM.bins))
     given: dict[str, Any] = {
         "name": "high_lr/full",
         "verdict": "exploding",
