@@ -261,7 +261,7 @@ class Engine:
                 self._care.close()
 
     def _measure(self, number: int, context: StepContext) -> PendingStep | None:
-        on_device = arrives_later(self.gauge.layers.home) and not self._must_wait(context)
+        on_device = arrives_later(self.gauge.layers.device) and not self._must_wait(context)
         plan = StepPlan.of(self.optimizer, self.learning_rate.effective())
         about = About(number, self.index, context.under_scaler, context.fill, context.clip_at, context.loss)
         incoming = self.gauge.take(plan, about, context.loss_scale)

@@ -15,7 +15,7 @@ from grad_callbacks.engine.rule_runner import RuleRunner
 from grad_callbacks.engine.step_context import StepContext
 from grad_callbacks.events import Alert, Intervention
 from grad_callbacks.measurement import Gauge
-from grad_callbacks.measurement.loss_level import LEARNED
+from grad_callbacks.measurement.loss_level import LOSS_LEVEL
 from grad_callbacks.treatment.prescription.prescription import Prescription
 from grad_callbacks.treatment.prescription.presets import Plan
 from grad_callbacks.treatment.remedies import (
@@ -155,7 +155,7 @@ class RemedyRunner:
         if self.snapshots is None:
             return
         self.snapshots.note(step.reading.step, is_well and not is_near, not is_well, self._judges.beside())
-        if self._judges.count > EARLY and self._judges.course.gained > LEARNED:
+        if self._judges.count > EARLY and self._judges.course.gained > LOSS_LEVEL.learned:
             self.snapshots.forget_first()
 
     def act(self, step: PendingStep) -> None:
@@ -212,7 +212,7 @@ class RemedyRunner:
             self.snapshots,
             readings=judges.count,
             from_start=judges.from_start,
-            has_learned=judges.course.gained > LEARNED,
+            has_learned=judges.course.gained > LOSS_LEVEL.learned,
             course=judges.course,
         )
         return step.handle.run_state

@@ -8,15 +8,27 @@ from typing import Any
 
 from torch import Tensor
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+
+
+@dataclass(frozen=True)
+class BatchThresholds(Thresholds):
+    """Thresholds of the search for tensors in a batch."""
+
+    depth: int = threshold(6, "nested containers are searched down to this depth", unit="levels", source="not measured")
+
+
+LIMITS = BatchThresholds()
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """The batch of a step.
 
     Attributes:
-        content: Whatever tensors are nested in it; None if it is unknown.
+        content: The batch itself, with tensors nested in it; None if it is unknown.
         index: Its place in the epoch.
-        replay: Computes its loss anew; None where that cannot be.
+        replay: Computes its loss again; None where that is not possible.
     """
 
     content: Any = None
@@ -24,7 +36,7 @@ class Batch:
     replay: Callable[[], Tensor] | None = None
 
 
-def tensors_in(batch: Any, depth: int = 6) -> Iterator[Tensor]:
+def tensors_in(batch: Any, depth: int = LIMITS.depth) -> Iterator[Tensor]:
     """Walk over the tensors nested in mappings, sequences and dataclasses."""
     if isinstance(batch, Tensor):
         yield batch
@@ -38,7 +50,7 @@ def tensors_in(batch: Any, depth: int = 6) -> Iterator[Tensor]:
         entries = list(batch)
     elif is_dataclass(batch) and not isinstance(batch, type):
         entries = [getattr(batch, entry.name) for entry in fields(batch)]
-    elif hasattr(batch, "__dict__"):  # graphs and other records that libraries make
+    elif hasattr(batch, "__dict__"):  # graphs and other classes of libraries
         entries = list(vars(batch).values())
     for entry in entries:
         yield from tensors_in(entry, depth - 1)

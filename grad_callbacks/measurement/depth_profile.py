@@ -1,4 +1,4 @@
-"""The profile over depth: how gradients shrink or grow from the last layer back to the first.
+"""How gradients shrink or grow over depth, from the last layer back to the first.
 
 By the chain rule the error at layer l is the error at layer l+1 times one Jacobian, so over many layers its
 size changes by a factor per layer (Schoenholz et al. 2017, "Deep Information Propagation", sec. 3: the factor
@@ -7,10 +7,29 @@ of the squared error is chi_1). All functions take arrays with one value per lay
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+
 Profile = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DepthProfileThresholds(Thresholds):
+    """Thresholds of the comparison of early with late layers."""
+
+    parts: int = threshold(
+        3,
+        "the early and the late layers are the first and the last of so many parts",
+        unit="parts",
+        source="not measured",
+    )
+
+
+LIMITS = DepthProfileThresholds()
 
 
 def decay_per_layer(rms: Profile) -> float:
@@ -44,7 +63,7 @@ def early_to_late(rms: Profile) -> float:
     Returns:
         The ratio; NaN for fewer than three layers or without any gradient in the last third.
     """
-    third = len(rms) // 3
+    third = len(rms) // LIMITS.parts
     if third == 0:
         return float("nan")
     late = float(rms[-third:].max())

@@ -1,4 +1,4 @@
-"""Numbers on their way between host and device, with nobody waiting."""
+"""Copies numbers between host and device without making the host wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def arrives_later(device: torch.device) -> bool:
-    """True for a device that runs behind the host, so that reading a number means waiting for it."""
+    """True for a device that runs asynchronously, so that reading a number means waiting for it."""
     return device.type == "cuda"
 
 
@@ -25,7 +25,7 @@ def to_device(numbers: Sequence[float], device: torch.device) -> Tensor:
 
 
 class DeviceTransfer:
-    """Brings numbers to the host without making it wait: one copy into pinned memory, and an event behind it.
+    """Copies numbers to the host without making it wait: one copy into pinned memory, followed by an event.
 
     Args:
         parts: Float64 tensors on one device, of any shape.
@@ -43,7 +43,7 @@ class DeviceTransfer:
             self._arrived.record(torch.cuda.current_stream(numbers.device))
 
     def wait(self) -> list[NDArray[np.float64]]:
-        """Return the parts, flat. Waits for those numbers only, not for work that was given out after them."""
+        """Return the parts, flat. Waits for these numbers only, not for work queued after them."""
         if self._arrived is not None:
             self._arrived.synchronize()
         numbers, ends = self._host.numpy(), accumulate(self._sizes)

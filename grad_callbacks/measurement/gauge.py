@@ -1,15 +1,16 @@
-"""The gauge: takes the readings of one optimizer, step after step."""
+"""Takes the readings of one optimizer, step after step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.device_transfer import DeviceTransfer
 from grad_callbacks.measurement.layer_order import ForwardHooks, order_of_use
 from grad_callbacks.measurement.layers import Layers, all_by_depth
@@ -18,7 +19,20 @@ from grad_callbacks.measurement.recurrence import Recurrence
 from grad_callbacks.measurement.sharding import agree, is_alone
 from grad_callbacks.measurement.update_ratio import StepPlan, UpdateRatios
 
-MAX_LOSSES = 8  # that are looked at for an optimizer that has not stepped yet: each costs a walk over its graph
+
+@dataclass(frozen=True)
+class GaugeThresholds(Thresholds):
+    """Thresholds of the search for the order of the layers."""
+
+    losses: int = threshold(
+        8,
+        "losses before the first step whose autograd graph is walked for the order of the layers",
+        unit="losses",
+        source="not measured; each costs a walk over its graph",
+    )
+
+
+LIMITS = GaugeThresholds()
 
 
 class Gauge:
@@ -27,7 +41,7 @@ class Gauge:
     Args:
         model: Gives the layers their names and their order.
         optimizer: Its parameters are measured.
-        agree_on: Makes the layers' order the same on all processes, given this process's own.
+        agree_on: Takes this process's order of the layers and returns the one that all processes use.
         replicas: The processes that train replicas of the model, if they do.
 
     Raises:
@@ -52,19 +66,19 @@ class Gauge:
         self._optimizer = optimizer
         self.order: list[str] = []
         self._used: list[str] = []  # layers in the order of their use, as far as losses have shown it
-        self._looked = 0
+        self._observed = 0
         self._regroup()
         self._agree_on = agree_on or (agree if self.layers.sharding is not None else list)
         self._hooks = ForwardHooks(model) if self.layers.sharding is not None else None
 
     def observe(self, loss: Tensor) -> None:
         """Learn the order of the layers from a loss, if it is not known yet; before or after its backward pass."""
-        if not self.order and self._hooks is None and self._looked < MAX_LOSSES:
-            self._looked += 1
+        if not self.order and self._hooks is None and self._observed < LIMITS.losses:
+            self._observed += 1
             self._used = list(dict.fromkeys([*self._used, *order_of_use(loss, self._model)]))
 
     def prepare(self) -> None:
-        """Fix the order of the layers at the first step, and notice parameters that have changed since the last one."""
+        """Fix the order of the layers at the first step; regroup them when the parameters have changed."""
         if not self.order:
             used = self._used if self._hooks is None else self._hooks.called
             self._fix_order(self._agree_on(all_by_depth(self._model, used)))
@@ -75,19 +89,19 @@ class Gauge:
         """Measure the gradients as they are now; None if there is none."""
         recurrent = self._recurrence.take()
         if self.replicas is None and self.layers.sharding is None and not is_alone():
-            about, recurrent = replace(about, loss=None), (None, None)  # nobody tells what the other processes saw
+            about, recurrent = replace(about, loss=None), (None, None)  # those of the other processes are unknown
         return PendingReading.take(self.update_ratios, plan, about, loss_scale, recurrent, self.replicas)
 
     def fetch_update_ratios(self) -> bool:
         """Copy the last update ratios to the host without waiting for the next reading; True if there were any."""
         if self.layers.sharding is not None:
-            return False  # it would take a collective at an unforeseen time
+            return False  # it would take a collective that the other processes do not expect
         sums = {name: DeviceTransfer([moved]).wait()[0] for name, moved in self.update_ratios.collect().items()}
         self.update_ratios.arrive(sums)
         return bool(sums)
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Remove all hooks from the model."""
         self._recurrence.detach()
         self._release_order()
 
@@ -104,7 +118,7 @@ class Gauge:
         """Continue from :meth:`state_dict`."""
         if state["order"]:
             self._fix_order(state["order"])
-        if state["layers"] == list(self.layers.names):  # a finetuning may have added layers since
+        if state["layers"] == list(self.layers.names):  # fine-tuning may have added layers since
             self.update_ratios.load_state_dict(state["motion"])
 
     def _fix_order(self, order: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Histograms of gradient entries at a few steps of a run, taken where the gradients are."""
+"""Histograms of the gradients' entries at a few steps of a run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.layers import Layers
 
-MAX_TAKEN = 20  # histograms that are kept of a run
-FIRST_STRIDE = 50  # steps between the first of them
-MAX_LAYERS = 48
-SAMPLE = 2048  # entries of each parameter, evenly spread
-LOWEST, HIGHEST, PER_DECADE = -12, 4, 4  # log10 of the entries' size
-BINS = (HIGHEST - LOWEST) * PER_DECADE + 2
+
+@dataclass(frozen=True)
+class HistogramThresholds(Thresholds):
+    """Thresholds of the histograms of gradients."""
+
+    kept: int = threshold(20, "histograms kept of a run", unit="histograms", source="not measured")
+    first_stride: int = threshold(50, "steps between the first histograms", unit="steps", source="not measured")
+    layers: int = threshold(48, "layers in a histogram, evenly spread over depth", unit="layers", source="not measured")
+    sample: int = threshold(
+        2048, "entries read of each parameter, evenly spread", unit="entries", source="not measured"
+    )
+    lowest: int = threshold(-12, "lower end of the bins", unit="log10 of an entry's size", source="not measured")
+    highest: int = threshold(4, "upper end of the bins", unit="log10 of an entry's size", source="not measured")
+    per_decade: int = threshold(4, "bins for each power of ten", unit="bins", source="not measured")
+
+    @property
+    def bins(self) -> int:
+        """Number of bins, with one below and one above the range."""
+        return (self.highest - self.lowest) * self.per_decade + 2
+
+
+HISTOGRAM = HistogramThresholds()
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +56,7 @@ class Histogram:
 
 
 class Histograms:
-    """Takes a histogram now and then: at most 20 are kept, evenly spread over the run however long it gets.
+    """Takes a histogram at intervals: at most 20 are kept, evenly spread over the run however long it gets.
 
     Each costs a sort of 2048 entries for each of at most 48 layers, on the gradients' own device. The counts stay there
     until the run ends, so that the host never waits for them.
@@ -48,7 +65,7 @@ class Histograms:
     def __init__(self) -> None:
         self._taken: list[tuple[int, tuple[str, ...], Tensor]] = []
         self._seen = 0
-        self._stride = FIRST_STRIDE
+        self._stride = HISTOGRAM.first_stride
 
     def offer(self, layers: Layers, step: int, loss_scale: float | Tensor = 1.0) -> None:
         """Take the gradients as they are now if it is time; not where they are sharded over processes.
@@ -56,7 +73,7 @@ class Histograms:
         Args:
             layers: Whose gradients.
             step: The step's number.
-            loss_scale: What the gradients are still multiplied with.
+            loss_scale: Factor that the gradients still contain.
         """
         place, self._seen = self._seen, self._seen + 1
         if place % self._stride or layers.sharding is not None:
@@ -65,7 +82,7 @@ class Histograms:
         if taken is None:
             return
         self._taken.append((step, *taken))
-        if len(self._taken) > MAX_TAKEN:
+        if len(self._taken) > HISTOGRAM.kept:
             self._taken = self._taken[::2]
             self._stride *= 2
 
@@ -93,24 +110,24 @@ def _take(layers: Layers, loss_scale: float | Tensor) -> tuple[tuple[str, ...], 
     if not owned:
         return None
     present = sorted(owned)
-    places = np.unique(np.linspace(0, len(present) - 1, min(len(present), MAX_LAYERS)).astype(int))
+    places = np.unique(np.linspace(0, len(present) - 1, min(len(present), HISTOGRAM.layers)).astype(int))
     chosen = [present[place] for place in places]
     counts = [_counts([_sample(gradient) for gradient in owned[owner]], loss_scale) for owner in chosen]
-    home = counts[0].device
-    return tuple(layers.names[owner] for owner in chosen), torch.stack([count.to(home) for count in counts])
+    device = counts[0].device
+    return tuple(layers.names[owner] for owner in chosen), torch.stack([count.to(device) for count in counts])
 
 
 def _sample(gradient: Tensor) -> Tensor:
     flat = gradient.detach().reshape(-1)
-    return flat[:: -(-flat.numel() // SAMPLE)].float()
+    return flat[:: -(-flat.numel() // HISTOGRAM.sample)].float()
 
 
 def _counts(samples: list[Tensor], loss_scale: float | Tensor) -> Tensor:
     entries = torch.cat(samples) if len(samples) > 1 else samples[0]
     scale = loss_scale.to(entries.device) if isinstance(loss_scale, Tensor) else loss_scale
-    # Sorted rather than counted: that is deterministic on every device, and tells no length that the host waits for.
+    # Sorted rather than counted: that is deterministic on every device, and the host waits for no length.
     ordered = torch.sort((entries.abs() / scale).log10()).values
-    edges = torch.linspace(LOWEST, HIGHEST, BINS - 1, device=entries.device)
+    edges = torch.linspace(HISTOGRAM.lowest, HISTOGRAM.highest, HISTOGRAM.bins - 1, device=entries.device)
     below = torch.searchsorted(ordered, edges)
     ends = torch.full((1,), ordered.numel(), device=entries.device)
     return torch.cat([below, ends]).diff(prepend=torch.zeros(1, dtype=below.dtype, device=entries.device))

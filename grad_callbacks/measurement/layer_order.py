@@ -17,7 +17,7 @@ _WRAPPING = re.compile(
 
 
 def clean_name(name: str) -> str:
-    """Return a module's name as its author wrote it, without the marks of wrappers."""
+    """Return a module's name as its author wrote it, without what wrappers add to it."""
     return _WRAPPING.sub("", name).rstrip(".")
 
 
@@ -38,7 +38,7 @@ def parameters_by_layer(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Return each parameter with its layer's name, in the order of registration; a tied one with each of its layers.
 
     Each entry of a ``ParameterList`` or ``ParameterDict`` is a layer of its own: such a list holds the weights of
-    many layers that somebody has written as functions.
+    many layers that are written as functions.
     """
     found: list[tuple[str, nn.Parameter]] = []
     for name, module in owners(model):
@@ -51,7 +51,7 @@ def parameters_by_layer(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def order_of_use(loss: Tensor, model: nn.Module) -> list[str]:
     """Return the layers that ``loss`` depends on, in the order of their first use, read off its autograd graph.
 
-    No hook is needed, so nothing is compiled anew under ``torch.compile``: a compiled region is one node, whose
+    No hook is needed, so nothing is compiled again under ``torch.compile``: a compiled region is one node, whose
     inputs are in the order of first use, and other nodes are numbered as they are made. The graph may have been
     used for the backward pass already. Parameters that need no gradient are not in it, nor is what reentrant
     activation checkpointing hides.
@@ -76,7 +76,7 @@ def order_of_use(loss: Tensor, model: nn.Module) -> list[str]:
 
 
 class ForwardHooks:
-    """Finds the same by hooks on the layers, which live for one step.
+    """Finds the order of use by hooks on the layers, which are removed after one step.
 
     For sharded models, whose graph holds gathered copies of the parameters instead of the parameters.
     """

@@ -1,4 +1,4 @@
-"""Layers: the modules that own an optimizer's parameters, in the order the forward pass runs them."""
+"""The modules that own an optimizer's parameters, in the order the forward pass runs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from grad_callbacks.measurement.device_transfer import to_device
 from grad_callbacks.measurement.layer_order import owners, parameters_by_layer
-from grad_callbacks.measurement.norms import as_real, home_device
+from grad_callbacks.measurement.norms import as_real, common_device
 from grad_callbacks.measurement.sharding import Sharding, local
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
@@ -34,7 +34,7 @@ class Layers:
         shapes: The whole shape of each parameter, whatever part of it this process holds.
         owner: For each parameter the index of its layer in ``names``, shape ``(parameters,)``.
         group: For each parameter the index of its parameter group in the optimizer, shape ``(parameters,)``.
-        is_embedding: True for each layer that looks rows up, shape ``(layers,)``.
+        is_embedding: True for each embedding layer, shape ``(layers,)``.
         activations: How often each activation module occurs in the model, by class name.
         are_normalised: The model has batch, layer or another normalisation somewhere.
         sharding: How the parameters lie over the processes; None if this one holds them all.
@@ -67,21 +67,21 @@ class Layers:
         return self.sum_over_parameters(self.is_weight.astype(np.float64)) > 0
 
     @cached_property
-    def home(self) -> torch.device:
+    def device(self) -> torch.device:
         """The device where numbers about the parameters are gathered."""
-        return home_device([parameter.device for parameter in self.parameters])
+        return common_device([parameter.device for parameter in self.parameters])
 
     @cached_property
     def shares(self) -> Tensor:
-        """What this process's part of each parameter counts in a sum over all processes, on :attr:`home`."""
-        return to_device(self.sharding.shares if self.sharding else [1.0] * len(self.shapes), self.home)
+        """Weight of this process's part of each parameter in a sum over all processes, on :attr:`device`."""
+        return to_device(self.sharding.shares if self.sharding else [1.0] * len(self.shapes), self.device)
 
     def gradient_shares(self) -> Tensor:
         """The same for the gradients as they are now."""
         if self.sharding is None:
             return self.shares
         found = self.sharding.shares_of_gradients(self.parameters)
-        return self.shares if found == self.sharding.shares else to_device(found, self.home)
+        return self.shares if found == self.sharding.shares else to_device(found, self.device)
 
     @cached_property
     def _are_plain(self) -> bool:
@@ -97,8 +97,9 @@ class Layers:
         """This process's part of each parameter's gradient, as real and dense numbers.
 
         Args:
-            to_change: They share the gradient's memory. A sparse gradient is coalesced for good then: a row that was
-                used twice has two entries until they are added up, which rounds otherwise than the optimizer does.
+            to_change: They share the gradient's memory. A sparse gradient is then replaced by its coalesced form: a row
+                that was used twice has two entries until they are added up, and would be rounded differently from what
+                the optimizer does.
         """
         gradients = [parameter.grad for parameter in self.parameters]
         if self._are_plain and not any(gradient is not None and gradient.is_sparse for gradient in gradients):
@@ -115,7 +116,7 @@ class Layers:
 
         Args:
             optimizer: Its ``param_groups`` say which parameters count.
-            model: Gives the names and, where ``order`` is silent, the order.
+            model: Gives the names and, for layers that are not in ``order``, their order.
             order: Layer names in the order the forward pass runs them, as far as it is known.
         """
         owner_of = {id(parameter): name for name, parameter in reversed(parameters_by_layer(model))}
@@ -145,7 +146,7 @@ class Layers:
 
 
 def all_by_depth(model: nn.Module, order: Sequence[str]) -> list[str]:
-    """All layer names by depth; one that the forward pass did not show stays behind its registered predecessor."""
+    """All layer names by depth; one that is not in ``order`` follows its predecessor in the order of registration."""
     rank = {name: place for place, name in enumerate(order)}
     placed: list[tuple[int, str]] = []
     last = -1

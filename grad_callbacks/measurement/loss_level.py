@@ -1,21 +1,44 @@
-"""The training loss: the course it takes, and whether it has come back after the first alert."""
+"""The level of the training loss, relative to where the run began."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-FIRST = 10  # losses that tell where the run began
-LEVEL = 5  # losses over which a rule takes a level: a median of 5 passes over two bad batches
-LEARNED = 0.1  # of its size that a loss must have come down: more than what a head learns by its bias alone
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+
+
+@dataclass(frozen=True)
+class LossLevelThresholds(Thresholds):
+    """Thresholds of the level of the training loss."""
+
+    first: int = threshold(
+        10, "losses at the start whose largest size is the loss's unit", unit="losses", source="not measured"
+    )
+    window: int = threshold(
+        5,
+        "losses whose median is a level",
+        unit="losses",
+        source="the median of 5 is unaffected by two bad batches",
+    )
+    learned: float = threshold(
+        0.1,
+        "a loss that has come down by more has learned something: more than a head learns by its bias alone",
+        unit="share of the loss at the start",
+        source="not measured",
+    )
+
+
+LOSS_LEVEL = LossLevelThresholds()
 
 
 class LossLevel:
-    """What rules ask of the training loss, whatever its scale: all is relative to where the run began.
+    """The level of the training loss, whatever its scale: all is relative to where the run began.
 
-    Losses that are unknown or not finite never enter.
+    Losses that are unknown or not finite are left out.
 
     Attributes:
         count: Losses so far.
@@ -40,7 +63,7 @@ class LossLevel:
     @property
     def start(self) -> float:
         """The level of the first losses; NaN before there are 5."""
-        return median(self._first[:LEVEL]) if len(self._first) >= LEVEL else math.nan
+        return median(self._first[: LOSS_LEVEL.window]) if len(self._first) >= LOSS_LEVEL.window else math.nan
 
     @property
     def gained(self) -> float:
@@ -57,15 +80,15 @@ class LossLevel:
         if not math.isfinite(loss):
             return
         self.count += 1
-        if len(self._first) < FIRST:
+        if len(self._first) < LOSS_LEVEL.first:
             self._first.append(loss)
-        self._recent = [*self._recent, loss][-LEVEL:]
+        self._recent = [*self._recent, loss][-LOSS_LEVEL.window :]
         self._take_level()
-        if self.count >= LEVEL:
+        if self.count >= LOSS_LEVEL.window:
             self.best = min(self.best, self.level)
 
     def _take_level(self) -> None:
-        self.level = median(self._recent) if len(self._recent) == LEVEL else math.nan
+        self.level = median(self._recent) if len(self._recent) == LOSS_LEVEL.window else math.nan
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and lists."""

@@ -1,4 +1,4 @@
-"""One measurement: the norms of an optimizer's gradients, on the device where they were taken."""
+"""Measures the norms of an optimizer's gradients, and leaves them on the device."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from grad_callbacks.measurement.sharding import sum_over_processes
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What is known of a step on the device, before any number has come to the host.
+    """What is known of a step on the device, before any number was copied to the host.
 
     Attributes:
         layers: The layers that were measured.
         norms: L2 norm of each parameter's whole gradient, float64, shape ``(parameters,)``; 0 where there is none.
         present: 1 for each parameter that had a gradient, float64, shape ``(parameters,)``.
-        companions: The sums that came along (see :func:`measure`), by name, each of shape ``(parameters,)``.
-        beside: Numbers beside the gradients (see :func:`measure`), float64, shape ``(numbers,)``.
+        companions: Other sums (see :func:`measure`), by name, each of shape ``(parameters,)``.
+        scalars: Other numbers (see :func:`measure`), float64, shape ``(numbers,)``.
         norm: The global norm, a scalar.
     """
 
@@ -33,7 +33,7 @@ class Measurement:
     norms: Tensor
     present: Tensor
     companions: Mapping[str, Tensor]
-    beside: Tensor
+    scalars: Tensor
     norm: Tensor
 
 
@@ -42,21 +42,21 @@ def measure(
     layers: Layers,
     loss_scale: float | Tensor = 1.0,
     companions: Mapping[str, Tensor] | None = None,
-    beside: Sequence[Tensor | None] = (),
+    scalars: Sequence[Tensor | None] = (),
     replicas: dist.ProcessGroup | None = None,
 ) -> Measurement | None:
     """Measure the gradients of ``layers`` in one pass.
 
     Where parameters are sharded this is a collective: every process takes part, and one ``all_reduce`` gives
     all of them the same numbers. Where they are replicated the gradients are the same already, and one ``all_reduce``
-    of the numbers beside them is all there is.
+    of the scalars is all there is.
 
     Args:
         layers: The parameters to measure.
-        loss_scale: What the gradients are still multiplied with (a fused optimizer under a loss scaler).
+        loss_scale: Factor that the gradients still contain (a fused optimizer under a loss scaler).
         companions: Sums of squares over each parameter's local part, by name, shape ``(parameters,)``, to be
             added up over the processes in the same collective.
-        beside: Scalars that each process has of its own, such as its loss: their means over the processes are taken.
+        scalars: Numbers that each process has of its own, such as its loss: their means over the processes are taken.
             None is unknown, and stays so: NaN.
         replicas: The processes that train replicas of the same parameters, if they do.
 
@@ -64,35 +64,35 @@ def measure(
         The measurement; None if no parameter has a gradient (where they are sharded, that is seen in ``present``).
     """
     if isinstance(loss_scale, Tensor):
-        loss_scale = loss_scale.to(layers.home, non_blocking=layers.home.type == "cuda")
+        loss_scale = loss_scale.to(layers.device, non_blocking=layers.device.type == "cuda")
     companions = companions or {}
     shares = layers.gradient_shares()
     gradients = layers.gradients()
     held = [gradient is not None and gradient.numel() > 0 for gradient in gradients]
-    present = torch.ones_like(shares) if all(held) else to_device(held, layers.home)
-    aside = _gathered(beside, layers.home)
+    present = torch.ones_like(shares) if all(held) else to_device(held, layers.device)
+    others = _gathered(scalars, layers.device)
     if layers.sharding is None:
         if not any(held):
             return None
         if replicas is not None:
-            aside = sum_over_processes(aside, replicas) / replicas.size()
-        norms = l2_norms(gradients, layers.home, exact=True) / loss_scale
+            others = sum_over_processes(others, replicas) / replicas.size()
+        norms = l2_norms(gradients, layers.device, exact=True) / loss_scale
     else:
-        squares = (l2_norms(gradients, layers.home, exact=True) / loss_scale) ** 2
+        squares = (l2_norms(gradients, layers.device, exact=True) / loss_scale) ** 2
         weighted = torch.stack([squares, present, *companions.values()])
         weighted[:2] *= shares
         weighted[2:] *= layers.shares
-        total = sum_over_processes(torch.cat([weighted.flatten(), aside]))
-        aside = total[weighted.numel() :] / dist.get_world_size()
+        total = sum_over_processes(torch.cat([weighted.flatten(), others]))
+        others = total[weighted.numel() :] / dist.get_world_size()
         squares, present, *sums = total[: weighted.numel()].view_as(weighted).unbind()
         companions = dict(zip(companions, sums, strict=True))
         present, norms = (present > 0).double(), squares.sqrt()
-    return Measurement(layers, norms, present, companions, aside, torch.linalg.vector_norm(norms))
+    return Measurement(layers, norms, present, companions, others, torch.linalg.vector_norm(norms))
 
 
-def _gathered(numbers: Sequence[Tensor | None], home: torch.device) -> Tensor:
+def _gathered(numbers: Sequence[Tensor | None], device: torch.device) -> Tensor:
     if all(number is None for number in numbers):
-        return to_device([math.nan] * len(numbers), home)
-    unknown = to_device([math.nan], home)
+        return to_device([math.nan] * len(numbers), device)
+    unknown = to_device([math.nan], device)
     known = [number if number is None else number.detach().double().reshape(1) for number in numbers]
-    return torch.cat([unknown if n is None else n.to(home, non_blocking=home.type == "cuda") for n in known])
+    return torch.cat([unknown if n is None else n.to(device, non_blocking=device.type == "cuda") for n in known])

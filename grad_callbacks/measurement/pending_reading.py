@@ -1,4 +1,4 @@
-"""A reading on its way: measured on the device, not yet known to the host."""
+"""A reading whose numbers are still on the device, or being copied to the host."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from grad_callbacks.measurement.update_ratio import StepPlan, UpdateRatios
 
 @dataclass(frozen=True)
 class About:
-    """What a reading says beside the numbers (see :class:`~grad_callbacks.measurement.reading.Reading`).
+    """What a reading says besides the measured numbers (see :class:`~grad_callbacks.measurement.reading.Reading`).
 
     Attributes:
         step: The step's number.
         optimizer: Index of the optimizer.
-        under_scaler: A loss scaler is at work, so a non-finite gradient is an overflow.
-        fill: Share of the accumulation window that was there.
-        clip_at: The norm to which somebody else clips afterwards.
+        under_scaler: A loss scaler is in use, so a non-finite gradient is an overflow.
+        fill: Share of the accumulation window's batches that were seen.
+        clip_at: The norm to which the gradient is clipped afterwards, e.g. by the Trainer.
         loss: The training loss of the step, a scalar tensor; None if it is unknown.
     """
 
@@ -38,11 +38,11 @@ class About:
 
 
 class PendingReading:
-    """A step's numbers between device and host.
+    """A step's numbers on their way from the device to the host.
 
     Attributes:
         measurement: The numbers on the device.
-        plan: With what the optimizer will take the step.
+        plan: How the optimizer will turn the gradients into a step.
     """
 
     def __init__(self, measurement: Measurement, update_ratios: UpdateRatios, plan: StepPlan, about: About) -> None:
@@ -50,8 +50,8 @@ class PendingReading:
         self.plan = plan
         self._update_ratios = update_ratios
         self._about = about
-        told = [measurement.norms, measurement.present, measurement.beside, *measurement.companions.values()]
-        self._transfer = DeviceTransfer(told)
+        numbers = [measurement.norms, measurement.present, measurement.scalars, *measurement.companions.values()]
+        self._transfer = DeviceTransfer(numbers)
 
     @classmethod
     def take(
@@ -66,17 +66,17 @@ class PendingReading:
         """Measure gradients, and weights if it is time; None if no parameter has a gradient.
 
         Args:
-            update_ratios: Has the layers, and measures how they move.
-            plan: With what the optimizer will take the step.
-            about: What the reading says beside the numbers.
-            loss_scale: What the gradients are still multiplied with.
+            update_ratios: Has the layers, and measures how far steps move them.
+            plan: How the optimizer will turn the gradients into a step.
+            about: What the reading says besides the measured numbers.
+            loss_scale: Factor that the gradients still contain.
             recurrent: ``through_time`` and ``recurrence`` as in the reading, scalars on the device.
             group: The processes that train replicas, each with a loss of its own.
         """
         if not update_ratios.layers.parameters:
             return None
-        beside = (about.loss, *recurrent)
-        measurement = measure(update_ratios.layers, loss_scale, update_ratios.before_step(), beside, group)
+        scalars = (about.loss, *recurrent)
+        measurement = measure(update_ratios.layers, loss_scale, update_ratios.before_step(), scalars, group)
         if measurement is None:
             update_ratios.void_step()
             return None

@@ -1,4 +1,4 @@
-"""One reading: what the gradients of one optimizer looked like at one step."""
+"""A reading: what the gradients of one optimizer looked like at one step."""
 
 from __future__ import annotations
 
@@ -9,10 +9,26 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.depth_profile import Profile, decay_per_layer
 from grad_callbacks.measurement.layers import Layers
 
 FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ReadingThresholds(Thresholds):
+    """Thresholds of what is computed from a reading."""
+
+    cancelled_bias: float = threshold(
+        1e-3,
+        "in a model with normalisation, a bias with a smaller gradient is cancelled by the normalisation after it",
+        unit="x the RMS of its layer's gradient",
+        source="not measured",
+    )
+
+
+LIMITS = ReadingThresholds()
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,21 +41,21 @@ class Reading:
         norms: L2 norm of each parameter's gradient, shape ``(parameters,)``; 0 where there is none.
         present: True for each parameter that had a gradient, shape ``(parameters,)``.
         overflow: A loss scaler found an overflow and will skip this step by itself.
-        fill: Share of the accumulation window that was there: below 1 the gradient is that much too small.
+        fill: Share of the accumulation window's batches that were seen: below 1 the gradient is that much too small.
         optimizer: Index of the optimizer.
         weight_norms: L2 norm of each layer's parameters as last measured, shape ``(layers,)``; NaN before.
         motion: How far this gradient moves each layer relative to its weights, shape ``(layers,)``; NaN if
             unknown (see :class:`~grad_callbacks.measurement.update_ratio.UpdateRatios`).
-        clip_at: The norm to which somebody else clips the gradient after this reading, or None.
+        clip_at: The norm to which the gradient is clipped after this reading, e.g. by the Trainer; or None.
         displacement: How far this gradient moves all weights together, relative to them; NaN where the
-            optimizer's update cannot be foretold from the gradient alone.
+            optimizer's update cannot be predicted from the gradient alone.
         moved: How far the step last measured has moved all weights together, relative to them; NaN before there is one.
         loss: The training loss of the step, averaged over processes; NaN if it is unknown.
-        has_loss: The loss was told, so that NaN is what it is.
+        has_loss: The loss is known, so a NaN is the loss itself.
         through_time: Gradient of a recurrent layer's input at its early time steps over that at the late ones; NaN
             where it was not measured (see :class:`~grad_callbacks.measurement.recurrence.Recurrence`).
         recurrence: Powers of ten by which the weights of plain recurrent layers would multiply an error over a whole
-            sequence if their states were small; NaN but in the first reading.
+            sequence if their states were small; NaN except in the first reading.
     """
 
     step: int
@@ -114,15 +130,15 @@ class Reading:
         """The biases' root mean square over depth: the error itself, without the signal it is multiplied with.
 
         A flat weight profile can hide a vanishing error behind a vanishing signal; the bias gradient is the
-        error alone. Normalisation cancels the bias before it, which then tells nothing: where a model has any,
-        biases whose gradient is a thousandth of their weight's are left out.
+        error alone. Normalisation cancels the bias before it, whose gradient is then near zero: in a model with
+        normalisation, biases whose gradient is below a thousandth of their layer's are left out.
         """
         bias = ~self.layers.is_weight & self.present
         entries = self.layers.sum_over_parameters(np.where(bias, self.layers.numel, 0.0))
         squares = self.layers.sum_over_parameters(np.where(bias, self.norms**2, 0.0))
         with np.errstate(divide="ignore", invalid="ignore"):
             rms = np.sqrt(squares / entries)
-        least = 1e-3 * self.layer_rms if self.layers.are_normalised else 0.0
+        least = LIMITS.cancelled_bias * self.layer_rms if self.layers.are_normalised else 0.0
         return rms[self.profiled & (entries > 0) & (rms > least)]
 
     @cached_property

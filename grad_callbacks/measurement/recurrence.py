@@ -1,8 +1,9 @@
-"""Through time: how the error shrinks on its way back over the steps of a sequence."""
+"""How the error shrinks on its way back over the steps of a sequence."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,12 +12,42 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks._utils.compiled import has_compiled_part
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.sharding import local
 
-FIRST = 3  # readings that are all measured,
-INTERVAL = 25  # later ones at intervals
-SQUARINGS = 10  # of a recurrent weight: its 1024th power shows the spectral radius to a percent
-LARGEST = 1024  # side of a recurrent weight above which they take too long
+
+@dataclass(frozen=True)
+class RecurrenceThresholds(Thresholds):
+    """Thresholds of the measurement of recurrent layers."""
+
+    first: int = threshold(3, "the first readings are all measured", unit="readings", source="not measured")
+    interval: int = threshold(
+        25, "later readings are measured at this interval", unit="readings", source="not measured"
+    )
+    parts: int = threshold(
+        3, "the early steps are the first of so many parts of a sequence", unit="parts", source="not measured"
+    )
+    dimensions: int = threshold(
+        3,
+        "an input with another number is not measured",
+        unit="dimensions",
+        source="torch.nn.RNN: a batch of sequences is (batch, time, features)",
+    )
+    squarings: int = threshold(
+        10,
+        "a recurrent weight is squared so often: its 1024th power shows the spectral radius within a percent",
+        unit="squarings",
+        source="Gelfand's formula",
+    )
+    side: int = threshold(
+        1024,
+        "the spectral radius of a larger recurrent weight is not computed: it would take too long",
+        unit="rows",
+        source="not measured",
+    )
+
+
+RECURRENCE = RecurrenceThresholds()
 
 
 class Recurrence:
@@ -25,10 +56,10 @@ class Recurrence:
     The gradient of a recurrent weight is a sum over time steps, in which the late ones hide that nothing comes from
     the early ones (Hochreiter 1991; Bengio et al. 1994). The gradient of the input shows each step alone.
 
-    The hooks are there only for the passes that are measured, and never on a compiled model, which they would compile
-    anew. An input that needs no gradient is made to need one, which changes no other gradient.
+    The hooks are there only for the passes that are measured, and never on a compiled model, which would be compiled
+    again because of them. An input that needs no gradient is made to need one, which changes no other gradient.
 
-    What the weights themselves would make of an error is known before the first step already: its factor for a sequence
+    What the weights themselves would do to an error is known before the first step: its factor for a sequence
     of ``T`` steps is the spectral radius of a plain recurrence to the power of ``T``, as long as the states are small
     (Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", sec. 2.1).
 
@@ -41,20 +72,20 @@ class Recurrence:
         self._recurrent = [] if is_left_out else [m for m in model.modules() if isinstance(m, nn.RNNBase)]
         self._handles: list[RemovableHandle] = []
         self._sizes: dict[nn.Module, Tensor] = {}  # for each time step the norm of the input's gradient
-        self._powers: list[Tensor] | None = []  # of ten, by layer; None once they are told
+        self._powers: list[Tensor] | None = []  # of ten, by layer; None once they were returned
         self._readings = 0
         self._attach()
 
     def take(self) -> tuple[Tensor | None, Tensor | None]:
         """Return what was measured, two scalars; None for what was not. Called once a reading.
 
-        The first is the gradient in the first third of the time steps over its largest one, where several layers were
-        measured the smallest such ratio. The second is told once: the powers of ten by which trainable weights of plain
-        recurrences would multiply an error over a whole sequence, where there are several the most.
+        The first is the gradient in the first third of the time steps over its largest one; of several layers the
+        smallest ratio. The second is returned once: the powers of ten by which trainable weights of plain recurrences
+        would multiply an error over a whole sequence; of several weights the largest.
         """
         ratios = [_early_to_late(sizes) for sizes in self._sizes.values()]
         self._readings += 1
-        if self._readings < FIRST or self._readings % INTERVAL == 0:
+        if self._readings < RECURRENCE.first or self._readings % RECURRENCE.interval == 0:
             self._attach()
         else:
             self.detach()
@@ -75,7 +106,7 @@ class Recurrence:
 
     def _watch(self, module: nn.RNNBase, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         sequence = inputs[0] if inputs else None
-        if not isinstance(sequence, Tensor) or sequence.ndim != 3 or not torch.is_grad_enabled():
+        if not isinstance(sequence, Tensor) or sequence.ndim != RECURRENCE.dimensions or not torch.is_grad_enabled():
             return None  # packed, unbatched or by keyword: not measured
         if not sequence.is_floating_point():
             return None
@@ -93,7 +124,7 @@ class Recurrence:
 
 
 def _early_to_late(sizes: Tensor) -> Tensor:
-    early = sizes[: max(1, len(sizes) // 3)]
+    early = sizes[: max(1, len(sizes) // RECURRENCE.parts)]
     return early.median() / sizes.amax()
 
 
@@ -102,7 +133,9 @@ def recurrent_weights(module: nn.RNN) -> list[Tensor]:
     weights = [weight for name, weight in module.named_parameters(recurse=False) if name.startswith("weight_hh")]
     side = module.hidden_size
     is_whole = [weight.shape == (side, side) and local(weight) is weight for weight in weights]
-    return [w for w, whole in zip(weights, is_whole, strict=True) if whole and w.requires_grad and side <= LARGEST]
+    return [
+        w for w, whole in zip(weights, is_whole, strict=True) if whole and w.requires_grad and side <= RECURRENCE.side
+    ]
 
 
 @torch.no_grad()
@@ -114,9 +147,9 @@ def log_radius(weight: Tensor) -> Tensor:
     """
     power = weight.detach().double()
     before = now = torch.linalg.matrix_norm(power).log()  # of the power's norm
-    for _ in range(SQUARINGS):
+    for _ in range(RECURRENCE.squarings):
         power = power / torch.linalg.matrix_norm(power).clamp(min=torch.finfo(power.dtype).tiny)
         power = power @ power
         before, now = now, 2 * now + torch.linalg.matrix_norm(power).log()
-    radius: Tensor = ((now - before) / 2 ** (SQUARINGS - 1)).where(now > -torch.inf, now)
+    radius: Tensor = ((now - before) / 2 ** (RECURRENCE.squarings - 1)).where(now > -torch.inf, now)
     return radius

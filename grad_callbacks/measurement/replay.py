@@ -1,4 +1,4 @@
-"""Run a batch again without a trace."""
+"""Run a batch again, with all side effects on the model undone."""
 
 from __future__ import annotations
 
@@ -8,41 +8,62 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-SMALL = 2**30  # bytes: weights up to this size are spared by a copy, larger ones are trusted not to be written to
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 
 _PARTS = ("_parameters", "_modules")  # dicts of a module whose entries are put back one by one
-_LONG = 10_000  # entries of a container beyond which only itself is copied, not what it holds
+
+
+@dataclass(frozen=True)
+class ReplayThresholds(Thresholds):
+    """Thresholds of what is copied before a batch is run again."""
+
+    weights: int = threshold(
+        2**30,
+        "weights up to this size are copied; a forward pass is trusted not to write to larger ones",
+        unit="bytes",
+        source="not measured",
+    )
+    entries: int = threshold(
+        10_000,
+        "the entries of a longer container are not copied, only the container itself",
+        unit="entries",
+        source="not measured",
+    )
+
+
+LIMITS = ReplayThresholds()
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Undo all that happens inside to a model, its gradients and the random numbers.
+    """Undo what happens inside to a model, its gradients and the random number generators.
 
-    While it lasts the model works on copies: of its buffers, of tensors, containers and random generators in its
-    attributes, and of weights up to 1 GiB. Afterwards it gets the originals back, which nobody has touched, so they
-    are the same to the bit, and no graph that holds them notices. The gradients are put aside. Not undone is what
-    happens outside: prints, files, objects of other classes that forward changes.
+    Inside, the model works on copies: of its buffers, of tensors, containers and random generators in its
+    attributes, and of weights up to 1 GiB. Afterwards it gets the originals back, unchanged to
+    the bit, also for autograd graphs that hold them. The gradients are put aside. Not undone are effects outside of the
+    model: prints, files, changes that forward makes to objects of other classes.
     """
     originals = _Originals(model)
     states = _random_states()
     try:
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            originals.stand_in()
+            originals.replace_by_copies()
             yield
     finally:
-        originals.put_back()
+        originals.restore()
         _set_random_states(states)
 
 
 class _Originals:
-    """Holds on to all that belongs to a model."""
+    """All that belongs to a model."""
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = list(model.modules())
@@ -50,21 +71,21 @@ class _Originals:
         self._parts = [[dict(module.__dict__[part]) for part in _PARTS] for module in self._modules]
         self._parameters = [(p, p.data, p.grad, p.requires_grad) for p in model.parameters()]
 
-    def stand_in(self) -> None:
-        """Let the model work on copies."""
+    def replace_by_copies(self) -> None:
+        """Make the model work on copies."""
         memo: dict[int, Any] = {}
         for module in self._modules:
             for name, value in list(module.__dict__.items()):
                 if name not in _PARTS and "hook" not in name:
                     module.__dict__[name] = _copy(value, memo)
-        are_small = sum(data.numel() * data.element_size() for _, data, _, _ in self._parameters) <= SMALL
+        are_small = sum(data.numel() * data.element_size() for _, data, _, _ in self._parameters) <= LIMITS.weights
         for parameter, data, _, _ in self._parameters:
             parameter.grad = None
             if are_small:
                 parameter.data = data.clone()
 
-    def put_back(self) -> None:
-        """Give the model its own again."""
+    def restore(self) -> None:
+        """Give the model its own parts back."""
         for module, attributes, parts in zip(self._modules, self._attributes, self._parts, strict=True):
             for name in set(module.__dict__) - set(attributes):
                 del module.__dict__[name]
@@ -93,11 +114,11 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
     elif isinstance(value, np.ndarray):
         made = value.copy()
     elif type(value) is tuple:
-        made = tuple(_copy(entry, memo) for entry in value) if len(value) <= _LONG else value
+        made = tuple(_copy(entry, memo) for entry in value) if len(value) <= LIMITS.entries else value
     elif isinstance(value, (list, dict, set, deque)):
         made = copy.copy(value)
         memo[id(value)] = made  # before its entries: it may hold itself
-        if len(value) <= _LONG and not isinstance(value, set):
+        if len(value) <= LIMITS.entries and not isinstance(value, set):
             entries = value.items() if isinstance(value, dict) else enumerate(value)
             for place, entry in list(entries):
                 made[place] = _copy(entry, memo)

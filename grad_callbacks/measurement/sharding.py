@@ -1,4 +1,4 @@
-"""Sharding: which part of each parameter this process holds, and how the parts add up to the whole."""
+"""Which part of each parameter this process holds, and how the parts add up to the whole."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Sharding:
         world = dist.get_world_size()
         return cls(
             shapes=tuple(shape for shape, _ in found),
-            shares=tuple(parts / world for _, parts in found),  # what is not cut at all lies on every process
+            shares=tuple(parts / world for _, parts in found),  # what is not sharded is on every process
         )
 
     def shares_of_gradients(self, parameters: Sequence[Tensor]) -> tuple[float, ...]:
-        """Return the share of each gradient, which may be cut otherwise than its parameter.
+        """Return the share of each gradient, which may be sharded in another way than its parameter.
 
         That happens after a replicated weight has met a sharded activation. Gradients that are still partial sums
-        (sequence parallelism) are added up for good: the optimizer would do the same a moment later.
+        (sequence parallelism) are added up and stored: the optimizer would do the same a moment later.
         """
         world = dist.get_world_size()
         shares = list(self.shares)
@@ -89,7 +89,7 @@ def replicas_of(model: nn.Module) -> dist.ProcessGroup | None:
 
 
 def sum_over_processes(values: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
-    """Add up ``values``, already weighted, over the processes of ``group`` or all: the one collective of a step."""
+    """Add up ``values``, already weighted, over the processes of ``group`` or all: the only collective of a step."""
     where = _collective_device(values.device)
     total = values.to(where, copy=True)
     dist.all_reduce(total, group=group)
@@ -102,15 +102,15 @@ def is_alone() -> bool:
 
 
 def is_first_process() -> bool:
-    """True on the process that speaks for all of a distributed run, and in any other run."""
+    """True on rank 0 of a distributed run, and in any other run."""
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
 def agree(names: list[str]) -> list[str]:
     """Return the first process's ``names`` on every process: a data-dependent forward pass may differ."""
-    told = [names]
-    dist.broadcast_object_list(told, src=0)
-    return told[0]
+    shared = [names]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def _is_dtensor(tensor: Tensor) -> bool:
 
 
 def _parts(tensor: Tensor) -> int:
-    """Into how many parts a tensor is cut: 1 for a plain one."""
+    """Number of parts a tensor is sharded into: 1 for a plain one."""
     if not _is_dtensor(tensor):
         return 1
     mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
@@ -142,12 +142,12 @@ def _parts(tensor: Tensor) -> int:
 
 
 def _flat_pieces(model: nn.Module) -> dict[int, tuple[torch.Size, int]]:
-    """For parameters that FSDP has flattened, by identity: whole shape, and into how many parts they are cut."""
+    """For parameters that FSDP has flattened, by identity: whole shape and number of parts."""
     from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
 
     pieces: dict[int, tuple[torch.Size, int]] = {}
     for unit in FullyShardedDataParallel.fsdp_modules(model):
-        handle = unit._handle  # private, yet the only place that knows the shapes; FSDP1 is not developed any more
+        handle = unit._handle  # private, but the only place with the shapes; FSDP1 is no longer developed
         if handle is None:
             continue
         flat: Any = handle.flat_param

@@ -1,4 +1,4 @@
-"""UpdateRatios: how far steps move the weights, under the optimizer's own scaling."""
+"""How far steps move the weights, under the optimizer's own scaling."""
 
 from __future__ import annotations
 
@@ -11,25 +11,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.layers import Layers
 from grad_callbacks.measurement.norms import l2_norms
 from grad_callbacks.measurement.reading import FloatArray
 from grad_callbacks.measurement.weight_samples import Samples
 
-EARLY_READINGS = 20  # the first readings are all followed by a measurement of the motion,
-INTERVAL = 25  # later ones at intervals: weights change slowly
+
+@dataclass(frozen=True)
+class UpdateRatioThresholds(Thresholds):
+    """Thresholds of the measurement of update ratios."""
+
+    first: int = threshold(20, "the first steps are all measured", unit="readings", source="not measured")
+    interval: int = threshold(
+        25, "later steps are measured at this interval: weights change slowly", unit="readings", source="not measured"
+    )
+    uniform_precision: int = threshold(
+        3,
+        "one over fan_in times the variance of weights as torch initialises them",
+        unit="1",
+        source="torch.nn.Linear: U(-1, 1) / sqrt(fan_in), the variance of U(-1, 1) is 1/3",
+    )
+
+
+UPDATE_RATIO = UpdateRatioThresholds()
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """With what an optimizer turns a gradient into a step, as far as it can be said beforehand.
+    """How an optimizer turns a gradient into a step, as far as it is known before the step.
 
     Attributes:
         rates: Learning rate of each parameter group; NaN where it has none.
-        reach: How far a gradient of norm 1 moves each group's weights in all; None for adaptive optimizers.
-        decay: What decoupled weight decay takes off each group's weights, relative to them.
+        reach: How far a gradient of norm 1 moves each group's weights in total; None for adaptive optimizers.
+        decay: By what share decoupled weight decay shrinks each group's weights in a step.
         slowness: Decay of the squared gradients' mean in RMSprop, which begins at zero and is not corrected for that:
-            step ``t`` is ``(1 - slowness**t)**-0.5`` times as long as it would be else. 0 for other optimizers.
+            step ``t`` is ``(1 - slowness**t)**-0.5`` times as long as with the correction. 0 for other optimizers.
     """
 
     rates: tuple[float, ...]
@@ -62,7 +79,7 @@ class UpdateRatios:
     Attributes:
         weight_norms: L2 norm of each layer's parameters as last measured, shape ``(layers,)``; NaN before.
         by_layer: Update ratio of each layer as last measured, shape ``(layers,)``; NaN before.
-        is_wanted: Measure the next step's motion even if it is not its turn.
+        is_wanted: Measure the next step even if it is not its turn.
         moved: How far the step last measured moved all weights together, relative to them; NaN before.
     """
 
@@ -74,13 +91,13 @@ class UpdateRatios:
         self.is_wanted = False
         self.readings = 0
         self._before: Tensor | None = None  # samples of the weights, from before a step
-        self._moved: Tensor | None = None  # squared change of each parameter, not yet brought to the host
-        self._is_void = False  # the last step was none: skipped, or not finite
+        self._moved: Tensor | None = None  # squared change of each parameter, still on the device
+        self._is_void = False  # the last step was skipped, or was not finite
         self._samples = Samples(layers)
         # Norm of these weights under torch's default initialisation, U(-1, 1) / sqrt(fan_in): weights that
-        # start at or near zero are on their way there, and their relative motion says nothing.
+        # start at or near zero grow to about this size, and until then their relative change says nothing.
         fan_outs = [shape[0] for shape in layers.shapes if len(shape) >= 2]
-        self._usual_norm = math.sqrt(sum(fan_outs) / 3)
+        self._usual_norm = math.sqrt(sum(fan_outs) / UPDATE_RATIO.uniform_precision)
 
     @torch.no_grad()
     def before_step(self) -> dict[str, Tensor]:
@@ -88,15 +105,20 @@ class UpdateRatios:
 
         Returns:
             Sums of squares over each parameter's local part, shape ``(parameters,)``, on the device: ``"moved"``,
-            the change in the last step that was compared, and ``"weights"``, each if there is one. They are
-            taken up by :meth:`arrive`, in this order.
+            the change in the last step that was compared, and ``"weights"``, each if there is one. Pass
+            them on to :meth:`arrive`.
         """
-        due = self.readings < EARLY_READINGS or self.readings % INTERVAL == 0 or self._is_void or self.is_wanted
+        due = (
+            self.readings < UPDATE_RATIO.first
+            or self.readings % UPDATE_RATIO.interval == 0
+            or self._is_void
+            or self.is_wanted
+        )
         sums = self.collect()
         self.readings += 1
         self._before = None
         if due:
-            sums["weights"] = l2_norms(self.layers.weights(), self.layers.home) ** 2
+            sums["weights"] = l2_norms(self.layers.weights(), self.layers.device) ** 2
             self._before = self._samples.take()
         return sums
 
@@ -114,17 +136,17 @@ class UpdateRatios:
             self._before = None
 
     def void_step(self) -> None:
-        """Let the step before the next reading not count: it is skipped, by whomever, or was not finite."""
+        """Leave out the step before the next reading: it was skipped or not finite."""
         self._before = None
         self._is_void = True
 
     def reset(self) -> None:
-        """Forget how far earlier steps have moved the weights: they are others now."""
+        """Forget how far earlier steps have moved the weights, after the weights were replaced."""
         self.by_layer = np.full(len(self.layers.names), math.nan)
         self.moved = math.nan
 
     def arrive(self, sums: Mapping[str, FloatArray]) -> None:
-        """Take up what :meth:`before_step` or :meth:`collect` returned, summed over all processes."""
+        """Take in what :meth:`before_step` or :meth:`collect` returned, summed over all processes."""
         if "moved" in sums:
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratios = np.sqrt(self.layers.sum_over_parameters(sums["moved"])) / self.weight_norms
@@ -134,21 +156,21 @@ class UpdateRatios:
             self.weight_norms = np.sqrt(self.layers.sum_over_parameters(sums["weights"]))
 
     def predict(self, norms: FloatArray, clip_at: float | None, plan: StepPlan) -> tuple[FloatArray, float]:
-        """Say how far a gradient moves the layers, relative to their weights.
+        """Predict how far a gradient moves the layers, relative to their weights.
 
         For SGD that is known in advance: with learning rate r, momentum m and dampening d a gradient g moves
         the weights by r (1-d) / (1-m) g over its life in the momentum buffer (Sutskever et al. 2013, sec. 2).
-        Other optimizers rescale the gradient; there the last measured update ratio stands in, less what
-        decoupled weight decay contributes, and the whole displacement is unknown.
+        Other optimizers rescale the gradient; there the last measured update ratio is returned, less what
+        decoupled weight decay contributes, and the displacement is unknown.
 
         Args:
             norms: Finite norm of each parameter's gradient, shape ``(parameters,)``.
-            clip_at: Global norm to which somebody clips it afterwards; None if nobody does.
-            plan: With what the optimizer will use the gradient.
+            clip_at: Global norm to which it is clipped afterwards, e.g. by the Trainer; None if it is not.
+            plan: How the optimizer will use the gradient.
 
         Returns:
-            The motion of each layer, shape ``(layers,)``, and the displacement of all weights together, relative
-            to their norm or to the norm that a default initialisation would give them, whichever is larger.
+            The relative change of each layer, shape ``(layers,)``, and that of all weights together, relative to
+            their norm or to the norm that a default initialisation would give them, whichever is larger.
         """
         if plan.reach is None:
             decay = self.layers.sum_over_parameters(np.array(plan.decay)[self.layers.group])

@@ -1,15 +1,31 @@
-"""Samples of the weights, so that a step's change is seen without a second copy of the model."""
+"""Samples of the weights, to measure a step's change without a second copy of the model."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.device_transfer import to_device
 from grad_callbacks.measurement.layers import Layers
 from grad_callbacks.measurement.norms import l2_norms
 
-SAMPLE = 512  # entries per parameter: enough to know a norm within a few percent
+
+@dataclass(frozen=True)
+class SamplesThresholds(Thresholds):
+    """Thresholds of the samples of weights."""
+
+    entries: int = threshold(
+        512,
+        "entries compared of each parameter, evenly spaced",
+        unit="entries",
+        source="the norm of a normal distribution's sample of n is within 1 / sqrt(2 n) = 3% (standard error)",
+    )
+
+
+LIMITS = SamplesThresholds()
 
 
 class Samples:
@@ -22,11 +38,11 @@ class Samples:
         self._pointers: list[int] = []
 
     def take(self) -> Tensor:
-        """Return a copy of all samples, one behind the other, in float32 (or float64 for such parameters)."""
+        """Return a copy of all samples, in one vector, in float32 (or float64 for such parameters)."""
         if self._layers.sharding is not None or self._pointers != [p.data_ptr() for p in self._layers.parameters]:
-            self._look_again()
-        home = self._layers.home
-        taken = torch.cat([view.to(home, non_blocking=home.type == "cuda") for view in self._views])
+            self._find_views()
+        device = self._layers.device
+        taken = torch.cat([view.to(device, non_blocking=device.type == "cuda") for view in self._views])
         return taken if taken.dtype == torch.float64 else taken.float()
 
     def squared_distance(self, before: Tensor) -> Tensor:
@@ -39,16 +55,16 @@ class Samples:
             Squared L2 norms of the change, float64, shape ``(parameters,)``.
         """
         change = torch.split(self.take() - before, [view.numel() for view in self._views])
-        return l2_norms(change, self._layers.home) ** 2 * self._scales
+        return l2_norms(change, self._layers.device) ** 2 * self._scales
 
-    def _look_again(self) -> None:
-        """Find the samples in memory: views are kept, since making them costs more than copying them."""
+    def _find_views(self) -> None:
+        """Make views of the samples and keep them: making them costs more than copying them."""
         parameters = self._layers.parameters
         weights = [weight.detach() for weight in self._layers.weights()]
         flats = [_flat(weight) for weight in weights]
-        self._views = [flat[:: max(1, flat.numel() // SAMPLE)] for flat in flats]
+        self._views = [flat[:: max(1, flat.numel() // LIMITS.entries)] for flat in flats]
         scales = [flat.numel() / max(1, view.numel()) for flat, view in zip(flats, self._views, strict=True)]
-        self._scales = to_device(scales, self._layers.home)
+        self._scales = to_device(scales, self._layers.device)
         is_view = all(flat.data_ptr() == weight.data_ptr() for flat, weight in zip(flats, weights, strict=True))
         self._pointers = [parameter.data_ptr() for parameter in parameters] if is_view else []
 

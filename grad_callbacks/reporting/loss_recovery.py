@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
-from grad_callbacks.measurement.loss_level import LEARNED, LEVEL
+from grad_callbacks.measurement.loss_level import LOSS_LEVEL
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LossRecovery:
             kept = loss.detach().clone()
             self._recent.append(kept)
             self._count += 1
-            if len(self._first) < LEVEL:
+            if len(self._first) < LOSS_LEVEL.window:
                 self._first.append(kept)
 
     def mark(self, late: bool = False) -> None:
@@ -101,7 +101,7 @@ class LossRecovery:
     def has_learned(self) -> bool:
         """True if the loss is well below all of the first ones; also if nothing is known of them."""
         known = _finite(self._first)
-        return not known or min(known) - self.now > LEARNED * abs(min(known))
+        return not known or min(known) - self.now > LOSS_LEVEL.learned * abs(min(known))
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""

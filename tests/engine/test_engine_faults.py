@@ -289,9 +289,9 @@ def test_a_step_skipped_on_the_device_reports_norm_zero_whatever_else_clips() ->
     assert outlook.norm_clipped == 0.0
 
 
-def test_losses_are_looked_at_a_few_times_only_for_an_optimizer_that_never_steps() -> None:
+def test_losses_are_observed_a_few_times_only_for_an_optimizer_that_never_steps() -> None:
     model = mlp(4, 2)
     engine = Engine(model, SGD(model.parameters(), lr=0.1))
     for _ in range(20):
         engine.gauge.observe(backward(model))
-    assert engine.gauge._looked == 8
+    assert engine.gauge._observed == 8

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from grad_callbacks.measurement.histograms import BINS, LOWEST, MAX_LAYERS, MAX_TAKEN, PER_DECADE, Histograms
+from grad_callbacks.measurement.histograms import HISTOGRAM, Histograms
 from tests.support.helpers import layers_of, mlp
 
 
@@ -23,10 +23,10 @@ def test_entries_fall_into_the_bin_of_their_size() -> None:
     [taken] = histograms.to_host()
     assert taken.step == 7
     assert taken.layers == ("0", "2")
-    place = 1 + int((np.log10(3e-3) - LOWEST) * PER_DECADE)
+    place = 1 + int((np.log10(3e-3) - HISTOGRAM.lowest) * HISTOGRAM.per_decade)
     assert taken.shares[0, place] == 1
     assert taken.shares[1, [0, place, -1]].tolist() == [2 / 12, 7 / 12, 3 / 12]
-    assert taken.shares.shape == (2, BINS)
+    assert taken.shares.shape == (2, HISTOGRAM.bins)
 
 
 def test_what_the_gradients_are_scaled_with_is_taken_off() -> None:
@@ -44,7 +44,7 @@ def test_however_long_a_run_is_they_are_few_and_evenly_spread() -> None:
     for step in range(3000):
         histograms.offer(layers, step)
     steps = [taken.step for taken in histograms.to_host()]
-    assert MAX_TAKEN // 2 <= len(steps) <= MAX_TAKEN
+    assert HISTOGRAM.kept // 2 <= len(steps) <= HISTOGRAM.kept
     assert len(set(np.diff(steps))) == 1
     assert steps[0] == 0
 
@@ -53,7 +53,7 @@ def test_a_deep_model_shows_some_of_its_layers() -> None:
     histograms = Histograms()
     histograms.offer(layers_of(with_gradients(mlp(*[2] * 100), 1.0)), 0)
     [taken] = histograms.to_host()
-    assert len(taken.layers) == MAX_LAYERS
+    assert len(taken.layers) == HISTOGRAM.layers
     assert taken.layers[-1] == str(2 * 98)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.activations import steepest_slope
 from grad_callbacks.measurement.layer_order import clean_name
-from grad_callbacks.measurement.recurrence import LARGEST, log_radius
+from grad_callbacks.measurement.recurrence import RECURRENCE, log_radius
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def spectral_radii(model: nn.Module) -> dict[str, float]:
         if not isinstance(module, (nn.RNN, nn.RNNCell)):
             continue
         for key, weight in module.named_parameters(recurse=False):
-            small = weight.ndim == 2 and weight.shape[0] == weight.shape[1] <= LARGEST
+            small = weight.ndim == 2 and weight.shape[0] == weight.shape[1] <= RECURRENCE.side
             if key.startswith("weight_hh") and small and bool(torch.isfinite(weight).all()):
                 radii[f"{clean_name(name) or type(module).__name__}.{key}"] = math.exp(float(log_radius(weight)))
     return radii

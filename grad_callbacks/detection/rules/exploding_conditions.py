@@ -9,7 +9,7 @@ from enum import Enum
 from grad_callbacks.detection.rules.exploding_history import RunHistory, is_adaptive
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.depth_profile import decay_per_layer, early_to_late
-from grad_callbacks.measurement.loss_level import LEARNED
+from grad_callbacks.measurement.loss_level import LOSS_LEVEL
 
 
 class Condition(Enum):
@@ -171,7 +171,7 @@ def _progress_lost(reading: Reading, run: RunHistory) -> bool:
 def _recurrence_stuck(reading: Reading, run: RunHistory) -> bool:
     """True once, when a recurrent network that would explode should have learned something by now."""
     is_time = run.loss.count == run.limits.stuck_readings
-    return run.recurrence > run.limits.chaotic_powers and is_time and run.loss.gained < LEARNED
+    return run.recurrence > run.limits.chaotic_powers and is_time and run.loss.gained < LOSS_LEVEL.learned
 
 
 _IN_ORDER: tuple[tuple[Condition, Callable[[Reading, RunHistory], bool]], ...] = (

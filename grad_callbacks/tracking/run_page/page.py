@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from grad_callbacks.events import Alert, Intervention
-from grad_callbacks.measurement.histograms import HIGHEST, LOWEST, PER_DECADE, Histogram
+from grad_callbacks.measurement.histograms import HISTOGRAM, Histogram
 from grad_callbacks.tracking.kinds import colours_of
 from grad_callbacks.tracking.page_template import filled, template
 from grad_callbacks.tracking.run_page.grid import Grid, grid_of
@@ -77,7 +77,7 @@ def run_page(
             {"step": taken.step, "layers": list(taken.layers), "shares": np.round(taken.shares, 4).tolist()}
             for taken in histograms
         ],
-        "bins": {"lowest": LOWEST, "highest": HIGHEST, "per_decade": PER_DECADE},
+        "bins": {"lowest": HISTOGRAM.lowest, "highest": HISTOGRAM.highest, "per_decade": HISTOGRAM.per_decade},
     }
     return filled(template("run_page/page.html"), mask(texts) | numbers)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from grad_callbacks.events import Alert, Intervention
-from grad_callbacks.measurement.histograms import HIGHEST, LOWEST, PER_DECADE, Histogram
+from grad_callbacks.measurement.histograms import HISTOGRAM, Histogram
 from grad_callbacks.tracking.kinds import colour_of, colours_of
 from grad_callbacks.tracking.run_page.grid import grid_of, layers_of
 
@@ -140,8 +140,8 @@ def histogram_picture(histogram: Histogram) -> Figure:
         left=0.3, right=0.97, bottom=0.5 / figure.get_figheight(), top=1 - 0.35 / figure.get_figheight()
     )
     axes = figure.add_subplot()
-    edge = 1 / PER_DECADE
-    extent = (LOWEST - edge, HIGHEST + edge, rows - 0.5, -0.5)
+    edge = 1 / HISTOGRAM.per_decade
+    extent = (HISTOGRAM.lowest - edge, HISTOGRAM.highest + edge, rows - 0.5, -0.5)
     colours = LinearSegmentedColormap.from_list("shares", SHARES)
     axes.imshow(histogram.shares, aspect="auto", cmap=colours, vmin=0, vmax=0.2, extent=extent)
     axes.set_title(f"Size of the gradient's entries at step {histogram.step}", loc="left", fontsize=10)

@@ -99,8 +99,8 @@ def _vector_norms(
     chosen = [index for index, is_weight in enumerate(layers.is_weight) if not is_weight]
     if not chosen:
         return {}
-    own = l2_norms([weights[index] for index in chosen], layers.home) ** 2
-    of_gradients = l2_norms([gradients[index] for index in chosen], layers.home) ** 2
+    own = l2_norms([weights[index] for index in chosen], layers.device) ** 2
+    of_gradients = l2_norms([gradients[index] for index in chosen], layers.device) ** 2
     if layers.sharding is not None:
         both = torch.stack([own * layers.shares[chosen], of_gradients * layers.gradient_shares()[chosen]])
         own, of_gradients = sum_over_processes(both).unbind()

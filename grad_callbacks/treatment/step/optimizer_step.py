@@ -259,8 +259,8 @@ class OptimizerStep:
         layers = self._measurement.layers
         scale = self.loss_scale
         if isinstance(scale, Tensor):
-            scale = scale.to(layers.home, non_blocking=layers.home.type == "cuda")
-        squares = (l2_norms(layers.gradients(), layers.home) / scale) ** 2
+            scale = scale.to(layers.device, non_blocking=layers.device.type == "cuda")
+        squares = (l2_norms(layers.gradients(), layers.device) / scale) ** 2
         if layers.sharding is not None:
             squares = sum_over_processes(squares * layers.gradient_shares())
         self.norms_on_device = squares.sqrt()

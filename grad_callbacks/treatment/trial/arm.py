@@ -174,7 +174,7 @@ class _Run:
                 if self._start.group is not None:
                     self._packed = packed_gradients(self._start.layers.parameters)
             value = float(loss.detach())
-        return mean_loss(math.nan if self._has_failed else value, self._start.group, self._start.layers.home)
+        return mean_loss(math.nan if self._has_failed else value, self._start.group, self._start.layers.device)
 
     @contextmanager
     def _sheltered(self) -> Iterator[None]:

@@ -88,7 +88,7 @@ class Contest:
         if made is not None:
             return made
         group = self._gauge.replicas
-        count = fewest(len(self.ring), group, self._gauge.layers.home)
+        count = fewest(len(self.ring), group, self._gauge.layers.device)
         start = Start(self._model, self._optimizer, self._gauge.layers, group, self._prescription, step, alert, loss)
         held = self._hold(start, count) if count >= FEWEST and self._is_possible else None
         if held is None:

@@ -48,7 +48,7 @@ class Start:
 
     def attempt(self, action: Callable[[], Made | None]) -> Made | None:
         """What an action gives; None on all replicas if it fails, or gives nothing, on one of them."""
-        return attempt(action, self.group, self.layers.home)
+        return attempt(action, self.group, self.layers.device)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pytest
 
 from grad_callbacks import Alert, Intervention, events
 from grad_callbacks.events import AlertKind
-from grad_callbacks.measurement.histograms import BINS, Histogram
+from grad_callbacks.measurement.histograms import HISTOGRAM, Histogram
 from grad_callbacks.reporting.step_series import COLUMNS
 from grad_callbacks.tracking.comparison.compare import COLUMNS as RUN_COLUMNS
 from grad_callbacks.tracking.comparison.picture import comparison_picture
@@ -45,7 +45,7 @@ def steps(count: int = 60) -> pd.DataFrame:
 
 
 def page(**parts: Any) -> str:
-    histogram = Histogram(25, ("a", "b"), np.full((2, BINS), 1 / BINS))
+    histogram = Histogram(25, ("a", "b"), np.full((2, HISTOGRAM.bins), 1 / HISTOGRAM.bins))
     given: dict[str, Any] = {
         "name": "high_lr/full",
         "verdict": "exploding",

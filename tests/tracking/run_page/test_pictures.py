@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from grad_callbacks import Alert, Intervention
-from grad_callbacks.measurement.histograms import BINS, Histogram
+from grad_callbacks.measurement.histograms import HISTOGRAM, Histogram
 from grad_callbacks.reporting.step_series import COLUMNS
 from grad_callbacks.tracking.run_page.grid import MAX_COLUMNS
 from grad_callbacks.tracking.run_page.pictures import (
@@ -100,6 +100,6 @@ def test_without_a_loss_there_are_two_charts() -> None:
 
 
 def test_a_histogram_is_a_picture(tmp_path: Path) -> None:
-    figure = histogram_picture(Histogram(25, tuple("abc"), np.full((3, BINS), 1 / BINS)))
+    figure = histogram_picture(Histogram(25, tuple("abc"), np.full((3, HISTOGRAM.bins), 1 / HISTOGRAM.bins)))
     figure.savefig(tmp_path / "histogram.png")
-    assert figure.axes[0].images[0].get_array().shape == (3, BINS)
+    assert figure.axes[0].images[0].get_array().shape == (3, HISTOGRAM.bins)

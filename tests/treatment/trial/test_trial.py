@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from grad_callbacks import Batch, ClipNorm, ClipValue, Engine, GradientGuard, ReduceLR, Rollback, Trial
+from grad_callbacks.measurement.replay import ReplayThresholds
 from grad_callbacks.treatment.trial.batch_buffer import BatchBuffer
 from grad_callbacks.treatment.trial.contest import winner_of
 from grad_callbacks.treatment.trial.optimizer_copy import can_be_copied, copy_of
@@ -163,7 +164,7 @@ def test_an_optimizer_that_cannot_be_copied_gets_no_trial(caplog: pytest.LogCapt
 
 
 def test_weights_too_large_to_be_copied_for_a_diagnosis_are_spared_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grad_callbacks.measurement.replay.SMALL", 0)
+    monkeypatch.setattr("grad_callbacks.measurement.replay.LIMITS", ReplayThresholds(weights=0))
     for plan in (["ReduceLR"], ["Rollback"]):
         guard = GradientGuard({"exploding": plan}, rules=[Alarm(50)], trial=True)
         tried, plain = train(guard), train(GradientGuard("observe", rules=[Alarm(50)]))
