@@ -48,5 +48,16 @@ def at_least(name: str, value: int, minimum: int) -> int:
     return int(value)
 
 
+def flag(name: str, value: bool) -> bool:
+    """Return ``value`` if it is True or False.
+
+    Raises:
+        ValueError: If it is not: ``"no"`` would count as True.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
