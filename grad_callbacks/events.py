@@ -193,6 +193,8 @@ class Intervention:
         detail: With what it was applied, in plain values. ``detail["steps"]`` counts the optimizer
             steps in which it has acted since.
         optimizer: Index of the optimizer it acts on.
+        clips: The remedy bounds the gradient, from this step on.
+        begins_anew: The run starts over with it, so the loss must come down again.
     """
 
     step: int
@@ -200,6 +202,8 @@ class Intervention:
     alert_kind: str
     detail: dict[str, Any]
     optimizer: int = 0
+    clips: bool = False
+    begins_anew: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that a checkpoint or a JSON file can hold."""

@@ -14,15 +14,20 @@ log = logging.getLogger("grad_callbacks")
 class Barrier:
     """Calls rules, remedies and functions; one that raises is logged with its traceback and left out from then on.
 
-    KeyboardInterrupt, SystemExit and everything else that is no Exception passes.
+    KeyboardInterrupt, SystemExit and everything else that is no Exception passes. A barrier that is copied or pickled
+    together with what it has left out goes on leaving it out.
+
+    Attributes:
+        lets_through: Errors are raised, as in a trial, where a remedy that fails has lost.
     """
 
     def __init__(self) -> None:
-        self._left_out: dict[int, object] = {}  # by id; the objects are kept so that no other gets the same id
+        self.lets_through = False
+        self._left_out: list[object] = []
 
     def leaves_out(self, owner: object) -> bool:
         """True once ``owner`` has raised."""
-        return id(owner) in self._left_out
+        return any(each is owner for each in self._left_out)
 
     def call(self, owner: object, action: Callable[..., T], *arguments: Any, default: T) -> T:
         """Return ``action(*arguments)``, or ``default`` if it raises or ``owner`` has raised before.
@@ -35,10 +40,12 @@ class Barrier:
         """
         if self.leaves_out(owner):
             return default
+        if self.lets_through:
+            return action(*arguments)
         try:
             return action(*arguments)
         except Exception:
-            self._left_out[id(owner)] = owner
+            self._left_out.append(owner)
             name = getattr(owner, "__name__", type(owner).__name__)
             log.exception("%s raised an error and is left out from now on; the training goes on", name)
             return default

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, TypeVar, cast
+
+from grad_callbacks._utils.suggest import did_you_mean
 
 T = TypeVar("T")
 
 
-def build(spec: object, known: Mapping[str, type[T]], what: str, protocol: type) -> T:
+def build(spec: object, known: Mapping[str, type[T]], what: str, base: type) -> T:
     """Return the object that ``spec`` describes.
 
     Args:
@@ -18,63 +20,59 @@ def build(spec: object, known: Mapping[str, type[T]], what: str, protocol: type)
             ``{"ClipNorm": {"max_norm": 1.0}}``). A name with a dot is the import path of your own class.
         known: The classes that can be named without a path.
         what: The word for such an object in error messages.
-        protocol: What the object must follow.
+        base: The class that it must be derived from.
 
     Raises:
-        ValueError: If the name is unknown, or the arguments do not fit.
+        ValueError: If the name is unknown or no such class, the arguments do not fit, or the object is none of these.
     """
-    made: object
     if isinstance(spec, str):
-        made = _make(spec, None, known, what)
-    elif isinstance(spec, Mapping):
+        return _make(spec, None, known, what, base)
+    if isinstance(spec, Mapping):
         if len(spec) != 1:
             raise ValueError(f"a {what} is written as {{name: arguments}}, got {dict(spec)!r}")
         name, arguments = next(iter(spec.items()))
-        made = _make(str(name), arguments, known, what)
-    else:
-        made = spec
-    if isinstance(made, type) or not isinstance(made, protocol):
-        raise ValueError(f"{spec!r} is not a {what}: give an object such as {next(iter(known))}(), or its name")
-    return cast(T, made)
+        if not isinstance(name, str):
+            raise ValueError(f"a {what} is written as {{name: arguments}}, got {dict(spec)!r}: {name!r} is no name")
+        return _make(name, arguments, known, what, base)
+    if isinstance(spec, type) and issubclass(spec, base):
+        raise ValueError(f"{spec!r} is not a {what} but its class: give an object such as {next(iter(known))}()")
+    if not isinstance(spec, base):
+        raise ValueError(
+            f"{spec!r} is not a {what}: give an object such as {next(iter(known))}(), or its name; for one of your own "
+            f"subclass grad_callbacks.{base.__name__}"
+        )
+    return cast(T, spec)
 
 
-def load_named_states(parts: Sequence[Any], states: Sequence[tuple[str, Any]], what: str) -> None:
-    """Load into each of ``parts`` its state, saved as pairs of class name and state.
-
-    Raises:
-        ValueError: If other classes, or in another order, were saved.
-    """
-    names, saved = [type(part).__name__ for part in parts], [name for name, _ in states]
-    if names != saved:
-        told = " and ".join(", ".join(entry) or "none" for entry in (saved, names))
-        raise ValueError(f"checkpoint and callback have different {what} ({told}): resume with those that were saved")
-    for part, (_, state) in zip(parts, states, strict=True):
-        part.load_state_dict(state)
-
-
-def _make(name: str, arguments: object, known: Mapping[str, type[T]], what: str) -> T:
-    cls = _find(name, known, what)
+def _make(name: str, arguments: object, known: Mapping[str, type[T]], what: str, base: type) -> T:
+    cls = _find(name, known, what, base)
     try:
         if arguments is None:
             return cls()
         if isinstance(arguments, Mapping):
             return cls(**{str(key): value for key, value in arguments.items()})
         return cls(arguments)  # type: ignore[call-arg]
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{what} {name}: {error}") from error
 
 
-def _find(name: str, known: Mapping[str, type[T]], what: str) -> type[T]:
+def _find(name: str, known: Mapping[str, type[T]], what: str, base: type) -> type[T]:
+    """The class that a name stands for; nothing else is ever called, and nothing is imported for a name of ours."""
     if "." in name:
         module, _, attribute = name.rpartition(".")
         try:
             found: Any = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"cannot import the {what} {name!r}: {error}") from error
-        return found  # type: ignore[no-any-return]
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise ValueError(f"{name!r} is not a {what}: it is no subclass of grad_callbacks.{base.__name__}")
+        return cast(type[T], found)
     by_plain_name = {plain(key): value for key, value in known.items()}
     if plain(name) not in by_plain_name:
-        raise ValueError(f"unknown {what} {name!r}; known are {', '.join(known)}, or the import path of your own class")
+        raise ValueError(
+            f"unknown {what} {name!r}; known are {', '.join(known)}, or the import path of your own class"
+            + did_you_mean(name, known)
+        )
     return by_plain_name[plain(name)]
 
 

@@ -11,7 +11,6 @@ from grad_callbacks.callbacks.monitor import GradientMonitor
 from grad_callbacks.events import Alert, TrialResult
 from grad_callbacks.treatment.prescription.prescription import Prescription
 from grad_callbacks.treatment.prescription.presets import DEFAULT_PLAN
-from grad_callbacks.treatment.remedies import CLIPS
 from grad_callbacks.treatment.trial import Trial
 
 
@@ -80,6 +79,7 @@ class GradientGuard(GradientMonitor):
     ) -> None:
         super().__init__(every_n_steps=every_n_steps, rules=rules, on_alert=on_alert, diagnose=diagnose)
         self.prescription = Prescription(DEFAULT_PLAN if prescription is None else prescription)
+        self.prescription.prepare_for({rule.kind for rule in self.rules})
         self.trial = Trial.of(trial)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -90,7 +90,7 @@ class GradientGuard(GradientMonitor):
         self.prescription.left_out = ()
         if trainer.gradient_clip_val:
             why = f"the Trainer clips already, gradient_clip_val={trainer.gradient_clip_val}"
-            self.prescription.leave_out(*CLIPS, why=why)
+            self.prescription.leave_out("clips", why=why)
 
     @property
     def trials(self) -> list[TrialResult]:

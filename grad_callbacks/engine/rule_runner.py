@@ -3,66 +3,76 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, TypeVar
 
 import torch
 
+from grad_callbacks._utils.barrier import Barrier
+from grad_callbacks._utils.build import build
 from grad_callbacks.detection.diagnosis import RunContext
-from grad_callbacks.detection.rules import Rule
+from grad_callbacks.detection.rules import RULES, Rule
 from grad_callbacks.detection.rules.first_step import judge_first_step
-from grad_callbacks.events import Alert
+from grad_callbacks.events import Alert, kind_named
+from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.treatment.step.pending_step import PendingStep
+
+T = TypeVar("T")
 
 
 class RuleRunner:
     """The rules of one optimizer, and what they have seen.
 
+    A rule that raises an error is logged and left out from then on; the training goes on.
+
     Args:
         rules: Judge the readings, in this order.
         optimizer: Takes the steps.
-        follower: Looks for the causes of alerts; None leaves it at what the rules have guessed.
+        run_context: Looks for the causes of alerts; None leaves it at what the rules have guessed.
 
     Attributes:
         rules: The rules.
         count: Readings so far.
         from_start: The run was watched from its very first step on, with an optimizer that had not stepped before.
-        course: The course of the loss.
+        loss_level: The level of the loss.
     """
 
-    def __init__(self, rules: list[Rule], optimizer: torch.optim.Optimizer, follower: RunContext | None) -> None:
+    def __init__(self, rules: list[Rule], optimizer: torch.optim.Optimizer, run_context: RunContext | None) -> None:
         self.rules = rules
         self.count = 0
         self.from_start = False
-        self.course = LossLevel()
+        self.loss_level = LossLevel()
         self._optimizer = optimizer
-        self._follower = follower
+        self._run_context = run_context
+        self._barrier = Barrier()
         self._blank: list[dict[str, Any]] = []  # the rules' states before the first reading
         self._first_cause: str | None = None
 
     @property
     def active(self) -> list[str]:
-        """The kinds of trouble that were still there at the last reading."""
-        return [rule.kind for rule in self.rules if rule.active]
+        """The kinds of alert that were active still at the last reading."""
+        return [rule.kind for rule in self.rules if self._call(rule, _is_active, rule, default=False)]
 
     @property
     def is_near(self) -> bool:
         """True if the last reading was alarming, or nearly."""
-        return any(getattr(rule, "near", False) for rule in self.rules)
+        return any(self._call(rule, _is_near, rule, default=False) for rule in self.rules)
 
     def open(self, is_first: bool) -> None:
         """Before the first step: note whether it is the run's first."""
-        # The optimizer may have stepped before anybody counted.
+        # The optimizer may have stepped before the engine was made.
         self.from_start = is_first and not any(map(_has_stepped, self._optimizer.state.values()))
-        self._blank = [copy.deepcopy(rule.state_dict()) for rule in self.rules]
+        self._blank = [copy.deepcopy(state) for _, state in self.states()]
 
     def judge(self, step: PendingStep) -> list[Alert]:
         """Judge a step, and look for the cause of what is found."""
         reading = step.reading
         self.count += 1
-        self.course.feed(reading.loss)
-        raised = [alert for rule in self.rules if (alert := rule.judge(reading)) is not None and self._is_news(alert)]
+        self.loss_level.feed(reading.loss)
+        judged = (self._call(rule, _judge, rule, reading, default=None) for rule in self.rules)
+        raised = [alert for alert in judged if alert is not None and self._is_news(alert)]
         return [self._diagnosed(alert, step) for alert in raised]
 
     def look_at_the_start(self, step: PendingStep) -> Alert | None:
@@ -72,68 +82,98 @@ class RuleRunner:
 
     def note(self, step: PendingStep) -> None:
         """Remember a step that has been judged, for the diagnosis of later ones."""
-        if self._follower is not None:
-            self._follower.note(step.reading, step.batch, step.incoming.plan.rates)
-            self._follower.look_out(self.is_near)
+        if self._run_context is not None:
+            self._run_context.note(step.reading, step.batch, step.incoming.plan.rates)
+            self._run_context.look_out(self.is_near)
 
     def close(self) -> None:
         """Let go of the model."""
-        if self._follower is not None:
-            self._follower.close()
+        if self._run_context is not None:
+            self._run_context.close()
 
-    def beside(self) -> dict[str, Any]:
-        """What to keep with a snapshot, so that :meth:`begin_anew` can go on from there."""
-        return {"rules": [rule.state_dict() for rule in self.rules], "course": self.course.state_dict()}
+    def states(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and state of each rule, in their order."""
+        return [(type(rule).__name__, self._call(rule, rule.state_dict, default={})) for rule in self.rules]
 
-    def begin_anew(self, beside: Mapping[str, Any] | None, is_fresh: bool) -> None:
-        """Judge from where the weights are now: what was seen since is of others.
+    def kept_with_snapshot(self) -> dict[str, Any]:
+        """What to keep with a snapshot, so that :meth:`restart` can go on from there."""
+        return {"rules": [state for _, state in self.states()], "course": self.loss_level.state_dict()}
+
+    def restart(self, kept: Mapping[str, Any] | None, is_fresh: bool) -> None:
+        """Reset the rules to the restored weights; discard observations made with other weights.
 
         Args:
-            beside: What was kept with the snapshot they come from; None for the start of a run.
+            kept: What was kept with the snapshot that the weights come from; None for the start of a run.
             is_fresh: They were initialised again.
         """
-        for rule, state in zip(self.rules, self._blank if beside is None else beside["rules"], strict=False):
-            rule.load_state_dict(copy.deepcopy(state))
-        self.course = LossLevel()
-        if beside is not None:
-            self.course.load_state_dict(copy.deepcopy(beside["course"]))
+        for rule, state in zip(self.rules, self._blank if kept is None else kept["rules"], strict=False):
+            self._call(rule, rule.load_state_dict, copy.deepcopy(state), default=None)
+        self.loss_level = LossLevel()
+        if kept is not None:
+            self.loss_level.load_state_dict(copy.deepcopy(kept["course"]))
         else:
             self._first_cause = None
-        if is_fresh and self._follower is not None:
-            self._follower.begin_anew()
+        if is_fresh and self._run_context is not None:
+            self._run_context.begin_anew()
 
     def _diagnosed(self, alert: Alert, step: PendingStep) -> Alert:
-        if self._follower is None:
+        if self._run_context is None:
             return alert
         rates = step.incoming.plan.rates
-        return self._follower.look_into(alert, step.reading, self._optimizer, rates, step.batch, step.on_device)
+        return self._run_context.look_into(alert, step.reading, self._optimizer, rates, step.batch, step.on_device)
 
     def _is_news(self, alert: Alert) -> bool:
-        """False for a vanishing gradient that an explosion has left behind: the first cause is the one to report."""
-        if alert.kind == "vanishing":
+        """False for a kind that an earlier one has left behind: the first cause is the one to report."""
+        if kind_named(alert.kind).may_follow_another:
             return self._first_cause is None
         self._first_cause = self._first_cause or alert.kind
         return True
 
+    def _call(self, rule: Rule, action: Callable[..., T], *arguments: Any, default: T) -> T:
+        return self._barrier.call(rule, action, *arguments, default=default)
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that later judgements depend on, but for the rules' own states."""
         return {
-            "course": self.course.state_dict(),
+            "course": self.loss_level.state_dict(),
             "judged": self.count,
             "from_start": self.from_start,
             "blank": [copy.deepcopy(state) for state in self._blank],
-            "follower": self._follower.state_dict() if self._follower else None,
+            "follower": self._run_context.state_dict() if self._run_context else None,
             "first_cause": self._first_cause,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        if self._follower and state["follower"]:
-            self._follower.load_state_dict(state["follower"])
+        if self._run_context and state["follower"]:
+            self._run_context.load_state_dict(state["follower"])
         self._first_cause = state["first_cause"]
-        self.course.load_state_dict(state["course"])
+        self.loss_level.load_state_dict(state["course"])
         self.count, self.from_start = state["judged"], state["from_start"]
         self._blank = [dict(blank) for blank in state["blank"]]
+
+
+def built_rules(specs: Sequence[Any] | None) -> list[Rule]:
+    """Return an engine's own copies of rules that are given as objects, names or plain values.
+
+    Args:
+        specs: None for all built-in ones.
+
+    Raises:
+        ValueError: If one is unknown, or its arguments do not fit.
+    """
+    return [copy.deepcopy(build(spec, RULES, "rule", Rule)) for spec in (list(RULES) if specs is None else specs)]
+
+
+_is_active: Callable[[Rule], bool] = attrgetter("active")
+_is_near: Callable[[Rule], bool] = attrgetter("near")
+
+
+def _judge(rule: Rule, reading: Reading) -> Alert | None:
+    alert = rule.judge(reading)
+    if alert is not None and not isinstance(alert, Alert):
+        raise TypeError(f"judge must return an Alert or None, got {alert!r}")
+    return alert
 
 
 def _has_stepped(state: Mapping[str, Any]) -> bool:

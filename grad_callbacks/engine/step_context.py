@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from grad_callbacks.measurement import Batch
 
 @dataclass(frozen=True)
 class StepContext:
-    """What the engine must be told about a step, because gradients alone do not show it.
+    """What gradients alone do not show of a step.
 
     Attributes:
         loss_scale: What the gradients are still multiplied with: a number, or the loss scaler's own tensor.
@@ -34,6 +34,19 @@ class StepContext:
     loss: Tensor | None = None
     batch: Batch = field(default_factory=Batch)
     scaler: torch.amp.GradScaler | None = None
+
+    @classmethod
+    def of_call(
+        cls,
+        optimizer: torch.optim.Optimizer,
+        loss: Tensor | None,
+        scaler: torch.amp.GradScaler | None,
+        batch: Batch | None,
+    ) -> StepContext:
+        """Describe a step by the arguments of ``Engine.before_step``; a loss that is no scalar is not followed."""
+        context = cls.of_scaler(scaler, optimizer) if scaler is not None else cls()
+        is_scalar = loss is not None and loss.numel() == 1
+        return replace(context, loss=loss if is_scalar else None, batch=batch or Batch())
 
     @classmethod
     def of_scaler(cls, scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> StepContext:

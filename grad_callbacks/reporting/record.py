@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from grad_callbacks.events import Alert, Intervention, Outcome, TrialResult
+import grad_callbacks.detection.rules  # noqa: F401  # declares the built-in kinds
+from grad_callbacks.events import Alert, Intervention, Outcome, TrialResult, kind_named
 from grad_callbacks.reporting.layer_history import LayerHistory
 from grad_callbacks.reporting.loss_recovery import LossRecovery
 from grad_callbacks.reporting.report import write_report
 from grad_callbacks.reporting.summary import summarise
-from grad_callbacks.treatment.remedies import CLIPS
+from grad_callbacks.treatment.remedies import REMEDIES, Remedy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,15 +69,15 @@ class Record:
     @property
     def _bounded(self) -> set[str]:
         """Kinds of trouble that a remedy keeps from the weights, for good: clipping does so with large gradients."""
-        clips = [cls.__name__ for cls in CLIPS]
-        answers = [made for made in self.interventions if made.alert_kind == "exploding" and made.remedy in clips]
-        return {made.alert_kind for made in answers if "withdrawn_at" not in made.detail}
+        on = [made for made in self.interventions if made.clips and "withdrawn_at" not in made.detail]
+        return {made.alert_kind for made in on if kind_named(made.alert_kind).is_bounded_by_clipping}
 
     @property
     def _has_learned(self) -> bool:
         """False if something has hindered the learning from the start, and still does by the look of the loss."""
-        began_anew = any(made.remedy in ("Reinitialize", "Warmup") for made in self.interventions)
-        hindered = self.verdict == "vanishing" or (self.verdict == "exploding" and self.loss.is_marked_early)
+        began_anew = any(made.begins_anew for made in self.interventions)
+        kind = kind_named(self.verdict)
+        hindered = kind.stops_learning or (not kind.comes_singly and self.loss.is_marked_early)
         return self.loss.has_learned if hindered or began_anew else True
 
     @property
@@ -143,10 +144,16 @@ class Record:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self.alerts = [Alert.from_dict(alert) for alert in state["alerts"]]
-        self.interventions = [Intervention.from_dict(entry) for entry in state["interventions"]]
+        self.interventions = [Intervention.from_dict(_with_traits(entry)) for entry in state["interventions"]]
         self.trials[:] = [TrialResult.from_dict(result) for result in state.get("trials", [])]  # engines hold this list
         self.readings.load_state_dict(state["history"])
         self.losses = {index: LossRecovery() for index in state["losses"]}
         for index, loss in self.losses.items():
             loss.load_state_dict(state["losses"][index])
         self.active = {index: list(kinds) for index, kinds in state["active"].items()}
+
+
+def _with_traits(intervention: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the remedy's traits to an intervention that was saved before these were kept."""
+    cls = REMEDIES.get(intervention["remedy"], Remedy)
+    return {"clips": cls.clips, "begins_anew": cls.begins_anew, **intervention}

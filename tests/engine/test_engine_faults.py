@@ -100,7 +100,7 @@ def test_fused_sgd_is_skipped_on_the_device_only_once_it_has_momentum() -> None:
         assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)) == (factor != 1.0)
     optimizer.zero_grad()
     backward(model)
-    assert engine._must_wait(StepContext()) is False
+    assert engine._treatment.must_wait(StepContext()) is False
 
 
 def test_an_optimizer_that_wraps_another_is_taken_as_it_is() -> None:
@@ -190,7 +190,8 @@ def test_a_rate_set_in_the_middle_of_a_step_is_kept_and_scaled(reduced: bool) ->
     model = mlp(4, 2)
     optimizer = SGD(model.parameters(), lr=0.5)
     prescription = Prescription({"exploding": [ReduceLR(0.1)]})
-    engine = Engine(model, optimizer, rules=[FromTheStart()] if reduced else [], prescription=prescription)
+    rules: list[Any] = [FromTheStart()] if reduced else ["Exploding"]
+    engine = Engine(model, optimizer, rules=rules, prescription=prescription)
     used: list[float] = []
 
     def closure() -> Tensor:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from grad_callbacks import Alert, Intervention, Record
+from grad_callbacks.treatment.remedies import REMEDIES
 
 
 def record_of(
@@ -23,7 +24,9 @@ def record_of(
     for place, loss in enumerate(losses):
         if place == at:
             record.add(Alert(kind, "critical", at, (), "", {}, "", ""))
-            record.interventions.append(Intervention(at, remedy, kind, {"steps": 1, **(detail or {})}))
+            cls = REMEDIES[remedy]
+            traits = {"clips": cls.clips, "begins_anew": cls.begins_anew}
+            record.interventions.append(Intervention(at, remedy, kind, {"steps": 1, **(detail or {})}, **traits))
         record.feed(torch.tensor(loss))
     record.active[0] = [kind] if still else []
     return record

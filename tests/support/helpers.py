@@ -37,7 +37,7 @@ class Prepared(GradientGuard):
         super().on_train_start(*args)
         for engine in self._engines:
             assert engine.prescription is not None
-            planned = [remedy for _, remedy in engine.prescription._each() if isinstance(remedy, self._remedy)]
+            planned = [remedy for _, remedy in engine.prescription.planned.each() if isinstance(remedy, self._remedy)]
             assert planned, "it is in the plan"
             for remedy in planned:
                 self._prepare(remedy, engine.model)

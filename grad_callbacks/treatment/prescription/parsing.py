@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+import grad_callbacks.detection.rules  # noqa: F401  # declares the built-in kinds
 from grad_callbacks._utils.build import build
-from grad_callbacks.events import KINDS
+from grad_callbacks._utils.suggest import did_you_mean
+from grad_callbacks.detection.diagnosis.finding import CAUSES
+from grad_callbacks.events import KINDS, declared_kinds, kind_named
 from grad_callbacks.treatment.prescription.presets import PRESETS, Plan
-from grad_callbacks.treatment.remedies import REMEDIES, Reinitialize, Remedy, RescaleInputs, Rollback
-
-GO_BACK = (Rollback, RescaleInputs)  # perhaps to the weights of the start
+from grad_callbacks.treatment.remedies import REMEDIES, Remedy
 
 
-def read_plan(plan: Plan | str) -> dict[str, list[Remedy]]:
-    """Make the remedies of a plan, or of a preset by its name; what is written alike in several lists is one remedy.
+def plan_named(plan: Plan | str) -> Plan:
+    """Return the plan, or the preset of that name.
+
+    Raises:
+        ValueError: If there is no preset of that name, or it is no mapping.
+    """
+    if isinstance(plan, str):
+        if plan not in PRESETS:
+            presets = ", ".join(PRESETS)
+            raise ValueError(f"prescription {plan!r} is unknown; presets are {presets}{did_you_mean(plan, PRESETS)}")
+        return PRESETS[plan]
+    if not isinstance(plan, Mapping):
+        raise ValueError(f"prescription must map kinds of alert to lists of remedies, got {plan!r}")
+    return plan
+
+
+def read_plan(plan: Plan) -> dict[str, list[Remedy]]:
+    """Make the remedies of a plan; what is written alike in several lists is one remedy.
 
     Returns:
         For each kind of alert, and each kind and cause that the plan names, its remedies, in order.
 
     Raises:
-        ValueError: If a preset, a kind or a remedy is unknown, an argument is wrong, or a list has a remedy that
-            stands beside others and none that it could stand beside.
+        ValueError: If a kind, a cause or a remedy is unknown, an argument is wrong, or a list has a remedy that
+            supplements others and none that it could supplement.
     """
-    if isinstance(plan, str):
-        if plan not in PRESETS:
-            raise ValueError(f"prescription {plan!r} is unknown; presets are {', '.join(PRESETS)}")
-        plan = PRESETS[plan]
-    if not isinstance(plan, Mapping):
-        raise ValueError(f"prescription must map kinds of alert to lists of remedies, got {plan!r}")
-    unknown = [key for key in plan if kind_of(key) not in KINDS]
-    if unknown:
-        raise ValueError(f"prescription names the unknown alert kind {unknown[0]!r}; known are {', '.join(KINDS)}")
-    remedies: dict[str, list[Remedy]] = {}
+    specs = {_checked_key(key): value for key, value in plan.items()}
+    lists: dict[str, list[Remedy]] = {}
     made: dict[str, Remedy] = {}
-    for key in [*KINDS, *(key for key in plan if key not in KINDS)]:
-        specs = plan.get(key) or []
-        if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence):
-            raise ValueError(f"prescription[{key!r}] must be a list of remedies, got {specs!r}")
-        remedies[key] = [made.setdefault(repr(s), build(s, REMEDIES, "remedy", Remedy)) for s in specs]
-        _refuse_idle(key, remedies[key])
-    return remedies
+    for key in [*KINDS, *(key for key in specs if key not in KINDS)]:
+        lists[key] = _read_list(key, specs.get(key) or [], made)
+        _refuse_idle(key, lists[key])
+    return lists
 
 
 def kind_of(key: str) -> str:
@@ -47,29 +54,76 @@ def kind_of(key: str) -> str:
     return key.partition(":")[0].strip()
 
 
-def proves_itself(remedy: Remedy) -> bool:
-    """True for a remedy that is switched on only where it has seen what is wrong; such stand first in a list."""
-    return bool(getattr(remedy, "proves_itself", False))
+def with_defaults(plan: Plan, kinds: Collection[str]) -> Plan:
+    """Add to a plan what rules of one's own declare as remedies for their kinds, where it has no list for a kind."""
+    planned = set(map(kind_of, plan))
+    added = {
+        f"{kind}: {cause}" if cause else kind: list(remedies)
+        for kind in kinds
+        if kind not in planned
+        for cause, remedies in kind_named(kind).remedies.items()
+    }
+    return {**plan, **added}
 
 
-def supports(remedy: Remedy) -> bool:
-    """True for a remedy that is switched on beside another one of its list, never in its turn."""
-    return bool(getattr(remedy, "supports", False))
+def refuse_unanswerable(plan: Plan, kinds: Collection[str]) -> None:
+    """Raise a ValueError for remedies that answer a kind of alert that no rule raises.
+
+    Args:
+        plan: As the user wrote it.
+        kinds: The kinds that the rules raise.
+    """
+    for key, remedies in plan.items():
+        if remedies and kind_of(key) not in kinds:
+            raised = ", ".join(sorted(kinds)) or "none"
+            raise ValueError(
+                f"prescription[{key!r}] answers alerts that no rule raises; the rules raise {raised}: add a rule for "
+                f"{kind_of(key)!r}, or leave these remedies out"
+            )
+
+
+def _checked_key(key: object) -> str:
+    """A plan's key as alerts are looked up by it; a ValueError names the nearest kind or cause if it is unknown."""
+    if not isinstance(key, str):
+        raise ValueError(f"prescription must map kinds of alert such as 'exploding' to remedies, got the key {key!r}")
+    kind, cause = kind_of(key), key.partition(":")[2].strip()
+    kinds = declared_kinds()
+    if kind not in kinds:
+        known = ", ".join(kinds)
+        raise ValueError(
+            f"prescription names the unknown alert kind {key!r}; known are {known}{did_you_mean(kind, kinds)}"
+        )
+    causes = [*CAUSES, *kind_named(kind).remedies]
+    if cause and kind in KINDS and cause not in causes:
+        known = ", ".join(sorted(CAUSES))
+        raise ValueError(
+            f"prescription[{key!r}] names an unknown cause; known are {known}{did_you_mean(cause, causes)}"
+        )
+    return f"{kind}: {cause}" if cause else kind
+
+
+def _read_list(key: str, specs: Any, made: dict[str, Remedy]) -> list[Remedy]:
+    if isinstance(specs, str | Mapping) or not isinstance(specs, Sequence):
+        raise ValueError(f"prescription[{key!r}] must be a list of remedies, got {specs!r}")
+    try:
+        return [made.setdefault(repr(spec), build(spec, REMEDIES, "remedy", Remedy)) for spec in specs]
+    except ValueError as error:
+        raise ValueError(f"prescription[{key!r}]: {error}") from error
 
 
 def _refuse_idle(key: str, remedies: Sequence[Remedy]) -> None:
-    """Raise a ValueError for a list with a remedy that stands beside others, if it has none to stand beside."""
-    beside = [remedy for remedy in remedies if remedy.supplements]
+    """Raise a ValueError for a list with a remedy that supplements others, if it has none to supplement."""
+    supplements = [remedy for remedy in remedies if remedy.supplements]
     others = [remedy for remedy in remedies if not remedy.supplements]
-    if beside and not others:
+    if supplements and not others:
         raise ValueError(
-            f"prescription[{key!r}] has nothing that {type(beside[0]).__name__} could stand beside: add a remedy "
-            "that is switched on in its turn"
+            f"prescription[{key!r}]: {type(supplements[0]).__name__} only supplements another remedy; add one (e.g. "
+            "ClipNorm) before it"
         )
-    # A remedy of the user's own may go back to the start too.
-    stays = [type(remedy) in REMEDIES.values() and not isinstance(remedy, GO_BACK) for remedy in others]
-    if any(isinstance(remedy, Reinitialize) for remedy in beside) and all(stays):
+    goes_back = any(remedy.may_reach_start for remedy in others)
+    anew = next((remedy for remedy in supplements if remedy.reinitializes), None)
+    if anew is not None and not goes_back:
         raise ValueError(
-            f"prescription[{key!r}] has Reinitialize with beside=True, and nothing that goes back to the start: add "
-            "Rollback, or leave beside out"
+            f"prescription[{key!r}]: {type(anew).__name__} with beside=True only supplements a remedy that may go back "
+            "to the weights of the start (may_reach_start): add Rollback before it, or leave beside out"
         )

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from grad_callbacks.treatment.remedies import FullPrecision, Reinitialize, RescaleInputs
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 
 Plan = Mapping[str, Sequence[Any]]
 
-_BOUNDS = ["ClipNorm", "Rollback", {"ReduceLR": 0.3}]
+
+@dataclass(frozen=True)
+class PresetThresholds(Thresholds):
+    """The numbers in the presets."""
+
+    lr_factor: float = threshold(
+        0.3, "what ReduceLR multiplies the learning rate with", unit="x learning rate", source="not measured"
+    )
+
+
+LIMITS = PresetThresholds()
+
+_REDUCE_LR = {"ReduceLR": LIMITS.lr_factor}
+_BOUNDS = ["ClipNorm", "Rollback", _REDUCE_LR]
 _SKIPS = ["SkipStep", "Rollback"]
-_ANEW = {"Reinitialize": {"beside": True}}  # once Rollback has gone back to the start
+_NEW_WEIGHTS = {"Reinitialize": {"beside": True}}  # once Rollback has gone back to the start
 
 # A single spike needs no more than the clip that acts in the same step; a second one is mostly a learning rate too
 # high, which clipping alone does not cure: back to weights from before it, and on at a tenth of the rate. What was
 # wrong from the first step on is initialised again.
 _EXPLODING: Plan = {
-    "exploding": [*_BOUNDS, _ANEW, "AdaptiveStep"],
-    "exploding: bad batch": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}],  # one that clipping has come too late for
-    "exploding: learning rate too high": ["Rollback", "ClipNorm", {"ReduceLR": 0.3}, _ANEW, "AdaptiveStep"],
+    "exploding": [*_BOUNDS, _NEW_WEIGHTS, "AdaptiveStep"],
+    "exploding: bad batch": ["Rollback", "ClipNorm", _REDUCE_LR],  # one that clipping has come too late for
+    "exploding: learning rate too high": ["Rollback", "ClipNorm", _REDUCE_LR, _NEW_WEIGHTS, "AdaptiveStep"],
     "exploding: recurrence over many steps": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
     "exploding: weights too large": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
     "exploding: unscaled residual branches": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
-    "exploding: missing warm-up": ["Warmup", "Rollback", {"ReduceLR": 0.3}],
+    "exploding: missing warm-up": ["Warmup", "Rollback", _REDUCE_LR],
 }
 _NONFINITE: Plan = {
     "nonfinite": ["SkipStep", "MaskUndefined", "Rollback"],
@@ -32,7 +46,7 @@ _NONFINITE: Plan = {
     "nonfinite: unscaled residual branches": ["Reinitialize", *_SKIPS],
     "nonfinite: 16-bit overflow": ["Reinitialize", "FullPrecision", *_SKIPS, "AdaptiveStep"],
     "nonfinite: non-finite weights": ["Rollback", "SkipStep"],
-    "nonfinite: learning rate too high": ["Rollback", "SkipStep", _ANEW],
+    "nonfinite: learning rate too high": ["Rollback", "SkipStep", _NEW_WEIGHTS],
 }
 # No remedy that acts on gradients brings back a vanishing one.
 _VANISHING: Plan = {
@@ -42,13 +56,13 @@ _VANISHING: Plan = {
     "vanishing: dead units": ["Reinitialize", "Rollback", "AdaptiveStep"],
 }
 
-# Inputs in another unit show themselves whatever the cause is taken for, at a first warning too: only batches that are
+# Inputs in another unit are recognised whatever the cause is taken for, at a first warning too: only batches that are
 # in it are changed.
 FULL: Plan = {
     **{key: ["RescaleInputs", *plan] for key, plan in [*_NONFINITE.items(), *_EXPLODING.items()]},
     **_VANISHING,
 }
-GENTLE: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", {"ReduceLR": 0.3}], "vanishing": []}
-PRESETS: Mapping[str, Plan] = {"observe": {}, "gentle": GENTLE, "full": FULL}
+GENTLE: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", _REDUCE_LR], "vanishing": []}
+OBSERVE: Plan = {}
+PRESETS: Mapping[str, Plan] = {"observe": OBSERVE, "gentle": GENTLE, "full": FULL}
 DEFAULT_PLAN = FULL
-AT_THE_START = (RescaleInputs, Reinitialize, FullPrecision)  # they need no step to have been taken

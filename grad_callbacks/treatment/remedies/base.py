@@ -28,6 +28,8 @@ class Remedy(ABC):
         sets_step_size: The steps it takes do not depend on the learning rate.
         changes_gradients: It gives the optimizer other gradients than the loss has.
         changes_weights: It writes to the weights, so an optimizer that remembers where they were cannot bear it.
+        takes_bound_from_alert: Its bound was taken from the alert's numbers, so it is withdrawn once the run has gone
+            back to weights from before that alert.
         rewinds: It goes back to earlier weights, and further back each time.
         may_reach_start: It may go back as far as the weights that the run began with.
         reinitializes: It draws new weights; the run is given those once only.
@@ -38,6 +40,7 @@ class Remedy(ABC):
         proves_itself: It is switched on only where it has seen what is wrong: a warning then goes on to the next
             remedy, and no trial is needed. Such remedies stand first in a list.
         skips_steps: It skips the step at hand, which the host must decide before the step is taken.
+        skips_nonfinite: It skips every step with a non-finite gradient, which some devices can do by themselves.
         needs_snapshots: It goes back to snapshots, so some must be taken.
     """
 
@@ -46,6 +49,7 @@ class Remedy(ABC):
     sets_step_size: bool = False
     changes_gradients: bool = False
     changes_weights: bool = False
+    takes_bound_from_alert: bool = False
     rewinds: bool = False
     may_reach_start: bool = False
     reinitializes: bool = False
@@ -54,6 +58,7 @@ class Remedy(ABC):
     supplements: bool = False
     proves_itself: bool = False
     skips_steps: bool = False
+    skips_nonfinite: bool = False
     needs_snapshots: bool = False
 
     @abstractmethod

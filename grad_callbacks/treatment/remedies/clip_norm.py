@@ -44,6 +44,7 @@ class ClipNorm(Remedy):
 
     def __init__(self, max_norm: float | None = None) -> None:
         self.max_norm = None if max_norm is None else positive("max_norm", max_norm)
+        self.takes_bound_from_alert = max_norm is None
         self._threshold: float | None = None
         self._now: float | None = None  # the threshold of the step that it was switched on for
 

@@ -69,6 +69,8 @@ class MaskUndefined(Remedy):
         operations: Names of autograd's nodes that are masked, such as ``"SqrtBackward0"``.
     """
 
+    skips_nonfinite = True
+
     def __init__(self) -> None:
         self.operations: list[str] = []
         self._forward = ForwardMasks()

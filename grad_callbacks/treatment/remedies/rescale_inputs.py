@@ -111,7 +111,7 @@ class RescaleInputs(InForward, Remedy):
         for in_place in (False, True):
             self._put(before, [replace(change, in_place=in_place) for change in new], run_state)
             loss, entry = self._try_out(run_state, has_stepped)
-            at_start = run_state.course.scale if run_state.course is not None else math.nan
+            at_start = run_state.loss_level.scale if run_state.loss_level is not None else math.nan
             if math.isfinite(loss) and not loss > loss_before and not loss > at_start:
                 self._skip_next = True
                 return self._told(new) | _go_back(run_state, entry)

@@ -20,6 +20,7 @@ class SkipStep(Remedy):
     """
 
     skips_steps = True
+    skips_nonfinite = True
 
     def __init__(self) -> None:
         self._engaged = False

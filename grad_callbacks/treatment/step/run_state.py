@@ -26,7 +26,7 @@ class RunState:
         readings: Readings so far in this run, this one included; those before a checkpoint count.
         from_start: The run was watched from its very first step on, with an optimizer that had not stepped before.
         has_learned: The loss has come down since the start, so that the weights are worth something.
-        course: The course of the loss; None if nobody follows it.
+        loss_level: The level of the loss; None if it is not followed.
         restarted_from: A remedy says here that the weights are no longer those of the readings before:
             ``"start"`` if they were initialised, or the snapshot they come from.
     """
@@ -38,5 +38,5 @@ class RunState:
     readings: int = 1
     from_start: bool = True
     has_learned: bool = False
-    course: LossLevel | None = None
+    loss_level: LossLevel | None = None
     restarted_from: str | Mapping[str, Any] | None = None

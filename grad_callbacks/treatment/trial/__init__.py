@@ -1,7 +1,8 @@
 """Trial by experiment: when an alert comes, try the remedies out for some steps and keep the one that does best.
 
-The readers' order: ``settings`` (how), ``result`` (what came of it), ``contest`` (the door), ``arm`` (what is tried),
-``stage`` and ``twin`` (how nothing of it stays), ``ring`` (the batches), ``together`` (replicas).
+Read in this order: ``settings`` (the user's choices), ``contest`` (which remedies are tried, and which one wins),
+``candidate`` (the steps of one of them), ``sandbox`` and ``optimizer_copy`` (why nothing of it stays),
+``batch_buffer`` (the batches), ``replicas`` (several processes).
 """
 
 from __future__ import annotations

@@ -11,20 +11,17 @@ import torch
 from torch import nn
 
 from grad_callbacks._utils.compiled import has_compiled_part
-from grad_callbacks.events import NONE, Alert, Intervention, TrialResult
+from grad_callbacks.events import NONE, Alert, Intervention, TrialResult, kind_named
 from grad_callbacks.measurement import Gauge, is_alone
 from grad_callbacks.treatment.prescription.prescription import Prescription
-from grad_callbacks.treatment.remedies import Remedy, SkipStep
+from grad_callbacks.treatment.remedies import Remedy
 from grad_callbacks.treatment.step.pending_step import PendingStep
-from grad_callbacks.treatment.trial.arm import Arm, can_go_back, play
 from grad_callbacks.treatment.trial.batch_buffer import BatchBuffer
+from grad_callbacks.treatment.trial.candidate import Candidate, can_go_back, try_candidate
 from grad_callbacks.treatment.trial.optimizer_copy import can_be_copied
-from grad_callbacks.treatment.trial.replicas import fewest
-from grad_callbacks.treatment.trial.sandbox import Start, staged
-from grad_callbacks.treatment.trial.settings import FEWEST, Trial
-
-HELD_OUT = 4  # every so many batches one that is not trained on
-CHANCE = 0.25  # of the loss: by so much a few batches differ from others
+from grad_callbacks.treatment.trial.replicas import smallest_count
+from grad_callbacks.treatment.trial.sandbox import TrialSetup, sandbox_for
+from grad_callbacks.treatment.trial.settings import LIMITS, Trial
 
 
 class Contest:
@@ -42,7 +39,7 @@ class Contest:
         index: The optimizer's index among several.
 
     Attributes:
-        ring: The latest batches.
+        batches: The latest batches.
         skips_next: The next step will be skipped: the winner has gone back, and its gradients may be of other weights.
     """
 
@@ -56,7 +53,7 @@ class Contest:
         results: list[TrialResult],
         index: int = 0,
     ) -> None:
-        self.ring = BatchBuffer(settings.batches, settings.budget)
+        self.batches = BatchBuffer(settings.batches, settings.budget)
         self._model, self._optimizer = model, optimizer
         self._prescription = prescription
         self._gauge = gauge
@@ -68,7 +65,7 @@ class Contest:
     def note(self, step: PendingStep) -> None:
         """Keep the batch of a step that has been judged."""
         if step.reading.is_finite:
-            self.ring.add(step.batch)
+            self.batches.add(step.batch)
 
     def skip(self, step: PendingStep) -> None:
         """Skip the first step after going back."""
@@ -88,20 +85,21 @@ class Contest:
         if made is not None:
             return made
         group = self._gauge.replicas
-        count = fewest(len(self.ring), group, self._gauge.layers.device)
-        start = Start(self._model, self._optimizer, self._gauge.layers, group, self._prescription, step, alert, loss)
-        held = self._hold(start, count) if count >= FEWEST and self._is_possible else None
+        count = smallest_count(len(self.batches), group, self._gauge.layers.device)
+        known = self._model, self._optimizer, self._gauge.layers, group, self._prescription
+        setup = TrialSetup(*known, step, alert, loss)
+        held = self._hold(setup, count) if count >= LIMITS.min_batches and self._is_possible else None
         if held is None:
             return self._prescription.answer(alert, step.handle, loss)
-        result, arms = held
+        result, candidates = held
         self._results.append(result)
         if result.winner == NONE:
             return None
         if not result.winner:
             return self._prescription.answer(alert, step.handle, loss)
-        arm = arms[result.winner]
-        made = arm.engage(self._prescription, alert, step.handle, loss)
-        self.skips_next = arm.goes_back
+        candidate = candidates[result.winner]
+        made = candidate.engage(self._prescription, alert, step.handle, loss)
+        self.skips_next = candidate.goes_back
         if made is not None:
             made.detail["trial"] = f"losses: {result.told}"
         return made
@@ -113,51 +111,52 @@ class Contest:
         is_compiled = has_compiled_part(self._model)
         return held < self._settings.most and replicates and can_be_copied(self._optimizer) and not is_compiled
 
-    def _hold(self, start: Start, count: int) -> tuple[TrialResult, dict[str, Arm]] | None:
+    def _hold(self, setup: TrialSetup, count: int) -> tuple[TrialResult, dict[str, Candidate]] | None:
         """Hold a trial; None if the prescription has no answer to try, or if nothing can be tried."""
-        if not _is_answered(start):
+        if not _is_answered(setup):
             return None
-        batches = self.ring.latest(count)
-        held_out = batches[::HELD_OUT]
-        trained = [batch for place, batch in enumerate(batches) if place % HELD_OUT]
-        arms: dict[str, Arm] = {}
+        batches = self.batches.latest(count)
+        held_out = batches[:: LIMITS.held_out]
+        trained = [batch for place, batch in enumerate(batches) if place % LIMITS.held_out]
+        candidates: dict[str, Candidate] = {}
         scores: dict[str, float] = {}
         losses: dict[str, list[float]] = {}
-        for arm in self._arms(start):
-            played = play(arm, start, trained, held_out, self._settings.steps)
-            if played is not None:
-                arms[arm.name] = arm
-                *losses[arm.name], scores[arm.name] = played
+        for candidate in self._candidates(setup):
+            tried = try_candidate(candidate, setup, trained, held_out, self._settings.steps)
+            if tried is not None:
+                candidates[candidate.name] = candidate
+                *losses[candidate.name], scores[candidate.name] = tried
         if not scores:
             return None
-        # Only a vanishing gradient harms a run whose loss does not rise.
-        bearable = math.nan if start.alert.kind == "vanishing" else start.loss + CHANCE * abs(start.loss)
+        # A run whose loss does not rise is well, unless its kind of alert stops the learning.
+        is_harmed = kind_named(setup.alert.kind).stops_learning
+        bearable = math.nan if is_harmed else setup.loss + LIMITS.chance * abs(setup.loss)
         winner = winner_of(scores, self._settings.margin, bearable)
-        return TrialResult(start.alert.step, start.alert.kind, winner, scores, losses, self._index), arms
+        return TrialResult(setup.alert.step, setup.alert.kind, winner, scores, losses, self._index), candidates
 
-    def _arms(self, start: Start) -> Iterator[Arm]:
+    def _candidates(self, setup: TrialSetup) -> Iterator[Candidate]:
         """None, the remedies for the alert in their order, and one of the others by chance, the same everywhere."""
-        yield Arm()
-        key = self._prescription.list_for(start.alert, start.step.handle)
+        yield Candidate()
+        key = self._prescription.list_for(setup.alert, setup.step.handle)
         names = [NONE]
-        remedies = self._prescription.remedies[key]
-        usable = [place for place, r in enumerate(remedies) if not isinstance(r, self._prescription.left_out)]
-        prescribed = [Arm(_new_name(type(remedies[place]).__name__, names), key, place) for place in usable]
+        remedies, planned = self._prescription.remedies[key], self._prescription.planned
+        usable = [place for place, remedy in enumerate(remedies) if not planned.is_left_out(remedy)]
+        prescribed = [Candidate(_new_name(type(remedies[place]).__name__, names), key, place) for place in usable]
         yield from prescribed
-        if self._settings.from_snapshot and can_go_back(start.step.handle):
-            for arm in prescribed:
-                if not _goes_its_own_way(remedies[arm.place]):
-                    yield replace(arm, name=f"{arm.name} from the snapshot", goes_back=True)
-        others = self._prescription.others(key)
+        if self._settings.from_snapshot and can_go_back(setup.step.handle):
+            for candidate in prescribed:
+                if not _begins_elsewhere(remedies[candidate.place]):
+                    yield replace(candidate, name=f"{candidate.name} from the snapshot", goes_back=True)
+        others = planned.others(key)
         if others:
-            key, place = random.Random(start.alert.step).choice(others)
+            key, place = random.Random(setup.alert.step).choice(others)
             name = type(self._prescription.remedies[key][place]).__name__
-            yield Arm(_new_name(f"random: {name}", names), key, place)
+            yield Candidate(_new_name(f"random: {name}", names), key, place)
 
 
-def _goes_its_own_way(remedy: Remedy) -> bool:
-    """True for a remedy that goes back by itself, or that has nothing to do anywhere but at the step at hand."""
-    return bool(getattr(remedy, "needs_snapshots", False)) or isinstance(remedy, SkipStep)
+def _begins_elsewhere(remedy: Remedy) -> bool:
+    """True for a remedy that goes back by itself, or that has something to do at the step at hand only."""
+    return remedy.needs_snapshots or remedy.skips_steps
 
 
 def _new_name(name: str, names: list[str]) -> str:
@@ -166,12 +165,13 @@ def _new_name(name: str, names: list[str]) -> str:
     return names[-1]
 
 
-def _is_answered(start: Start) -> bool:
+def _is_answered(setup: TrialSetup) -> bool:
     """True if the prescription would answer the alert: what clipping absorbs needs nothing more."""
-    with staged(start) as stage:
-        if stage is None:
+    with sandbox_for(setup) as sandbox:
+        if sandbox is None:
             return False
-        return start.attempt(lambda: stage.prescription.answer(start.alert, stage.handle, start.loss)) is not None
+        known = setup.alert, sandbox.handle, setup.loss
+        return setup.on_all_replicas(lambda: sandbox.prescription.answer(*known)) is not None
 
 
 def winner_of(scores: Mapping[str, float], margin: float, bearable: float = math.nan) -> str:

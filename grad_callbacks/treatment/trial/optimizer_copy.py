@@ -29,20 +29,20 @@ def copy_of(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> torch.o
         optimizer: Stays as it is.
         rates: The learning rate of each group; NaN where it has none, or none that the host knows.
     """
-    twin = object.__new__(type(optimizer))
+    copied = object.__new__(type(optimizer))
     memo: dict[int, Any] = {id(p): p for group in optimizer.param_groups for p in group["params"]}
-    memo[id(optimizer)] = twin  # for methods that are bound to it
+    memo[id(optimizer)] = copied  # for methods that are bound to it
     for name, value in vars(optimizer).items():
         if name not in _OF_THE_ORIGINAL:
-            twin.__dict__[name] = OrderedDict() if _HOOKS.fullmatch(name) else copy.deepcopy(value, memo)
-    for group, rate in zip(twin.param_groups, rates, strict=True):
+            copied.__dict__[name] = OrderedDict() if _HOOKS.fullmatch(name) else copy.deepcopy(value, memo)
+    for group, rate in zip(copied.param_groups, rates, strict=True):
         if math.isfinite(rate):
             group["lr"] = group["lr"].fill_(rate) if isinstance(group.get("lr"), Tensor) else rate
-    return twin
+    return copied
 
 
 def _within(attributes: Mapping[str, Any]) -> Iterator[Any]:
-    """All values, and what stands in those that are containers."""
+    """All values, and the entries of those that are containers."""
     for value in attributes.values():
         yield value
         if isinstance(value, (Mapping, list, tuple, set)):

@@ -1,6 +1,6 @@
 """A trial on replicas: gradients and losses averaged as DistributedDataParallel would, and failures shared.
 
-What may fail on one replica alone stands apart from what all of them wait for together.
+What may fail on one replica alone is kept apart from what all of them wait for together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Made = TypeVar("Made")
 log = logging.getLogger("grad_callbacks")
 
 
-def fewest(count: int, group: dist.ProcessGroup | None, device: torch.device) -> int:
+def smallest_count(count: int, group: dist.ProcessGroup | None, device: torch.device) -> int:
     """The smallest ``count`` of all replicas; this one where there are no others."""
     if group is None:
         return count
@@ -47,17 +47,19 @@ def packed_gradients(parameters: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def take_mean(parameters: Sequence[Tensor], summed: Tensor, count: int) -> None:
-    """Give parameters the mean of ``count`` gradients, packed and added up; one that no replica has stays away."""
+    """Give parameters the mean of ``count`` gradients, packed and added up; one that no replica has stays None."""
     present, *gradients = torch.split(summed, [len(parameters), *(p.numel() for p in parameters)])
     for parameter, gradient, is_there in zip(parameters, gradients, present.tolist(), strict=True):
         parameter.grad = (gradient / count).view_as(parameter).to(parameter.dtype) if is_there else None
 
 
-def attempt(action: Callable[[], Made | None], group: dist.ProcessGroup | None, device: torch.device) -> Made | None:
-    """What an action gives; None on all replicas if it fails, or gives nothing, on one of them."""
+def on_all_replicas(
+    action: Callable[[], Made | None], group: dist.ProcessGroup | None, device: torch.device
+) -> Made | None:
+    """The result of an action; None on all replicas if it fails, or has none, on one of them."""
     made = None
     try:
         made = action()
     except Exception as error:  # memory that does not suffice for a second copy, an optimizer that takes none
-        log.warning("no trial could be held, or none of a remedy: %s", error)
-    return made if fewest(int(made is not None), group, device) else None
+        log.warning("a trial, or one remedy of it, was left out: %s", error)
+    return made if smallest_count(int(made is not None), group, device) else None

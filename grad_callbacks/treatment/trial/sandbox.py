@@ -1,4 +1,4 @@
-"""Where an arm of a trial plays: all that a step can change stands there as a copy."""
+"""Sandbox for a trial: copies of everything a step can modify."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from grad_callbacks.treatment.step import OptimizerStep
 from grad_callbacks.treatment.step.learning_rate import LearningRate
 from grad_callbacks.treatment.step.pending_step import PendingStep
 from grad_callbacks.treatment.trial.optimizer_copy import copy_of
-from grad_callbacks.treatment.trial.replicas import Made, attempt
+from grad_callbacks.treatment.trial.replicas import Made, on_all_replicas
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where all arms begin.
+class TrialSetup:
+    """What all candidates of a trial begin with.
 
     Attributes:
         model: Is trained.
@@ -46,9 +46,9 @@ class Start:
     alert: Alert
     loss: float
 
-    def attempt(self, action: Callable[[], Made | None]) -> Made | None:
-        """What an action gives; None on all replicas if it fails, or gives nothing, on one of them."""
-        return attempt(action, self.group, self.layers.device)
+    def on_all_replicas(self, action: Callable[[], Made | None]) -> Made | None:
+        """The result of an action; None on all replicas if it fails, or has none, on one of them."""
+        return on_all_replicas(action, self.group, self.layers.device)
 
 
 @dataclass(frozen=True)
@@ -66,45 +66,46 @@ class Sandbox:
 
 
 @contextmanager
-def staged(start: Start) -> Iterator[Sandbox | None]:
-    """Set a stage on all replicas, or on none of them if one has no room for it.
+def sandbox_for(setup: TrialSetup) -> Iterator[Sandbox | None]:
+    """Make a sandbox on all replicas, or on none of them if one has no memory for it.
 
     Afterwards model, gradients, optimizer and random numbers are as they were, to the bit.
     """
     with ExitStack() as stack:
-        yield start.attempt(lambda: stack.enter_context(_staged(start)))
+        yield setup.on_all_replicas(lambda: stack.enter_context(_sandbox_for(setup)))
 
 
 @contextmanager
-def _staged(start: Start) -> Iterator[Sandbox]:
-    handle = start.step.handle
-    gradients = [(parameter, parameter.grad) for parameter in start.layers.parameters]
-    before = [(parameter, parameter.data_ptr()) for parameter in start.model.parameters()]
-    with undisturbed(start.model):
+def _sandbox_for(setup: TrialSetup) -> Iterator[Sandbox]:
+    handle = setup.step.handle
+    gradients = [(parameter, parameter.grad) for parameter in setup.layers.parameters]
+    before = [(parameter, parameter.data_ptr()) for parameter in setup.model.parameters()]
+    with undisturbed(setup.model):
         for weight, place in before:
             if weight.data_ptr() == place:  # too large for it to copy: nothing writes to weights in a diagnosis
                 weight.data = weight.data.clone()
         for parameter, gradient in gradients:
             parameter.grad = None if gradient is None else _unscaled(gradient, handle.loss_scale)
-        torch.manual_seed(start.alert.step)
-        twin = copy_of(start.optimizer, handle.learning_rate.clean())
-        rate = LearningRate(twin)
+        torch.manual_seed(setup.alert.step)
+        copied = copy_of(setup.optimizer, handle.learning_rate.clean())
+        rate = LearningRate(copied)
         rate.scale = handle.learning_rate.scale
-        own = OptimizerStep(start.step.incoming, twin, rate)
+        own = OptimizerStep(setup.step.incoming, copied, rate)
         own.is_taken = handle.is_taken
         assert handle.run_state is not None
         snapshots = handle.run_state.snapshots
         own.run_state = replace(
-            handle.run_state, snapshots=None if snapshots is None else snapshots.put_back_into(twin)
+            handle.run_state, snapshots=None if snapshots is None else snapshots.put_back_into(copied)
         )
-        prescription = copy.deepcopy(start.prescription)
-        start.prescription.detach()
+        prescription = copy.deepcopy(setup.prescription)
+        prescription.planned.barrier.lets_through = True  # a remedy that fails has lost
+        setup.prescription.detach()
         try:
-            prescription.attach(start.model)
-            yield Sandbox(twin, rate, prescription, own, UpdateRatios(start.layers))
+            prescription.attach(setup.model)
+            yield Sandbox(copied, rate, prescription, own, UpdateRatios(setup.layers))
         finally:
             prescription.detach()
-            start.prescription.attach(start.model)
+            setup.prescription.attach(setup.model)
 
 
 @torch.no_grad()

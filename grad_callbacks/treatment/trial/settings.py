@@ -6,9 +6,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least, between
 
-FEWEST = 4  # batches with which a trial can be held: one of them tells the score
+
+@dataclass(frozen=True)
+class TrialThresholds(Thresholds):
+    """The numbers that decide how remedies are tried out, and which one wins."""
+
+    steps: int = threshold(20, "length of a trial", unit="steps", source="not measured")
+    most: int = threshold(3, "trials in a run and optimizer", unit="trials", source="not measured")
+    batches: int = threshold(16, "recent batches that are kept", unit="batches", source="not measured")
+    budget: int = threshold(2**28, "memory for these batches", unit="bytes", source="not measured")
+    margin: float = threshold(0.05, "losses this close are equally good", unit="x best loss", source="not measured")
+    min_batches: int = threshold(
+        4, "batches with which a trial can be held: one of them gives the score", unit="batches", source="not measured"
+    )
+    held_out: int = threshold(
+        4, "one in so many batches is not trained on and gives the score", unit="batches", source="not measured"
+    )
+    chance: float = threshold(
+        0.25, "by so much a few batches differ from others", unit="x loss before the alert", source="not measured"
+    )
+
+
+LIMITS = TrialThresholds()
 
 
 @dataclass(frozen=True)
@@ -50,17 +72,17 @@ class Trial:
         Jaderberg et al. 2017, "Population Based Training of Neural Networks": explore by short runs, keep the best.
     """
 
-    steps: int = 20
-    most: int = 3
-    batches: int = 16
-    budget: int = 2**28
-    margin: float = 0.05
+    steps: int = LIMITS.steps
+    most: int = LIMITS.most
+    batches: int = LIMITS.batches
+    budget: int = LIMITS.budget
+    margin: float = LIMITS.margin
     from_snapshot: bool = True
 
     def __post_init__(self) -> None:
         at_least("steps", self.steps, 1)
         at_least("most", self.most, 1)
-        at_least("batches", self.batches, FEWEST)
+        at_least("batches", self.batches, LIMITS.min_batches)
         at_least("budget", self.budget, 1)
         between("margin", self.margin, 0, 1)
 

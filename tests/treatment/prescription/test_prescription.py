@@ -38,7 +38,7 @@ def test_a_warning_is_no_reason_to_escalate() -> None:
 
 def test_a_remedy_that_is_left_out_is_passed_over() -> None:
     prescription = Prescription({"exploding": [ClipNorm(1.0), ReduceLR(0.1)]})
-    prescription.left_out = (ClipNorm,)
+    prescription.leave_out("clips", why="a Trainer clips")
     answer = prescription.answer(exploding(severity="warning"), step_to_take())
     assert answer is not None
     assert answer.remedy == "ReduceLR"
@@ -97,9 +97,12 @@ def test_after_a_skip_nothing_else_acts() -> None:
         ({"exploding": "ClipNorm"}, "must be a list of remedies, got 'ClipNorm'"),
         ({"exploding": {"ClipNorm": 1.0}}, "must be a list of remedies"),
         ({"exploding": ["ClipNrm"]}, "unknown remedy 'ClipNrm'"),
-        ({"vanishing": ["AdaptiveStep"]}, "'vanishing'.* nothing that AdaptiveStep could stand beside"),
-        ({"exploding": ["AdaptiveStep", {"Reinitialize": {"beside": True}}]}, "nothing that AdaptiveStep could stand"),
-        ({"exploding": ["ClipNorm", {"Reinitialize": {"beside": True}}]}, "beside=True, and nothing that goes back"),
+        ({"vanishing": ["AdaptiveStep"]}, "'vanishing'.* AdaptiveStep only supplements another remedy"),
+        ({"exploding": ["AdaptiveStep", {"Reinitialize": {"beside": True}}]}, "AdaptiveStep only supplements"),
+        (
+            {"exploding": ["ClipNorm", {"Reinitialize": {"beside": True}}]},
+            "beside=True only supplements a remedy that may go back",
+        ),
         ("fully", "prescription 'fully' is unknown; presets are observe, gentle, full"),
         (3, "prescription must map kinds of alert"),
     ],
@@ -110,7 +113,9 @@ def test_a_wrong_plan_is_named(plan: Any, message: str) -> None:
 
 
 class Own(ClipNorm):
-    """A remedy of the user's own."""
+    """A remedy of the user's own that may go back to the start."""
+
+    may_reach_start = True
 
 
 @pytest.mark.parametrize("other", ["Rollback", "RescaleInputs", Own()])

@@ -74,9 +74,8 @@ def test_going_back_from_a_bad_batch_keeps_the_buffers_that_it_has_put_back(
         step += 1
     [made] = engine.record.interventions
     assert made.remedy == "Rollback"
-    assert engine._care is not None
-    assert engine._care.snapshots is not None
-    entry = engine._care.snapshots.entries[-1]
+    assert engine._treatment.snapshots is not None
+    entry = engine._treatment.snapshots.entries[-1]
     assert entry["step"] == made.detail["to_step"]
     assert all(torch.equal(buffer, kept) for buffer, kept in zip(model.buffers(), entry["buffers"], strict=True))
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from grad_callbacks import Alert, Engine, Reading, Rule
+from grad_callbacks import AdaptiveStep, Alert, Engine, Reading, Rule
 from grad_callbacks.events import Intervention, Severity
 from grad_callbacks.measurement.loss_level import LossLevel
-from grad_callbacks.treatment.prescription.follow_up import CALM, PATIENCE, Treatment
+from grad_callbacks.treatment.prescription.treatment import LIMITS, Treatment
 from tests.support.helpers import SGD, mlp
 
 
@@ -108,7 +108,7 @@ def test_a_clip_that_going_back_has_ended_is_withdrawn_like_any_other_when_it_is
     engine, _ = told(severities, plan, lambda step: 9.0 if 41 <= step < 51 else 1.0, steps=350, cause="")
     made = engine.record.interventions
     assert [(each.step, each.remedy) for each in made] == [(40, "ClipNorm"), (50, "Rollback"), (120, "ClipNorm")]
-    assert made[2].detail.get("withdrawn_at") == 120 + CALM
+    assert made[2].detail.get("withdrawn_at") == 120 + LIMITS.calm
 
 
 @pytest.mark.parametrize(
@@ -147,4 +147,5 @@ def test_where_the_loss_before_is_not_known_what_was_learned_counts_from_the_sta
         course.feed(loss)
     alert = Alert("exploding", "critical", 0, (), "", {}, "learning rate too high", "")
     made = Intervention(0, "AdaptiveStep", "vanishing", {})
-    assert Treatment(made, alert, "vanishing", 0, age=PATIENCE).is_in_vain(alert, course) == in_vain
+    treatment = Treatment(made, alert, AdaptiveStep(), "vanishing", 0, age=LIMITS.patience)
+    assert treatment.is_in_vain(alert, course) == in_vain

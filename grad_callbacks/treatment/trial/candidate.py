@@ -1,4 +1,4 @@
-"""One arm of a trial: a remedy, none, or a random one, for some steps."""
+"""A candidate of a trial: a remedy, none, or a random one, for some steps."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from grad_callbacks.measurement.sharding import sum_over_processes
 from grad_callbacks.treatment.prescription.prescription import Prescription
 from grad_callbacks.treatment.step import OptimizerStep
 from grad_callbacks.treatment.trial.replicas import mean_loss, packed_gradients, take_mean
-from grad_callbacks.treatment.trial.sandbox import Sandbox, Start, staged
+from grad_callbacks.treatment.trial.sandbox import Sandbox, TrialSetup, sandbox_for
 
 log = logging.getLogger("grad_callbacks")
 
 
 @dataclass(frozen=True)
-class Arm:
+class Candidate:
     """What is tried.
 
     Attributes:
@@ -72,112 +72,115 @@ def _go_back(step: OptimizerStep) -> Mapping[str, Any]:
     return entry
 
 
-def play(arm: Arm, start: Start, batches: Sequence[Batch], held_out: Sequence[Batch], steps: int) -> list[float] | None:
-    """Try an arm, and leave nothing of it behind.
+def try_candidate(
+    candidate: Candidate, setup: TrialSetup, batches: Sequence[Batch], held_out: Sequence[Batch], steps: int
+) -> list[float] | None:
+    """Try a candidate, and leave nothing of it behind.
 
     Args:
-        arm: What is tried.
-        start: Where it begins.
+        candidate: What is tried.
+        setup: Where it begins.
         batches: Are trained on, over and over.
-        held_out: Tell the score.
+        held_out: Give the score.
         steps: How many steps are taken after the one that raised the alert.
 
     Returns:
         The training loss of each step, up to the first that is not finite, and at last the score, infinite after such
         a loss; None for a remedy that has nothing to give, or that cannot be tried.
     """
-    with staged(start) as stage:
-        if stage is None or not _is_engaged(arm, start, stage):
+    with sandbox_for(setup) as sandbox:
+        if sandbox is None or not _is_engaged(candidate, setup, sandbox):
             return None
-        run = _Run(start, stage)
-        if arm.goes_back:
-            stage.handle.skip()
-        run.take(stage.handle)
+        run = _Run(setup, sandbox)
+        if candidate.goes_back:
+            sandbox.handle.skip()
+        run.take(sandbox.handle)
         losses: list[float] = []
         for count, batch in enumerate(islice(cycle(batches), steps)):
-            losses.append(run.train(batch, start.alert.step + 1 + count))
+            losses.append(run.train(batch, setup.alert.step + 1 + count))
             if not math.isfinite(losses[-1]):
                 return [*losses, math.inf]
         return [*losses, run.score(held_out)]
 
 
-def _is_engaged(arm: Arm, start: Start, stage: Sandbox) -> bool:
-    """Apply an arm's remedy, if it has one, to the first step; False if it has nothing to give."""
-    if arm.place < 0:
+def _is_engaged(candidate: Candidate, setup: TrialSetup, sandbox: Sandbox) -> bool:
+    """Apply a candidate's remedy, if it has one, to the first step; False if it has nothing to give."""
+    if candidate.place < 0:
         return True
-    return start.attempt(lambda: arm.engage(stage.prescription, start.alert, stage.handle, start.loss)) is not None
+    known = sandbox.prescription, setup.alert, sandbox.handle, setup.loss
+    return setup.on_all_replicas(lambda: candidate.engage(*known)) is not None
 
 
 class _Run:
-    """The steps of an arm.
+    """The steps of a candidate.
 
     What fails on one replica makes its next loss NaN, so that all replicas stop there together.
 
     Args:
-        start: Where all arms begin.
-        stage: Where the steps are taken.
+        setup: Where all candidates begin.
+        sandbox: Where the steps are taken.
     """
 
-    def __init__(self, start: Start, stage: Sandbox) -> None:
-        self._start, self._stage = start, stage
+    def __init__(self, setup: TrialSetup, sandbox: Sandbox) -> None:
+        self._setup, self._sandbox = setup, sandbox
         self._has_failed = False
         self._packed: Tensor | None = None  # the gradients, to be averaged
 
     def take(self, step: OptimizerStep) -> None:
         """Let the remedies act, and take the step."""
-        with self._sheltered():
-            self._stage.prescription.act(step)
-            clip_at = self._start.step.reading.clip_at
+        with self._failures_noted():
+            self._sandbox.prescription.act(step)
+            clip_at = self._setup.step.reading.clip_at
             if clip_at is not None:
                 step.limit_norm(clip_at)
             step.commit()
             if not step.is_taken:
-                self._stage.optimizer.step()
+                self._sandbox.optimizer.step()
 
     def train(self, batch: Batch, number: int) -> float:
         """Take one step if the loss is finite; return it."""
-        for parameter in self._start.model.parameters():
+        for parameter in self._setup.model.parameters():
             parameter.grad = None
         loss = self._loss(batch, is_learned=True)
         if math.isfinite(loss):
-            group = self._start.group
+            group = self._setup.group
             summed = None if self._packed is None else sum_over_processes(self._packed, group)
-            with self._sheltered():
+            with self._failures_noted():
                 if summed is not None:
-                    take_mean(self._start.layers.parameters, summed, dist.get_world_size(group))
+                    take_mean(self._setup.layers.parameters, summed, dist.get_world_size(group))
                 self._step(About(number, loss=torch.tensor(loss)))
         return loss
 
     def score(self, held_out: Sequence[Batch]) -> float:
         """The mean loss of batches that were not trained on; infinite if it is not finite."""
-        torch.manual_seed(self._start.alert.step)
+        torch.manual_seed(self._setup.alert.step)
         score = sum(self._loss(batch) for batch in held_out) / len(held_out)
         return score if math.isfinite(score) else math.inf
 
     def _step(self, about: About) -> None:
-        stage = self._stage
-        plan = StepPlan.of(stage.optimizer, stage.rate.effective())
-        incoming = PendingReading.take(stage.motion, plan, about)
+        sandbox = self._sandbox
+        plan = StepPlan.of(sandbox.optimizer, sandbox.rate.effective())
+        incoming = PendingReading.take(sandbox.motion, plan, about)
         if incoming is not None:
-            self.take(OptimizerStep(incoming, stage.optimizer, stage.rate))
-            stage.motion.after_step()
+            self.take(OptimizerStep(incoming, sandbox.optimizer, sandbox.rate))
+            sandbox.motion.after_step()
 
     def _loss(self, batch: Batch, is_learned: bool = False) -> float:
         """The loss of a batch, averaged over the replicas; NaN where it cannot be computed."""
         value = math.nan
-        with self._sheltered():
+        with self._failures_noted():
             assert batch.replay is not None
             loss: Tensor = batch.replay()
             if is_learned:
-                self._stage.prescription.before_backward(loss)
+                self._sandbox.prescription.before_backward(loss)
                 loss.backward()  # type: ignore[no-untyped-call]
-                if self._start.group is not None:
-                    self._packed = packed_gradients(self._start.layers.parameters)
+                if self._setup.group is not None:
+                    self._packed = packed_gradients(self._setup.layers.parameters)
             value = float(loss.detach())
-        return mean_loss(math.nan if self._has_failed else value, self._start.group, self._start.layers.device)
+        return mean_loss(math.nan if self._has_failed else value, self._setup.group, self._setup.layers.device)
 
     @contextmanager
-    def _sheltered(self) -> Iterator[None]:
+    def _failures_noted(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # the user's code, or memory; the other replicas wait for what follows

@@ -1,0 +1,38 @@
+"""States from checkpoints that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def missing_keys_named(whose: str) -> Iterator[None]:
+    """Raise a ValueError that says what to do where a saved state lacks an entry; also a decorator.
+
+    Args:
+        whose: The owner of the state in the message, such as ``"the engine"``.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(
+            f"this checkpoint's state of {whose} has no {error.args[0]!r}: it was saved by another version of "
+            "grad-callbacks; resume with that version, or remove the callback's state from the checkpoint"
+        ) from error
+
+
+def load_named_states(parts: Sequence[Any], states: Sequence[tuple[str, Any]], what: str) -> None:
+    """Load into each of ``parts`` its state, saved as pairs of class name and state.
+
+    Raises:
+        ValueError: If other classes, or in another order, were saved.
+    """
+    names, saved = [type(part).__name__ for part in parts], [name for name, _ in states]
+    if names != saved:
+        listed = " and ".join(", ".join(entry) or "none" for entry in (saved, names))
+        raise ValueError(f"checkpoint and callback have different {what} ({listed}): resume with those that were saved")
+    for part, (name, state) in zip(parts, states, strict=True):
+        with missing_keys_named(name):
+            part.load_state_dict(state)

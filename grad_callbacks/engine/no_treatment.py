@@ -1,0 +1,64 @@
+"""What stands in for a :class:`RemedyRunner` where nothing is treated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from grad_callbacks.engine.step_context import StepContext
+from grad_callbacks.events import Alert, Intervention
+from grad_callbacks.treatment.step.pending_step import PendingStep
+
+
+class NoTreatment:
+    """Does nothing; has the methods of :class:`~grad_callbacks.engine.remedy_runner.RemedyRunner`."""
+
+    latest: Mapping[tuple[str, str], Intervention] = {}
+    snapshots: None = None
+    nbytes: int = 0
+
+    def before_backward(self, loss: Tensor) -> None:
+        """Do nothing."""
+
+    def must_wait(self, context: StepContext) -> bool:
+        """Return False: nothing is to be done before the step is taken."""
+        return False
+
+    def read_context(self, context: StepContext) -> None:
+        """Do nothing."""
+
+    def open(self, number: int) -> None:
+        """Do nothing."""
+
+    def begin(self, step: PendingStep) -> tuple[Alert, Intervention] | None:
+        """Return None: the first reading is judged by the rules alone."""
+        return None
+
+    def answer(self, alerts: Iterable[Alert], step: PendingStep, loss: float) -> list[Intervention]:
+        """Return nothing."""
+        return []
+
+    def support(self, interventions: Sequence[Intervention], step: PendingStep) -> list[Intervention]:
+        """Return nothing."""
+        return []
+
+    def enter(self, interventions: Iterable[Intervention], step: PendingStep) -> None:
+        """Do nothing."""
+
+    def keep_a_snapshot(self, step: PendingStep, is_well: bool, is_near: bool) -> None:
+        """Do nothing."""
+
+    def act(self, step: PendingStep) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def state_dict(self, made: Sequence[Intervention]) -> dict[str, Any]:
+        """Return the entries of a remedy runner's state, empty."""
+        return {"prescription": None, "snapshots": None, "skips_next": False}
+
+    def load_state_dict(self, state: Mapping[str, Any], made: Sequence[Intervention]) -> None:
+        """Take nothing over: what a treated run has lowered is left behind."""

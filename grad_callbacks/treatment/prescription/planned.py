@@ -1,0 +1,176 @@
+"""The remedies of a plan: all together, each behind the barrier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from grad_callbacks._utils.barrier import Barrier, log
+from grad_callbacks.events import Evidence
+from grad_callbacks.measurement.sharding import is_first_process
+from grad_callbacks.treatment.prescription.parsing import kind_of
+from grad_callbacks.treatment.remedies import Remedy
+from grad_callbacks.treatment.step import OptimizerStep
+
+T = TypeVar("T")
+
+
+class PlannedRemedies:
+    """The remedies of a plan.
+
+    One that raises an error is left out from then on, and its hooks are taken away.
+
+    Args:
+        lists: For each kind of alert, or kind and cause, its remedies, in order.
+
+    Attributes:
+        lists: As given.
+        left_out: Traits; remedies that have one of them are passed over.
+        barrier: Leaves out what has failed.
+    """
+
+    def __init__(self, lists: dict[str, list[Remedy]]) -> None:
+        self.lists = lists
+        self.left_out: tuple[str, ...] = ()
+        self.barrier = Barrier()
+
+    def leave_out(self, *traits: str, why: str) -> None:
+        """Pass over remedies with one of these traits from now on, and log it if the plan has any.
+
+        Raises:
+            ValueError: If remedies have no such trait.
+        """
+        unknown = [trait for trait in traits if trait not in Remedy.__annotations__]
+        if unknown:
+            raise ValueError(f"remedies have no trait {unknown[0]!r}; known are {', '.join(Remedy.__annotations__)}")
+        self.left_out += traits
+        planned = {type(remedy).__name__ for _, remedy in self.each() if _has_any(remedy, traits)}
+        if planned and is_first_process():
+            log.warning("left out of the remedies: %s (%s)", ", ".join(sorted(planned)), why)
+
+    def is_left_out(self, remedy: Remedy) -> bool:
+        """True for a remedy that is passed over."""
+        return _has_any(remedy, self.left_out)
+
+    def each(self) -> Iterator[tuple[str, Remedy]]:
+        """Each remedy once, with its first place in the lists, such as ``"exploding#0"``."""
+        seen: set[int] = set()
+        for key, remedies in self.lists.items():
+            for place, remedy in enumerate(remedies):
+                if id(remedy) not in seen:
+                    seen.add(id(remedy))
+                    yield f"{key}#{place}", remedy
+
+    def of_kind(self, kind: str) -> list[Remedy]:
+        """All remedies that may answer a kind of alert, whatever its cause."""
+        return [remedy for key, remedies in self.lists.items() if kind_of(key) == kind for remedy in remedies]
+
+    def key_of(self, wanted: Remedy) -> str:
+        """The first place of a remedy in the lists."""
+        return next(key for key, remedy in self.each() if remedy is wanted)
+
+    def others(self, key: str) -> list[tuple[str, int]]:
+        """Key and place of each remedy that is not in the list at ``key``, and not left out."""
+        mine = set(map(id, self.lists.get(key, [])))
+        places = [(first.rpartition("#"), remedy) for first, remedy in self.each()]
+        return [
+            (where, int(place))
+            for (where, _, place), remedy in places
+            if id(remedy) not in mine and not self.is_left_out(remedy)
+        ]
+
+    def attach(self, model: nn.Module) -> None:
+        """Put the hooks in place of the remedies that need some in the model."""
+        for _, remedy in self.each():
+            self._call(remedy, remedy.attach, model, default=None)
+
+    def detach(self) -> None:
+        """Take all hooks of remedies away."""
+        for _, remedy in self.each():
+            self._call(remedy, remedy.detach, default=None)
+
+    def before_backward(self, loss: Tensor) -> None:
+        """Let the remedies that work in the backward pass prepare for that of ``loss``."""
+        for _, remedy in self.each():
+            if not self.is_left_out(remedy):
+                self._call(remedy, remedy.before_backward, loss, default=None)
+
+    def note(self, step: OptimizerStep, is_well: bool) -> None:
+        """Show the remedies a step that has been judged."""
+        for _, remedy in self.each():
+            self._call(remedy, remedy.note, step, is_well, default=None)
+
+    def engage(self, remedy: Remedy, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
+        """Switch a remedy on; None if it has nothing more to give, or fails."""
+        return self._call(remedy, _engage, remedy, step, evidence, default=None)
+
+    def release(self, remedy: Remedy, step: OptimizerStep) -> bool:
+        """Switch a remedy off, and return whether that changed anything."""
+        return self._call(remedy, remedy.release, step, default=False)
+
+    def act(self, step: OptimizerStep, answers: Mapping[str, str]) -> dict[tuple[str, str], bool | Tensor]:
+        """Let every remedy that is on act on ``step``.
+
+        Args:
+            step: The step.
+            answers: The kind of alert that each remedy, by its first place in the lists, was last switched on for.
+
+        Returns:
+            For kind and name of each remedy whether it changed something, as it reports itself.
+        """
+        acted: dict[tuple[str, str], bool | Tensor] = {}
+        # What supplements others follows them, and steps of other lengths come last: they may have to wait for the
+        # weights that others have changed.
+        for key, remedy in sorted(self.each(), key=lambda e: (e[1].sets_step_size, e[1].supplements)):
+            if not step.is_skipped and not self.is_left_out(remedy):
+                kind = answers.get(key, kind_of(key.rpartition("#")[0]))
+                name = kind, type(remedy).__name__
+                acted[name] = self._act(remedy, step) | acted.get(name, False)
+        return {key: did for key, did in acted.items() if did is not False}
+
+    def states(self) -> dict[str, list[list[Any]]]:
+        """Name and state of every remedy, in the plan's order."""
+        empty: dict[str, Any] = {}
+        return {
+            key: [[type(remedy).__name__, self._call(remedy, remedy.state_dict, default=empty)] for remedy in remedies]
+            for key, remedies in self.lists.items()
+        }
+
+    def _act(self, remedy: Remedy, step: OptimizerStep) -> bool | Tensor:
+        was_left_out = self.barrier.leaves_out(remedy)
+        before = step.norm_on_device, step.is_skipped, step.learning_rate.scale
+        nothing: bool | Tensor = False
+        did = self._call(remedy, _act, remedy, step, default=nothing)
+        if not was_left_out and self.barrier.leaves_out(remedy):
+            norm, is_skipped, scale = before
+            is_same = step.norm_on_device is norm and step.is_skipped == is_skipped
+            if not is_same or step.learning_rate.scale != scale:
+                log.error("%s had already changed this step when it failed; that stays", type(remedy).__name__)
+        return did
+
+    def _call(self, remedy: Remedy, action: Callable[..., T], *arguments: Any, default: T) -> T:
+        was_left_out = self.barrier.leaves_out(remedy)
+        result = self.barrier.call(remedy, action, *arguments, default=default)
+        if not was_left_out and self.barrier.leaves_out(remedy):
+            with suppress(Exception):
+                remedy.detach()
+        return result
+
+
+def _has_any(remedy: Remedy, traits: tuple[str, ...]) -> bool:
+    return any(getattr(remedy, trait) for trait in traits)
+
+
+def _engage(remedy: Remedy, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
+    detail = remedy.engage(step, evidence)
+    if detail is not None:
+        detail["steps"] = 0
+    return detail
+
+
+def _act(remedy: Remedy, step: OptimizerStep) -> bool | Tensor:
+    did = remedy.act(step)
+    return did if isinstance(did, Tensor) else bool(did)
