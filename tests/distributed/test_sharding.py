@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.distributed.worker import BAD_STEP, CASES, MAX_NORM, ORDER, STEPS, brute_force
+from tests.support.distributed.sharding import BAD_STEP, CASES, MAX_NORM, ORDER, STEPS, brute_force
 from tests.support.processes import Nursery
 
 FINITE = [step for step in range(STEPS) if step != BAD_STEP]
