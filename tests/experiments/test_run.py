@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from experiments.run import run
 from grad_callbacks.tracking import StoreError
-from tests.support.processes import Nursery, wait_until
+from tests.support.processes import ForkServer, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -143,9 +143,9 @@ def test_a_store_that_cannot_be_written_is_named(store: str) -> None:
     ],
 )
 def test_on_the_command_line_a_mistake_is_one_line(
-    override: str, message: str, nursery: Nursery, tmp_path: Path
+    override: str, message: str, fork_server: ForkServer, tmp_path: Path
 ) -> None:
-    process = nursery.start_module("experiments.run", override, "logger=none", "hydra.run.dir=hydra", cwd=tmp_path)
+    process = fork_server.start_module("experiments.run", override, "logger=none", "hydra.run.dir=hydra", cwd=tmp_path)
     assert process.wait() == 2
     [line] = [line for line in process.said.splitlines() if line.strip()]
     assert message in line

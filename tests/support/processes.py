@@ -32,7 +32,7 @@ runpy.{function}(sys.argv[0], run_name="__main__"{more})
 """
 
 
-class Nursery:
+class ForkServer:
     """Starts processes as forks of one that has imported everything.
 
     A process runs its code as a script of its own, and ends like one.
@@ -85,10 +85,10 @@ class Nursery:
 
 
 class Child:
-    """A process of a :class:`Nursery`."""
+    """A process of a :class:`ForkServer`."""
 
-    def __init__(self, pid: int, output: Path, nursery: Nursery) -> None:
-        self.pid, self._output, self._nursery = pid, output, nursery
+    def __init__(self, pid: int, output: Path, fork_server: ForkServer) -> None:
+        self.pid, self._output, self._nursery = pid, output, fork_server
         self._status: int | None = None
 
     @property
