@@ -17,7 +17,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from tests.support.processes import Nursery
+from tests.support.processes import ForkServer
 from tests.support.rounding import other_rounding
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What needs other processes is slow: they import everything first."""
     for item in items:
-        if "nursery" in getattr(item, "fixturenames", ()):
+        if "fork_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
 
 
@@ -79,8 +79,8 @@ def client(store: str) -> MlflowClient:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
+def fork_server() -> Iterator[ForkServer]:
     """Starts processes quickly."""
-    made = Nursery()
+    made = ForkServer()
     yield made
     made.close()

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from tests.support.distributed.repairs import WORLD
-from tests.support.processes import Nursery
+from tests.support.processes import ForkServer
 from tests.support.repairs import REPAIRS
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Path:
     """What the processes did."""
     path = tmp_path_factory.mktemp("repairs")
-    process = nursery.start_module("tests.support.distributed.repairs", str(path), cwd=path)
+    process = fork_server.start_module("tests.support.distributed.repairs", str(path), cwd=path)
     assert process.wait(300) == 0, process.said[-4000:]
     return path
 

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.distributed.worker import BAD_STEP, CASES, MAX_NORM, ORDER, STEPS, brute_force
-from tests.support.processes import Nursery
+from tests.support.distributed.sharding import BAD_STEP, CASES, MAX_NORM, ORDER, STEPS, brute_force
+from tests.support.processes import ForkServer
 
 FINITE = [step for step in range(STEPS) if step != BAD_STEP]
 LAYERWISE = [case for case in CASES if case != "fsdp-flat"]  # flattened parameters are known by unit only
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Path:
     """What the processes of all cases saw."""
     path = tmp_path_factory.mktemp("sharding")
-    process = nursery.start_module("tests.support.distributed.worker", str(path), *CASES, cwd=path)
+    process = fork_server.start_module("tests.support.distributed.worker", str(path), *CASES, cwd=path)
     assert process.wait(600) == 0, process.said[-4000:]
     return path
 

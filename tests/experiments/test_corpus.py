@@ -27,7 +27,7 @@ from experiments.scoreboard.detectors import replay
 from grad_callbacks import Alert, Reading
 from grad_callbacks.detection.rules import RULES
 from tests.support.helpers import Regression, batches, fit, mlp
-from tests.support.processes import Nursery, wait_until
+from tests.support.processes import ForkServer, wait_until
 
 SHORT = ["logger=none", "guard=none", "trainer.enable_progress_bar=false"]
 
@@ -220,10 +220,10 @@ if __name__ == "__main__":
 """
 
 
-def test_processes_end_with_the_one_that_made_them(nursery: Nursery, tmp_path: Path) -> None:
+def test_processes_end_with_the_one_that_made_them(fork_server: ForkServer, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(WITH_A_WORKER)
-    maker = nursery.start_script(script, cwd=tmp_path)
+    maker = fork_server.start_script(script, cwd=tmp_path)
     assert wait_until(lambda: maker.said.endswith("\n")), maker.said
     maker.send(signal.SIGKILL)
     maker.wait()

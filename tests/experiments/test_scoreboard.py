@@ -20,7 +20,7 @@ from experiments.scoreboard.picture import score_picture
 from experiments.scoreboard.scoring import Score, score
 from experiments.scoreboard.table import score_table
 from experiments.scoreboard.tracking import EXPERIMENT, verdict_table
-from tests.support.processes import Nursery, wait_until
+from tests.support.processes import ForkServer, wait_until
 
 SCENARIOS = {
     "healthy": Scenario("healthy", reference="healthy"),
@@ -132,11 +132,11 @@ def options(tiny_corpus: Path, folder: Path) -> list[str]:
 
 
 def test_a_killed_command_goes_on_from_where_it_was(
-    tiny_corpus: Path, tmp_path: Path, client: MlflowClient, nursery: Nursery, capsys: pytest.CaptureFixture[str]
+    tiny_corpus: Path, tmp_path: Path, client: MlflowClient, fork_server: ForkServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "recordings"
     arguments = ["detect", "--split", "all", *options(tiny_corpus, folder)]
-    process = nursery.start_module("experiments.scoreboard", *arguments, cwd=tmp_path)
+    process = fork_server.start_module("experiments.scoreboard", *arguments, cwd=tmp_path)
     wait_until(lambda: bool(list(folder.glob("*.npz"))) or process.has_ended(), 100)
     process.send(signal.SIGKILL)
     process.wait()

@@ -16,15 +16,15 @@ from experiments.sweep import PARENT, ParentRun
 from grad_callbacks.tracking import JournaledMLFlowLogger
 from grad_callbacks.tracking.journal.entries import status_entry
 from grad_callbacks.tracking.journal.journal import Journal
-from tests.support.processes import Child, Nursery, wait_until
+from tests.support.processes import Child, ForkServer, wait_until
 from tests.support.servers import NO_SERVER
 
 QUICK = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "guard=monitor", "model.width=8"]
 
 
-def multirun(nursery: Nursery, cwd: Path, *overrides: str) -> Child:
+def multirun(fork_server: ForkServer, cwd: Path, *overrides: str) -> Child:
     arguments = ["-m", *QUICK, *overrides, f"hydra.sweep.dir={cwd}/multirun"]
-    return nursery.start_module("experiments.run", *arguments, cwd=cwd, HOME=str(cwd))
+    return fork_server.start_module("experiments.run", *arguments, cwd=cwd, HOME=str(cwd))
 
 
 def family(client: MlflowClient) -> tuple[Run, dict[str, Run]]:
@@ -46,9 +46,9 @@ def compared(client: MlflowClient, parent: Run) -> pd.DataFrame:
 
 
 def test_a_sweep_is_a_parent_with_children_named_by_what_differs(
-    client: MlflowClient, nursery: Nursery, tmp_path: Path
+    client: MlflowClient, fork_server: ForkServer, tmp_path: Path
 ) -> None:
-    process = multirun(nursery, tmp_path, "activation=relu,tanh", "model.depth=2")
+    process = multirun(fork_server, tmp_path, "activation=relu,tanh", "model.depth=2")
     assert process.wait(200) == 0, process.said
     parent, children = family(client)
     assert set(children) == {"activation=relu", "activation=tanh"}
@@ -61,9 +61,9 @@ def test_a_sweep_is_a_parent_with_children_named_by_what_differs(
 
 
 def test_a_sweep_that_fails_or_is_stopped_says_so_and_is_continued_under_its_parent(
-    client: MlflowClient, nursery: Nursery, tmp_path: Path
+    client: MlflowClient, fork_server: ForkServer, tmp_path: Path
 ) -> None:
-    process = multirun(nursery, tmp_path, "activation=relu,tanh", "trainer.max_epochs=5000")
+    process = multirun(fork_server, tmp_path, "activation=relu,tanh", "trainer.max_epochs=5000")
     assert wait_until(lambda: _has_metrics(client), 100), process.said
     process.send(signal.SIGINT)
     assert process.wait() != 0
@@ -71,7 +71,7 @@ def test_a_sweep_that_fails_or_is_stopped_says_so_and_is_continued_under_its_par
     assert parent.info.status == "KILLED"
     assert {run.info.status for run in children.values()} == {"KILLED"}
 
-    process = multirun(nursery, tmp_path, "optimizer.lr=-1,0.01")
+    process = multirun(fork_server, tmp_path, "optimizer.lr=-1,0.01")
     assert process.wait(200) == 2
     assert "experiments.run: optimizer: Invalid learning rate: -1" in process.said
     again, children = family(client)
@@ -82,10 +82,10 @@ def test_a_sweep_that_fails_or_is_stopped_says_so_and_is_continued_under_its_par
     assert "2 killed" in again.data.tags["mlflow.note.content"] or "1 killed" in again.data.tags["mlflow.note.content"]
 
 
-def test_processes_share_a_fresh_store_and_one_parent(nursery: Nursery, tmp_path: Path) -> None:
+def test_processes_share_a_fresh_store_and_one_parent(fork_server: ForkServer, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    process = multirun(nursery, tmp_path, "seed=0,1", "trainer=steps", "trainer.max_steps=5", *launcher)
+    process = multirun(fork_server, tmp_path, "seed=0,1", "trainer=steps", "trainer.max_steps=5", *launcher)
     assert process.wait(200) == 0, process.said
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     parent, children = family(client)

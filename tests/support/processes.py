@@ -32,7 +32,7 @@ runpy.{function}(sys.argv[0], run_name="__main__"{more})
 """
 
 
-class Nursery:
+class ForkServer:
     """Starts processes as forks of one that has imported everything.
 
     A process runs its code as a script of its own, and ends like one.
@@ -85,10 +85,10 @@ class Nursery:
 
 
 class Child:
-    """A process of a :class:`Nursery`."""
+    """A process of a :class:`ForkServer`."""
 
-    def __init__(self, pid: int, output: Path, nursery: Nursery) -> None:
-        self.pid, self._output, self._nursery = pid, output, nursery
+    def __init__(self, pid: int, output: Path, fork_server: ForkServer) -> None:
+        self.pid, self._output, self._server = pid, output, fork_server
         self._status: int | None = None
 
     @property
@@ -113,7 +113,7 @@ class Child:
         """Wait for its end; return its exit status, below 0 if a signal has killed it."""
         assert wait_until(self.has_ended, seconds), f"it goes on: {self.said}"
         if self._status is None:
-            self._status = self._nursery.ask({"ended": self.pid})
+            self._status = self._server.ask({"ended": self.pid})
         return self._status
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.support.processes import Nursery
+from tests.support.processes import ForkServer
 from tests.support.servers import Server, artifacts_of, free_port, steps_of, the_run
 
 pytest.importorskip("psycopg2", reason="MLflow's driver for PostgreSQL is not installed")
@@ -56,7 +56,7 @@ def database() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def test_a_team_logs_to_one_server_with_postgresql(database: str, nursery: Nursery, tmp_path: Path) -> None:
+def test_a_team_logs_to_one_server_with_postgresql(database: str, fork_server: ForkServer, tmp_path: Path) -> None:
     server = Server(tmp_path, database)
     try:
         server.start()
@@ -65,7 +65,7 @@ def test_a_team_logs_to_one_server_with_postgresql(database: str, nursery: Nurse
             (tmp_path / name).mkdir()
             (tmp_path / name / "go").touch()
             code = f"from tests.support.tracked_training import staged; staged({name!r}, {server.uri!r}, 20, {STEPS})"
-            members[name] = nursery.start(code, tmp_path / name)
+            members[name] = fork_server.start(code, tmp_path / name)
         client = MlflowClient(server.uri)
         for name, process in members.items():
             process.wait()

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from grad_callbacks.tracking import JournaledMLFlowLogger
-from tests.support.processes import Child, Nursery, wait_until
+from tests.support.processes import Child, ForkServer, wait_until
 from tests.support.servers import steps_of, the_run
 from tests.support.tracked_training import Model, fit
 
@@ -54,9 +54,9 @@ LONG = "print(logger.run_id, flush=True); fit(logger, steps=10**7)"
     ids=["crash outside fit", "end without fit", "logs after fit", "SIGTERM", "Ctrl-C"],
 )
 def test_the_status_is_true_however_the_process_ends(
-    then: str, number: int | None, status: str, client: MlflowClient, tmp_path: Path, nursery: Nursery
+    then: str, number: int | None, status: str, client: MlflowClient, tmp_path: Path, fork_server: ForkServer
 ) -> None:
-    process = nursery.start(TRAINING + then, tmp_path)
+    process = fork_server.start(TRAINING + then, tmp_path)
     if number is not None:
         _wait_for_metrics(process, client)
         process.send(number)
@@ -75,9 +75,9 @@ def _last(process: Child, client: MlflowClient) -> Run:
 
 
 def test_the_next_logger_marks_a_run_whose_process_was_killed_outright_and_no_other(
-    client: MlflowClient, tmp_path: Path, nursery: Nursery
+    client: MlflowClient, tmp_path: Path, fork_server: ForkServer
 ) -> None:
-    killed, alive = nursery.start(TRAINING + LONG, tmp_path), nursery.start(TRAINING + LONG, tmp_path)
+    killed, alive = fork_server.start(TRAINING + LONG, tmp_path), fork_server.start(TRAINING + LONG, tmp_path)
     try:
         killed_id, alive_id = _wait_for_metrics(killed, client), _wait_for_metrics(alive, client)
         killed.send(signal.SIGKILL)

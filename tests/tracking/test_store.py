@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from grad_callbacks.tracking import StoreError, default_artifacts, default_store, prepare_store
-from tests.support.processes import Nursery
+from tests.support.processes import ForkServer
 from tests.support.servers import steps_of, the_run
 
 
@@ -25,10 +25,10 @@ def test_a_store_named_in_the_environment_wins(monkeypatch: pytest.MonkeyPatch) 
     assert default_artifacts() is None, "the server decides"
 
 
-def test_processes_that_start_together_share_a_fresh_store(tmp_path: Path, nursery: Nursery) -> None:
+def test_processes_that_start_together_share_a_fresh_store(tmp_path: Path, fork_server: ForkServer) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     code = "from tests.support.tracked_training import staged; staged({!r}, {!r}, pause=-1, steps=10)"
-    processes = [nursery.start(code.format(f"experiment {i}", uri), tmp_path) for i in range(4)]
+    processes = [fork_server.start(code.format(f"experiment {i}", uri), tmp_path) for i in range(4)]
     for process in processes:
         process.wait(180)
         assert "ended normally" in process.said

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from experiments.bench.proxy import SlowProxy
 from grad_callbacks.tracking import sync
 from grad_callbacks.tracking.journal.journal import journals
-from tests.support.processes import Child, Nursery, wait_until
+from tests.support.processes import Child, ForkServer, wait_until
 from tests.support.servers import NO_SERVER, Server, artifacts_of, steps_of, the_run
 
 STEPS, PAUSE = 40, 20
@@ -42,14 +42,14 @@ def client(server: Server) -> MlflowClient:
 class Training:
     """A training of two stages in a process of its own."""
 
-    def __init__(self, nursery: Nursery, folder: Path, experiment: str, uri: str, before: str = "") -> None:
+    def __init__(self, fork_server: ForkServer, folder: Path, experiment: str, uri: str, before: str = "") -> None:
         folder.mkdir()
         self.folder, self.experiment = folder, experiment
         training = (
             f"from tests.support.tracked_training import staged\nstaged({experiment!r}, {uri!r}, {PAUSE}, {STEPS})"
         )
         code = f"{before}\n{training}"
-        self.process: Child = nursery.start(code, folder)
+        self.process: Child = fork_server.start(code, folder)
 
     def wait_for_pause(self) -> None:
         assert wait_until((self.folder / f"at-{PAUSE}").exists), self.process.said
@@ -77,18 +77,20 @@ class Training:
         assert run.data.params["lr"] == "0.1"
 
 
-def test_no_server_from_the_start(nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path) -> None:
-    training = Training(nursery, tmp_path / "a", "absent", NO_SERVER)
+def test_no_server_from_the_start(
+    fork_server: ForkServer, server: Server, client: MlflowClient, tmp_path: Path
+) -> None:
+    training = Training(fork_server, tmp_path / "a", "absent", NO_SERVER)
     training.end()
     assert training.sync(server.uri) == ["sent"]
     training.check(client)
 
 
 def test_a_server_that_is_killed_and_one_training_ends_before_it_is_back_and_another_later(
-    nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path
+    fork_server: ForkServer, server: Server, client: MlflowClient, tmp_path: Path
 ) -> None:
-    early = Training(nursery, tmp_path / "a", "killed, not back", server.uri)
-    late = Training(nursery, tmp_path / "b", "killed, and back", server.uri)
+    early = Training(fork_server, tmp_path / "a", "killed, not back", server.uri)
+    late = Training(fork_server, tmp_path / "b", "killed, and back", server.uri)
     early.wait_for_pause()
     late.wait_for_pause()
     server.kill()
@@ -101,12 +103,12 @@ def test_a_server_that_is_killed_and_one_training_ends_before_it_is_back_and_ano
     early.check(client)
 
 
-def test_a_frozen_server(nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path) -> None:
-    before = Training(nursery, tmp_path / "a", "frozen in mid-run", server.uri)
+def test_a_frozen_server(fork_server: ForkServer, server: Server, client: MlflowClient, tmp_path: Path) -> None:
+    before = Training(fork_server, tmp_path / "a", "frozen in mid-run", server.uri)
     before.wait_for_pause()
     server.freeze()
     try:
-        after = Training(nursery, tmp_path / "b", "frozen at the start", server.uri)
+        after = Training(fork_server, tmp_path / "b", "frozen at the start", server.uri)
         after.go_on()
         before.end()
         after.end()
@@ -118,13 +120,13 @@ def test_a_frozen_server(nursery: Nursery, server: Server, client: MlflowClient,
 
 
 def test_two_trainings_in_one_store_and_one_folder_of_journals(
-    nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path
+    fork_server: ForkServer, server: Server, client: MlflowClient, tmp_path: Path
 ) -> None:
     (tmp_path / "journal").mkdir()
     both = []
     for name in ("one", "other"):
         code = f"import os; os.environ['GRAD_CALLBACKS_JOURNAL'] = {str(tmp_path / 'journal')!r}"
-        both.append(Training(nursery, tmp_path / name, name, server.uri, before=code))
+        both.append(Training(fork_server, tmp_path / name, name, server.uri, before=code))
     for training in both:
         training.go_on()
     for training in both:
@@ -140,22 +142,24 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))  # no file of this p
 
 
 @pytest.mark.parametrize("size", [0, 2000])
-def test_a_disk_that_is_full(size: int, nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path) -> None:
+def test_a_disk_that_is_full(
+    size: int, fork_server: ForkServer, server: Server, client: MlflowClient, tmp_path: Path
+) -> None:
     if size == 0:  # not even the output of the process would find room: the folder is no folder instead
         before = "import os; os.environ['GRAD_CALLBACKS_JOURNAL'] = '/dev/full/journal'"
     else:
         before = FULL.format(size=size)
-    training = Training(nursery, tmp_path / "a", f"full at {size}", server.uri, before)
+    training = Training(fork_server, tmp_path / "a", f"full at {size}", server.uri, before)
     training.end()
     training.check(client)
 
 
 def test_a_slow_server_does_not_slow_the_steps(
-    nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path
+    fork_server: ForkServer, server: Server, client: MlflowClient, tmp_path: Path
 ) -> None:
     proxy = SlowProxy(server.port, delay=0.2)
     try:
-        training = Training(nursery, tmp_path / "a", "slow", proxy.uri)
+        training = Training(fork_server, tmp_path / "a", "slow", proxy.uri)
         training.end()
     finally:
         proxy.close()
@@ -195,13 +199,13 @@ class Logged:
 
 
 def test_a_training_that_is_killed_again_and_again_loses_nothing(
-    nursery: Nursery, server: Server, client: MlflowClient, tmp_path: Path
+    fork_server: ForkServer, server: Server, client: MlflowClient, tmp_path: Path
 ) -> None:
     """Five times; ``KILLS=20 pytest -k again_and_again`` for more."""
     chance, done, run_id = random.Random(0), 0, None
     settings = {"experiment": "killed", "uri": server.uri}
     for _ in range(int(os.environ.get("KILLS", "5"))):
-        victim = nursery.start(RESUMABLE.format(run_id=run_id, first=done, last=10**9, **settings), tmp_path)
+        victim = fork_server.start(RESUMABLE.format(run_id=run_id, first=done, last=10**9, **settings), tmp_path)
         assert wait_until(Logged(victim, chance.randrange(1000))), victim.said
         victim.send(signal.SIGKILL)
         victim.wait()
@@ -210,7 +214,7 @@ def test_a_training_that_is_killed_again_and_again_loses_nothing(
             assert steps == list(range(len(steps)))
             assert len(steps) >= done + logged(victim.said), "what was logged is in the journal"
             done, run_id = len(steps), journal.id
-    resumed = nursery.start(RESUMABLE.format(run_id=run_id, first=done, last=done + 100, **settings), tmp_path)
+    resumed = fork_server.start(RESUMABLE.format(run_id=run_id, first=done, last=done + 100, **settings), tmp_path)
     resumed.wait()
     assert logged(resumed.said) == 100, resumed.said
 

@@ -11,8 +11,8 @@ import pytest
 from grad_callbacks.tracking.journal.entries import batch_entries, legal_name, metrics_entry, params_entry
 from grad_callbacks.tracking.journal.format import Entry
 from grad_callbacks.tracking.journal.host import SILENCE, Host
-from grad_callbacks.tracking.journal.journal import Journal, journals
-from tests.support.processes import Nursery, wait_until
+from grad_callbacks.tracking.journal.journal import Entry, Journal, journals
+from tests.support.processes import ForkServer, wait_until
 
 
 def journal(folder: Path, **arguments: int) -> Journal:
@@ -50,7 +50,7 @@ def test_an_incomplete_last_line_is_skipped_and_the_next_process_writes_on(tmp_p
     assert again.end() == again.size()
 
 
-def test_what_was_written_outlives_a_kill_at_any_moment(nursery: Nursery, tmp_path: Path) -> None:
+def test_what_was_written_outlives_a_kill_at_any_moment(fork_server: ForkServer, tmp_path: Path) -> None:
     code = """
 from pathlib import Path
 from grad_callbacks.tracking.journal.journal import Journal
@@ -60,7 +60,7 @@ for step in range(10**9):
     journal.append({"m": {"loss": step}})
     print(step, flush=True)
 """
-    process = nursery.start(code, tmp_path)
+    process = fork_server.start(code, tmp_path)
     assert wait_until(lambda: len(process.said) > 100), process.said
     process.send(signal.SIGKILL)
     process.wait()

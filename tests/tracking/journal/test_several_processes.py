@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.support.processes import Nursery
+from tests.support.processes import ForkServer
 from tests.support.servers import artifacts_of, steps_of, the_run
 
 SCRIPT = """
@@ -32,11 +32,11 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("arguments", [["ddp"], ["ddp_fork", "before"]], ids=" ".join)
 def test_two_processes_log_into_one_run_and_each_thing_once(
-    arguments: list[str], client: MlflowClient, nursery: Nursery, tmp_path: Path
+    arguments: list[str], client: MlflowClient, fork_server: ForkServer, tmp_path: Path
 ) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    process = nursery.start_script(script, *arguments, cwd=tmp_path, GLOO_SOCKET_IFNAME="lo")
+    process = fork_server.start_script(script, *arguments, cwd=tmp_path, GLOO_SOCKET_IFNAME="lo")
     assert process.wait(180) == 0, process.said
     run = the_run(client, "several")
     assert run.info.status == "FINISHED"
