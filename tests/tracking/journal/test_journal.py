@@ -11,7 +11,7 @@ import pytest
 from grad_callbacks.tracking.journal.entries import batch_entries, legal_name, metrics_entry, params_entry
 from grad_callbacks.tracking.journal.format import Entry
 from grad_callbacks.tracking.journal.host import SILENCE, Host
-from grad_callbacks.tracking.journal.journal import Entry, Journal, journals
+from grad_callbacks.tracking.journal.journal import Journal, journals
 from tests.support.processes import ForkServer, wait_until
 
 
