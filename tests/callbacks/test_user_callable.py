@@ -21,9 +21,7 @@ def raised(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 
 @pytest.mark.parametrize("cls", [GradientMonitor, GradientGuard])
-def test_what_raises_is_logged_once_with_its_traceback_and_left_out(
-    cls: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_raises_is_logged_once_with_its_traceback_and_left_out(cls: Any, caplog: pytest.LogCaptureFixture) -> None:
     calls: list[Alert] = []
 
     def send(alert: Alert) -> None:
