@@ -1,4 +1,4 @@
-"""Alerts that reach people: Slack, Teams, e-mail, webhooks and all else that Apprise can address."""
+"""Send alerts to people: by Slack, Teams, e-mail, webhooks and whatever else Apprise supports."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from grad_callbacks._utils.log_redaction import SILENCE, discretion
+from grad_callbacks._utils.log_redaction import NOTHING, redacted_logs
 from grad_callbacks._utils.validation import positive
 from grad_callbacks.events import Alert
+from grad_callbacks.reporting.alert_text import alert_lines, kind_text
 
 log = logging.getLogger("grad_callbacks")
 
-GOODBYE = 5.0  # seconds that the end of the program waits for a last message
+LAST_MESSAGE_SECONDS = 5.0  # that the end of the program waits for a last message
+MAX_WAITING = 100  # alerts that are kept for the next message; the rest is counted
+MAX_ALSO = 3  # alerts that a message names after its first
 _VARIABLE = "env:"
-MAX_WAITING = 100  # alerts that are told one by one in a message; the rest is counted
 
 
 class Notify:
-    """Sends alerts to people, at most one message in so many seconds; give it as ``on_alert``.
+    """Sends alerts to people, at most one message per ``at_most_every`` seconds; pass it as ``on_alert``.
 
-    The first alert is sent at once. What comes within ``at_most_every`` seconds of a message waits for the next one,
-    which tells them together; what still waits when the program ends is sent then. A thread does the sending: a channel
-    that hangs or fails costs a line in the log, never the training.
+    The first alert is sent at once. Alerts that come within ``at_most_every`` seconds of a message wait for the next
+    message, which reports them together; what still waits when the program ends is sent then. A thread does the
+    sending: a channel that hangs or fails costs a line in the log, never the training.
 
     Needs Apprise: ``pip install grad-callbacks[notify]``. Its addresses look like ``slack://tokenA/tokenB/tokenC``,
     ``mailtos://user:password@example.org``, ``workflows://host/...`` for Teams, ``json://host/path`` for a webhook of
-    your own. They are secrets, of which neither logs nor trackers are told. ``env:NAME`` in their place reads them from
+    your own. They are secrets, and appear in neither logs nor trackers. ``env:NAME`` in their place reads them from
     that environment variable, and keeps them out of configs and checkpoints as well.
 
     Args:
         addresses: One or several of Apprise's addresses, or ``env:NAME`` for those in a variable, separated by commas.
-        at_most_every: Seconds between two messages.
+        at_most_every: Seconds between two messages, 60 by default.
         name: What the messages call the run.
-        severities: Which alerts are sent.
+        severities: Which alerts are sent: ``"warning"``, ``"critical"`` or both, the default.
 
     Raises:
         ImportError: If Apprise is not installed.
-        ValueError: If an address is none of Apprise's, a variable is not set, or another argument is wrong.
+        ValueError: If Apprise does not know an address, a variable is not set, or another argument is wrong.
 
     Example::
 
@@ -58,13 +60,13 @@ class Notify:
         name: str = "",
         severities: Sequence[str] = ("warning", "critical"),
     ) -> None:
-        self.addresses = [addresses] if isinstance(addresses, str) else list(addresses)
+        self.addresses = [addresses] if isinstance(addresses, str) else _list("addresses", addresses)
         self.at_most_every = positive("at_most_every", at_most_every)
         self.name = name
-        self.severities = tuple(severities)
-        if unknown := set(self.severities) - {"warning", "critical"}:
-            raise ValueError(f"severities must be of 'warning' and 'critical', got {sorted(unknown)}")
-        _channels(self.addresses)  # a wrong address is told now, not at the first alert
+        self.severities = tuple(_list("severities", severities))
+        if set(self.severities) - {"warning", "critical"}:
+            raise ValueError(f"severities must be a list of 'warning' and 'critical', got {list(self.severities)}")
+        _parse(self.addresses)  # a wrong address is an error now, not at the first alert
         self._box: _Mailbox | None = None
 
     def __call__(self, alert: Alert) -> None:
@@ -76,11 +78,11 @@ class Notify:
             atexit.register(self.close)
         self._box.put(alert)
 
-    def close(self, timeout: float = GOODBYE) -> None:
-        """Send what still waits, without regard to the rate, and end the thread.
+    def close(self, timeout: float = LAST_MESSAGE_SECONDS) -> None:
+        """Send what still waits, whatever the rate, and end the thread.
 
         Args:
-            timeout: Seconds to wait for that at most.
+            timeout: Seconds to wait at most.
         """
         box, self._box = self._box, None
         if box is not None:
@@ -95,7 +97,7 @@ class _Mailbox:
     """Alerts that wait, and the thread that sends them."""
 
     def __init__(self, addresses: Sequence[str], at_most_every: float, name: str) -> None:
-        self.channels = _channels(addresses)
+        self.apprise = _parse(addresses)
         self.at_most_every = at_most_every
         self.name = name
         self.waiting: list[Alert] = []
@@ -127,7 +129,7 @@ class _Mailbox:
                 alerts, count = self.waiting, self.count
                 self.waiting, self.count = [], 0
             if count:
-                _send(self.channels, *message(alerts, count, self.name))
+                _send(self.apprise, alerts, count, self.name)
                 due = time.monotonic() + self.at_most_every
 
 
@@ -135,51 +137,53 @@ def message(alerts: Sequence[Alert], count: int, name: str = "") -> tuple[str, s
     """Return title and text of a message.
 
     Args:
-        alerts: The first of those that it tells, at least one.
+        alerts: The alerts of which it names the first few; at least one.
         count: How many there were.
         name: What it calls the run.
     """
     first = alerts[0]
-    of = f"{name}: " if name else ""
+    run = f"{name}: " if name else ""
     more = f", and {count - 1} more" if count > 1 else ""
-    title = f"{of}{first.kind} gradients at step {first.step} ({first.severity}){more}"
-    told = [
-        f"{first.message.rstrip('.')}.",
-        *([f"Layers: {', '.join(first.layers)}."] if first.layers else []),
-        f"Likely cause: {first.cause.rstrip('.')}.",
-        f"Advice: {first.advice.rstrip('.')}.",
-    ]
-    told += [f"Also step {a.step}: {a.kind} ({a.severity}), {a.message.rstrip('.')}." for a in alerts[1:4]]
-    return title, "\n".join(told)
+    title = f"{run}{kind_text(first.kind)} at step {first.step} ({first.severity}){more}"
+    also = [f"Also {alert_lines(alert)[0]}" for alert in alerts[1 : 1 + MAX_ALSO]]
+    return title, "\n".join([*alert_lines(first), *also])
 
 
-def _send(channels: Any, title: str, text: str) -> None:
+def _send(apprise: Any, alerts: Sequence[Alert], count: int, name: str) -> None:
     try:
-        with discretion():
-            got_through = channels.notify(title=title, body=text)
-        if not got_through:
+        title, text = message(alerts, count, name)
+        with redacted_logs():
+            is_sent = apprise.notify(title=title, body=text)
+        if not is_sent:
             log.warning("the alert %r did not get through to every address", title)
-    except Exception as error:  # whatever a channel raises
-        log.warning("the alert %r could not be sent: %s", title, type(error).__name__)
+    except Exception as error:  # whatever a channel raises; its text may hold an address
+        log.warning("an alert of step %s could not be sent: %s", alerts[0].step, type(error).__name__)
 
 
-def _channels(addresses: Sequence[str]) -> Any:
+def _list(name: str, value: Sequence[str]) -> list[str]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ValueError(f"{name} must be a list of texts, got type {type(value).__name__}")  # it may hold a secret
+    return list(value)
+
+
+def _parse(addresses: Sequence[str]) -> Any:
+    """Return Apprise's object for some addresses."""
     try:
         from apprise import Apprise
     except ImportError as error:
         raise ImportError("Notify needs Apprise: pip install grad-callbacks[notify]") from error
-    channels = Apprise()
+    apprise = Apprise()
     for place, address in enumerate(addresses):
-        told = str(address)
-        if told.startswith(_VARIABLE):
-            told = os.environ.get(told.removeprefix(_VARIABLE), "")
-            if not told:
+        url = str(address)
+        if url.startswith(_VARIABLE):
+            url = os.environ.get(url.removeprefix(_VARIABLE), "")
+            if not url:
                 raise ValueError(f"addresses[{place}]: the variable {address.removeprefix(_VARIABLE)} is not set")
-        with discretion(SILENCE):
-            is_known = channels.add(told)
-        if not is_known:  # not told as it is: it may be a secret
+        with redacted_logs(NOTHING):
+            is_known = apprise.add(url)
+        if not is_known:  # the message leaves the address out: it may be a secret
             kind = str(address).split("://", 1)[0] if "://" in str(address) else "no scheme"
             raise ValueError(f"addresses[{place}] ({kind}) is no address that Apprise knows")
     if not addresses:
         raise ValueError("addresses must name at least one address")
-    return channels
+    return apprise

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,11 @@ def test_an_alert_arrives_with_all_that_one_must_know(receiver: Receiver) -> Non
     notify.close()
     [(_, body)] = receiver.received
     assert body["title"] == "resnet: exploding gradients at step 5 (critical)"
-    for told in ("norm 51 is 15 times.", "Layers: head.", "Likely cause: bad batch.", "Advice: clip by norm."):
-        assert told in body["message"]
+    assert body["message"].splitlines() == [
+        "step 5: exploding gradients (critical): norm 51 is 15 times",
+        "likely cause: bad batch (seen in head)",
+        "what to change: clip by norm",
+    ]
 
 
 def test_no_more_messages_than_the_rate_allows(receiver: Receiver) -> None:
@@ -210,6 +214,8 @@ def test_it_can_be_copied_while_its_thread_runs(receiver: Receiver) -> None:
         ({"addresses": []}, "at least one address"),
         ({"addresses": "json://host", "at_most_every": 0}, "at_most_every must be"),
         ({"addresses": "json://host", "severities": ["info"]}, "severities must be"),
+        ({"addresses": "json://host", "severities": "critical"}, "severities must be a list of texts, got type str"),
+        ({"addresses": 3}, "addresses must be a list of texts, got type int"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, Any], told: str) -> None:
@@ -243,3 +249,22 @@ def test_a_message_tells_a_few_alerts_and_counts_the_rest() -> None:
     title, text = message([alert(step) for step in range(10)], 250)
     assert title.endswith("and 249 more")
     assert text.count("Also step") == 3
+
+
+def test_an_alert_that_cannot_be_put_into_words_does_not_end_the_sending(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    notify = Notify(receiver.address, at_most_every=0.01)
+    notify(replace(alert(3), message=None))  # type: ignore[arg-type]  # what a rule of one's own may leave behind
+    time.sleep(0.2)
+    notify(alert(4))
+    receiver.wait(1)
+    notify.close()
+    assert receiver.titles == ["exploding gradients at step 4 (critical)"]
+    assert "an alert of step 3 could not be sent: AttributeError" in caplog.text
+
+
+def test_an_alert_of_a_kind_of_ones_own() -> None:
+    title, text = message([replace(alert(7, "warning"), kind="плато")], 1)
+    assert title == "плато at step 7 (warning)"
+    assert text.startswith("step 7: плато (warning): norm 51")

@@ -1,4 +1,4 @@
-"""Keeps the libraries that send messages from logging the addresses, which are secrets."""
+"""Redact notification addresses, which are secrets, from the logs of other libraries."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SILENCE = logging.CRITICAL + 1
+NOTHING = logging.CRITICAL + 1  # a level that no log record reaches
 _APPRISE = "apprise"
-_TALKERS = (_APPRISE, "urllib3.connectionpool", "urllib3.util.retry")  # those two log paths, at any level
+_SOURCES = (_APPRISE, "urllib3.connectionpool", "urllib3.util.retry")  # the latter two log paths, at any level
 
 
-class _Discretion(logging.Filter):
-    """Drops what might tell an address, as long as anybody asks for it.
+class _AddressFilter(logging.Filter):
+    """Drops records that may contain an address, while a :func:`redacted_logs` block is active.
 
-    A channel may send from threads of its own: that it is its channel that logs cannot be told by the thread.
+    Channels may send from threads of their own, so records of all threads are dropped.
     """
 
     def __init__(self) -> None:
@@ -26,21 +26,21 @@ class _Discretion(logging.Filter):
         return not levels or (record.name == _APPRISE and record.levelno >= max(levels))
 
 
-_DISCRETION = _Discretion()
+_FILTER = _AddressFilter()
 
 
 @contextmanager
-def discretion(level: int = logging.WARNING) -> Iterator[None]:
+def redacted_logs(level: int = logging.WARNING) -> Iterator[None]:
     """Log no address within the block, whatever level the program logs at.
 
     Args:
-        level: From here on Apprise may speak. Of a message that fails its warnings tell no address; of an address that
-            it cannot read all do.
+        level: Apprise's records from this level on are kept. Its warnings about failed sends contain no address; its
+            errors about addresses that it cannot parse do.
     """
-    for name in _TALKERS:
-        logging.getLogger(name).addFilter(_DISCRETION)
-    _DISCRETION.levels.append(level)
+    for name in _SOURCES:
+        logging.getLogger(name).addFilter(_FILTER)
+    _FILTER.levels.append(level)
     try:
         yield
     finally:
-        _DISCRETION.levels.remove(level)
+        _FILTER.levels.remove(level)

@@ -322,7 +322,14 @@ def test_a_model_without_parameters_is_one_warning() -> None:
         ({"rules": ["Explodng"]}, "unknown rule 'Explodng'; known are Exploding, NonFinite, Vanishing"),
         ({"rules": "Exploding"}, "rules must be a list"),
         ({"rules": [{"Exploding": {"factor": -5}}]}, "factor must be a finite number above 0, got -5"),
+        ({"every_n_steps": True}, "every_n_steps must be a whole number of at least 1, got True"),
+        ({"rules": [1]}, r"rules\[0\]: 1 is not a rule: give an object such as Exploding\(\), or its name"),
+        ({"rules": ["Vanishing", Exploding]}, r"rules\[1\]: .* is not a rule"),
+        ({"rules": 3}, r"rules must be a list of rules, such as \['Exploding'\], got 3"),
         ({"on_alert": "mail"}, "on_alert must be callable"),
+        ({"on_alert": 3}, "on_alert must be callable with an alert, such as a function or a Notify, got 3"),
+        ({"diagnose": "no"}, "diagnose must be True or False, got 'no'"),
+        ({"diagnose": None}, "diagnose must be True or False, got None"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], message: str) -> None:

@@ -25,6 +25,7 @@ TITLES = [
     "Cost by size",
     "Recording in MLflow",
     "Logging to MLflow",
+    "Importing the package",
 ]
 
 
