@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from grad_callbacks import AGC, FloorNorm
+from grad_callbacks.events import Evidence
 from tests.support.distributed.leaving import leave
 from tests.support.distributed.together import run_together
 from tests.support.helpers import mlp, pending
@@ -40,11 +41,11 @@ def _check(way: str, remedy: Any, other: Any) -> None:
     for model in (whole, cut):
         (10 * model(inputs)).square().sum().backward()
     steps = pending(whole), pending(cut)
-    assert remedy.engage(steps[0], {}) is not None
+    assert remedy.engage(steps[0], Evidence({})) is not None
     if way == "fsdp" and isinstance(other, AGC):
-        assert other.engage(steps[1], {}) is None, "flat shards have no whole rows"
+        assert other.engage(steps[1], Evidence({})) is None, "flat shards have no whole rows"
         return
-    assert other.engage(steps[1], {}) is not None
+    assert other.engage(steps[1], Evidence({})) is not None
     remedy.act(steps[0])
     other.act(steps[1])
     assert steps[0].norm == pytest.approx(steps[1].norm, rel=1e-5)

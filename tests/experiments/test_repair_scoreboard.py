@@ -24,6 +24,7 @@ from experiments.scoreboard.repair.table import repair_table
 from experiments.scoreboard.repair.tracking import EXPERIMENT, outcome_table
 from experiments.scoreboard.repair.treatments import RANDOM, Treatment, all_treatments
 from grad_callbacks import Remedy
+from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies import REMEDIES
 from tests.support.helpers import Regression, mlp, pending
 
@@ -163,7 +164,7 @@ def test_what_was_drawn_acts_and_resumes() -> None:
     model = mlp(3, 4, 2)
     for p in model.parameters():
         p.grad = 10 * torch.ones_like(p)
-    details = [remedy.engage(pending(model), {"reference": 1.0}) for _ in range(40)]
+    details = [remedy.engage(pending(model), Evidence({"reference": 1.0})) for _ in range(40)]
     told = [detail["drawn"] for detail in details if detail is not None]
     assert {"ClipNorm", "ReduceLR"} <= set(told)
     resumed = Drawn("scenario", 0, "exploding")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least, between, positive
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement.device_transfer import to_device
@@ -16,10 +18,39 @@ from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 Method = Literal["zscore", "percentile"]
 
-ALPHA = 0.97  # of ZClip's moving average
-WINDOW = 1000  # norms of which the percentile is taken
-OUTLIER = 5.0  # multiple of the usual norm beyond which a norm does not enter, until there are enough for a deviation
-LEAST_DEVIATION = 1e-6  # relative to the mean
+_ZCLIP = "Kumar et al. 2025 (ZClip), sec. 3"
+
+
+@dataclass(frozen=True)
+class AdaptiveClipThresholds(Thresholds):
+    """The numbers of :class:`AdaptiveClip`."""
+
+    z: float = threshold(
+        2.5, "deviations above the average from which on a norm is clipped", unit="standard deviations", source=_ZCLIP
+    )
+    percentile: float = threshold(
+        10.0,
+        "percentile of the latest norms to which norms are clipped",
+        unit="percent",
+        source="Seetharaman et al. 2020 (AutoClip)",
+    )
+    warmup: int = threshold(25, "norms needed before there is a threshold", unit="readings", source=_ZCLIP)
+    decay: float = threshold(0.97, "decay of the moving average of the norms", unit="1", source=_ZCLIP)
+    window: int = threshold(
+        1000, "latest norms of which the percentile is taken", unit="readings", source="not measured"
+    )
+    outlier: float = threshold(
+        5.0,
+        "norm that is not taken in, until there are enough for a deviation",
+        unit="x usual norm",
+        source="not measured",
+    )
+    least_deviation: float = threshold(
+        1e-6, "deviation that is added, relative to the mean", unit="1", source="not measured"
+    )
+
+
+LIMITS = AdaptiveClipThresholds()
 
 
 class AdaptiveClip(Remedy):
@@ -27,15 +58,15 @@ class AdaptiveClip(Remedy):
 
     ``"zscore"`` is ZClip's: a norm more than ``z`` deviations above a moving average is reduced to the average and
     ``z`` squared over its own score in deviations, so the further out it is, the closer to the average it comes.
-    ``"percentile"`` is AutoClip's: whatever exceeds the ``percentile`` of the last 1000 norms is reduced to that.
+    ``"percentile"`` is AutoClip's: a norm above the ``percentile`` of the last 1000 norms is reduced to that.
 
-    Other than there, no spike moves the threshold: norms that are not finite, zero or outlying are never taken in.
-    Outlying is what the z-score clips; with the percentile, and until ``warmup`` norms are known, what exceeds 5 times
-    the usual norm. So a level that jumps up for good is not followed. Norms are taken in from the first step that the
-    remedy is shown, clipping starts with an alert; if fewer than ``warmup`` norms are known by then, the usual norm
-    that the alert reports stands in for them.
+    Unlike there, no spike changes the threshold: norms that are not finite, zero or outlying are never taken in.
+    A norm is outlying if the z-score clips it; with the percentile, and until ``warmup`` norms are known, if it exceeds
+    5 times the usual norm. So the threshold does not follow a level that jumps up for good. Norms are taken in from the
+    first step on, clipping starts with an alert; if fewer than ``warmup`` norms are known by then, the usual norm that
+    the alert reports is used instead of them.
 
-    Everything is computed where the gradients are; the host waits for nothing.
+    Everything is computed on the device of the gradients, without waiting for it.
 
     References:
         Kumar et al. 2025, "ZClip: Adaptive Spike Mitigation for LLM Pre-Training", arXiv 2504.02507, sec. 3 (average
@@ -44,9 +75,9 @@ class AdaptiveClip(Remedy):
 
     Args:
         method: How the threshold is computed.
-        z: Deviations above the average from which on a norm is clipped, for ``"zscore"``.
+        z: Standard deviations above the average from which on a norm is clipped, for ``"zscore"``.
         percentile: Between 0 and 100, for ``"percentile"``.
-        warmup: Norms needed before there is a threshold of their own.
+        warmup: Norms needed before there is a threshold.
 
     Raises:
         ValueError: If an argument is wrong.
@@ -56,7 +87,13 @@ class AdaptiveClip(Remedy):
     bounds_steps = True
     changes_gradients = True
 
-    def __init__(self, method: Method = "zscore", z: float = 2.5, percentile: float = 10.0, warmup: int = 25) -> None:
+    def __init__(
+        self,
+        method: Method = "zscore",
+        z: float = LIMITS.z,
+        percentile: float = LIMITS.percentile,
+        warmup: int = LIMITS.warmup,
+    ) -> None:
         if method not in get_args(Method):
             raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
         self.method = method
@@ -66,11 +103,11 @@ class AdaptiveClip(Remedy):
         self._engaged = False
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
-        """Clip from this step on. Can be switched on once; cannot mend a non-finite gradient."""
+        """Clip from this step on. Once only, and not for a non-finite gradient."""
         if self._engaged or not step.reading.is_finite:
             return None
         self._engaged = True
-        reference = evidence.get("reference", step.reading.norm)
+        reference = step.reading.norm if evidence.reference is None else evidence.reference
         self._threshold.assume(reference, step.norm_on_device.device)
         return {"method": self.method, "reference": reference, "norm": step.reading.norm}
 
@@ -103,7 +140,7 @@ class _ZScore:
 
     def __init__(self, z: float, warmup: int) -> None:
         self._z, self._warmup = z, warmup
-        self._told = [0.0, 0.0, 0.0]
+        self._loaded = [0.0, 0.0, 0.0]
         self._numbers: Tensor | None = None
 
     def limit(self, norm: Tensor) -> Tensor:
@@ -116,43 +153,43 @@ class _ZScore:
     def feed(self, norm: Tensor) -> None:
         """Take ``norm`` in."""
         count, mean, deviation = self._known(norm.device)
-        usual = torch.where(count >= self._warmup, mean + self._z * deviation, OUTLIER * mean)
+        usual = torch.where(count >= self._warmup, mean + self._z * deviation, LIMITS.outlier * mean)
         enters = torch.isfinite(norm) & (norm > 0) & ((count == 0) | (norm <= usual))
-        weight = torch.clamp(1 / (count + 1), min=1 - ALPHA)  # a plain mean at first
+        weight = torch.clamp(1 / (count + 1), min=1 - LIMITS.decay)  # a plain mean at first
         change = norm - mean
         variance = (1 - weight) * (self._on(norm.device)[2] + weight * change**2)
         fed = torch.stack([count + 1, mean + weight * change, variance])
         self._numbers = fed.where(enters, self._on(norm.device))
 
     def assume(self, reference: float, device: torch.device) -> None:
-        """Take ``reference`` for the average if too few norms are known."""
+        """Use ``reference`` as the average if too few norms are known."""
         known = self._on(device)
         self._numbers = known.where(known[0] >= self._warmup, to_device([self._warmup, reference, 0.0], device))
 
     def state_dict(self) -> list[float]:
         """Return the three numbers."""
-        return self._told if self._numbers is None else self._numbers.tolist()
+        return self._loaded if self._numbers is None else self._numbers.tolist()
 
     def load_state_dict(self, state: list[float]) -> None:
         """Continue from :meth:`state_dict`."""
-        self._told, self._numbers = list(state), None
+        self._loaded, self._numbers = list(state), None
 
     def _known(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         count, mean, variance = self._on(device).unbind()
-        return count, mean, variance.sqrt() + LEAST_DEVIATION * mean
+        return count, mean, variance.sqrt() + LIMITS.least_deviation * mean
 
     def _on(self, device: torch.device) -> Tensor:
         if self._numbers is None:
-            self._numbers = to_device(self._told, device)
+            self._numbers = to_device(self._loaded, device)
         return self._numbers
 
 
 class _Percentile:
-    """The percentile of the last norms. They stay on the device, in a ring; what is not filled yet is NaN."""
+    """The percentile of the last norms. They stay on the device, in a circular buffer, NaN where it is not filled."""
 
     def __init__(self, share: float, warmup: int) -> None:
         self._share, self._warmup = share, warmup
-        self._told: list[float] = []
+        self._loaded: list[float] = []
         self._count = 0
         self._norms: Tensor | None = None
         self._fed: Tensor | None = None  # how many were taken in, a scalar
@@ -166,13 +203,13 @@ class _Percentile:
     def feed(self, norm: Tensor) -> None:
         """Take ``norm`` in, in the place of the oldest."""
         norms, fed = self._on(norm.device)
-        enters = torch.isfinite(norm) & (norm > 0) & ((fed == 0) | (norm <= OUTLIER * torch.nanmedian(norms)))
-        place = torch.arange(WINDOW, device=norm.device) == fed % WINDOW
+        enters = torch.isfinite(norm) & (norm > 0) & ((fed == 0) | (norm <= LIMITS.outlier * torch.nanmedian(norms)))
+        place = torch.arange(LIMITS.window, device=norm.device) == fed % LIMITS.window
         self._norms = norm.where(place & enters, norms)
         self._fed = fed + enters
 
     def assume(self, reference: float, device: torch.device) -> None:
-        """Take ``reference`` for all norms of the warm-up if too few are known."""
+        """Use ``reference`` for all norms of the warm-up if too few are known."""
         norms, fed = self._on(device)
         is_known = fed >= self._warmup
         assumed = torch.full_like(norms, torch.nan)
@@ -181,18 +218,18 @@ class _Percentile:
         self._fed = fed.where(is_known, torch.full_like(fed, self._warmup))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the norms, as they lie in the ring, and how many were taken in."""
+        """Return the norms, in the order of the buffer, and how many were taken in."""
         if self._norms is None or self._fed is None:
-            return {"norms": self._told, "fed": self._count}
+            return {"norms": self._loaded, "fed": self._count}
         return {"norms": self._norms[: int(self._fed)].tolist(), "fed": int(self._fed)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self._told, self._count = list(state["norms"]), state["fed"]
+        self._loaded, self._count = list(state["norms"]), state["fed"]
         self._norms = self._fed = None
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if self._norms is None or self._fed is None:
-            self._norms = to_device(self._told + [torch.nan] * (WINDOW - len(self._told)), device)
+            self._norms = to_device(self._loaded + [torch.nan] * (LIMITS.window - len(self._loaded)), device)
             self._fed = torch.full((), self._count, device=device)
         return self._norms, self._fed

@@ -4,44 +4,80 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
-BETAS = (0.9, 0.999)  # Kingma & Ba 2015, algorithm 1
-EPSILON = 1e-8  # the same, relative to the root mean square of all entries
-LIMIT = 3.16  # (1 - 0.9) / sqrt(1 - 0.999): the farthest that a single outlier can move an entry there
-SHALLOW = 10  # layers with weights, up to which steps after an initialisation need not be shorter
+_ADAM = "Kingma & Ba 2015, algorithm 1"
+
+
+@dataclass(frozen=True)
+class AdaptiveStepThresholds(Thresholds):
+    """The numbers of :class:`AdaptiveStep`."""
+
+    stride: float = threshold(
+        0.03,
+        "largest step",
+        unit="share of the weights' norm",
+        source="measured: the better one of 0.03 and 0.1 on the failing runs of the corpus under SGD",
+    )
+    betas: tuple[float, float] = threshold((0.9, 0.999), "decay of the two moments", unit="1", source=_ADAM)
+    epsilon: float = threshold(
+        1e-8, "size that is added to an entry's", unit="x root mean square of all entries", source=_ADAM
+    )
+    largest_entry: float = threshold(
+        3.16,
+        "largest rescaled entry: the farthest that a single outlier can move an entry under Adam",
+        unit="x recent size",
+        source="formula: (1 - 0.9) / sqrt(1 - 0.999)",
+    )
+    shallow: int = threshold(
+        10,
+        "layers with weights up to which steps after an initialisation need not be shorter",
+        unit="layers",
+        source="not measured",
+    )
+    fallen: float = threshold(
+        1 / 3,
+        "rate below which the user's own schedule has ended a rate that was too high for a step or two",
+        unit="x the user's rate at the alert",
+        source="not measured",
+    )
+
+
+LIMITS = AdaptiveStepThresholds()
+
 PASSING = ("", "bad batch")  # causes that go away by themselves
-FALLEN = 1 / 3  # of the user's rate at the alert: it was too high for a step or two
 
 
 class AdaptiveStep(Remedy):
     """Makes SGD take the steps of Adam: each entry of the gradient is divided by its own recent size.
 
-    Where a gradient dies out or blows up over layers or over the steps of a sequence, or a rate or a loss of the wrong
-    size has brought the trouble, no single rate suits all weights. This remedy is switched on beside the one that
-    answers the alert, and stays: the momentum begins anew, and from then on a step moves the weights by ``stride`` of
-    their norm at most, whatever the gradient's scale. Where the rate falls below the one it was switched on at the
-    steps get shorter in proportion, so a schedule and a lowered rate still count; a rate that rises does not.
+    Where a gradient vanishes or explodes over layers or over the steps of a sequence, or the rate or the loss is of the
+    wrong size, no single rate suits all weights. This remedy supplements the one that answers the alert, and stays: the
+    momentum is reset, and from then on a step moves the weights by ``stride`` of their norm at most, whatever the
+    gradient's scale. Where the rate falls below the one it was switched on at the steps get shorter in proportion, so a
+    schedule and a lowered rate still count; a rate that rises does not.
 
     A run that has learned something already, or met a bad batch, keeps its own steps; so does one whose rate has come
-    down by itself before the first rescaled step. After an initialisation nets of
-    more than 10 layers take steps that are shorter in proportion to their depth: those of all layers add up.
+    down by itself before the first rescaled step. After an initialisation nets of more than 10 layers take steps that
+    are shorter in proportion to their depth: those of all layers add up.
 
-    Only for ``torch.optim.SGD``; other optimizers rescale by themselves, or are unknown. Plain recurrences, which bear
-    only the shortest steps, and sharded and sparse gradients are left alone. It keeps two numbers per weight.
+    Only for ``torch.optim.SGD``; other optimizers rescale by themselves, or are unknown. Plain recurrences, which need
+    very short steps, and sharded and sparse gradients are left alone. It keeps two numbers per weight.
     Reference: Kingma & Ba 2015, "Adam: A Method for Stochastic Optimization", algorithm 1, without a first moment where
-    SGD has a momentum of its own; each entry is limited to 1, which only outliers exceed.
+    SGD has a momentum of its own; entries are limited to what a single outlier can reach there.
 
     Args:
-        stride: Of the weights' norm, that a step may move them, above 0. 0.03 is the better one of 0.03 and 0.1 on the
+        stride: Largest step, as a share of the weights' norm, above 0. 0.03 is the better one of 0.03 and 0.1 on the
             failing runs of the corpus under SGD.
 
     Raises:
@@ -53,7 +89,7 @@ class AdaptiveStep(Remedy):
     changes_gradients = True
     supplements = True
 
-    def __init__(self, stride: float = 0.03) -> None:
+    def __init__(self, stride: float = LIMITS.stride) -> None:
         self.stride = positive("stride", stride)
         self._engaged = False
         self._at_alert = math.nan  # the user's rate
@@ -65,7 +101,7 @@ class AdaptiveStep(Remedy):
         self._second: list[Tensor | None] = []
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
-        """Rescale from this step on. A second time only the moments begin anew: they are of other weights."""
+        """Rescale from this step on. A second time only the moments are reset: they are of other weights."""
         self._forget()
         if self._engaged or not self._is_for(step):
             return None
@@ -73,18 +109,18 @@ class AdaptiveStep(Remedy):
         self._at_alert = step.learning_rate.clean()[0]
         assert step.run_state is not None
         depth = int(step.layers.has_weight.sum())
-        if step.run_state.restarted_from == "start" and depth > SHALLOW:
-            self._stride = self.stride * SHALLOW / depth
+        if step.run_state.restarted_from == "start" and depth > LIMITS.shallow:
+            self._stride = self.stride * LIMITS.shallow / depth
         return {"stride": self._stride}
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
-        """Put the rescaled gradients in place of the measured ones; a gradient that is not finite is left alone."""
+        """Replace the measured gradients by rescaled ones; a gradient that is not finite is left alone."""
         if not self._engaged or step.is_taken:
             return False
         if self._scale is None:
             if not step.reading.displacement > 0:  # it is not finite, or zero
                 return False
-            if step.learning_rate.clean()[0] < FALLEN * self._at_alert:
+            if step.learning_rate.clean()[0] < LIMITS.fallen * self._at_alert:
                 self._engaged = False
                 return False
             self._begin(step, step.reading.displacement)
@@ -125,7 +161,7 @@ class AdaptiveStep(Remedy):
             self._first, self._second = [None] * len(gradients), [None] * len(gradients)
         is_finite = torch.isfinite(norm)
         self._count = is_finite.double() + (0 if self._count is None else self._count)
-        least = EPSILON * norm / math.sqrt(float(step.layers.numel.sum()))
+        least = LIMITS.epsilon * norm / math.sqrt(float(step.layers.numel.sum()))
         rate = step.learning_rate.effective()[0]
         length = self._scale * min(1.0, self._rate / rate) if rate > 0 else self._scale
         rescaled: list[Tensor | None] = []
@@ -143,7 +179,7 @@ class AdaptiveStep(Remedy):
     def _direction(
         self, place: int, entries: Tensor, is_finite: Tensor, least: Tensor, betas: tuple[float, float]
     ) -> Tensor:
-        """Take a gradient up into the moments of its parameter, unless it is not finite; return their quotient."""
+        """Add a gradient to the moments of its parameter, unless it is not finite; return their quotient."""
         assert self._count is not None
         first, second = self._first[place], self._second[place]
         if first is None or second is None:
@@ -154,13 +190,14 @@ class AdaptiveStep(Remedy):
         second.lerp_(entries**2, (is_finite * (1 - betas[1])).to(entries))
         count = self._count.to(entries.device)
         size = (second / (1 - betas[1] ** count)).sqrt() + least
-        return (first / (1 - betas[0] ** count) / size).clamp(-LIMIT, LIMIT).nan_to_num(0.0)  # where all is zero
+        direction = (first / (1 - betas[0] ** count) / size).clamp(-LIMITS.largest_entry, LIMITS.largest_entry)
+        return direction.nan_to_num(0.0)  # where all is zero
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers, and the moments as tensors."""
-        told = {"engaged": self._engaged, "stride": self._stride, "scale": self._scale, "rate": self._rate}
-        told["at_alert"] = self._at_alert
-        return {**told, "count": self._count, "first": list(self._first), "second": list(self._second)}
+        rates = {"rate": self._rate, "at_alert": self._at_alert}
+        moments = {"count": self._count, "first": list(self._first), "second": list(self._second)}
+        return {"engaged": self._engaged, "stride": self._stride, "scale": self._scale, **rates, **moments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
@@ -174,4 +211,4 @@ def _betas(step: OptimizerStep) -> tuple[float, float]:
     """Decay of the two moments; none of the first where SGD averages gradients by itself."""
     reach = step.plan.reach
     assert reach is not None
-    return (0.0 if reach[0] > step.plan.rates[0] else BETAS[0], BETAS[1])
+    return (0.0 if reach[0] > step.plan.rates[0] else LIMITS.betas[0], LIMITS.betas[1])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement import Layers
@@ -20,15 +22,30 @@ from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 log = logging.getLogger("grad_callbacks")
 
 
+@dataclass(frozen=True)
+class AGCThresholds(Thresholds):
+    """The numbers of :class:`AGC`."""
+
+    ratio: float = threshold(
+        0.01, "largest norm of a unit's gradient", unit="x norm of its weights", source="Brock et al. 2021, sec. 4"
+    )
+    least: float = threshold(
+        1e-3, "norm that a unit's weights are at least counted with", unit="1", source="Brock et al. 2021, sec. 4"
+    )
+
+
+LIMITS = AGCThresholds()
+
+
 class AGC(Switched):
     """Rescales the gradient of each output unit so that its norm is at most ``ratio`` times that of its weights.
 
-    A unit is a row of a weight, all that its first dimension counts; of a bias or another vector it is the whole.
-    Units with weights near zero count as if their norm was ``least``, or they would never leave it. The last layer
-    with a weight, the head, is left alone, as published; so are sparse gradients, whose rows are not the weight's.
+    A unit is an index of a weight's first dimension; a bias or another vector is one unit. Units with weights near zero
+    count as if their norm was ``least``, or they would never leave it. The last layer with a weight, the head, is left
+    alone, as published; so are sparse gradients, whose rows are not the weight's.
 
     It needs whole rows on one process. FSDP2 and DDP have them; the flat shards of FSDP1 and weights that tensor
-    parallelism cuts along their inputs do not: there it says so once and is never switched on. Vectors that are cut
+    parallelism shards along their inputs do not: there it logs a warning once and is never switched on. Sharded vectors
     cost a collective a step.
     Reference: Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without Normalization", sec. 4
     (eq. 3; they use 0.01 and 1e-3, with SGD and Nesterov momentum. Under Adam, which rescales the gradient itself, a
@@ -46,19 +63,19 @@ class AGC(Switched):
     bounds_steps = True
     changes_gradients = True
 
-    def __init__(self, ratio: float = 0.01, least: float = 1e-3) -> None:
+    def __init__(self, ratio: float = LIMITS.ratio, least: float = LIMITS.least) -> None:
         self.ratio, self.least = positive("ratio", ratio), positive("least", least)
         super().__init__()
-        self._has_told = False
+        self._has_warned = False
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
-        """Clip from this step on. Can be switched on once; cannot mend a non-finite gradient."""
+        """Clip from this step on. Once only, and not for a non-finite gradient."""
         if self._engaged or not step.reading.is_finite:
             return None
         if not _has_whole_rows(step.layers):
-            if not self._has_told and is_first_process():
-                log.warning("AGC is left out: it needs whole rows, and these weights are cut across them (FSDP1?)")
-            self._has_told = True
+            if not self._has_warned and is_first_process():
+                log.warning("AGC is left out: it needs whole rows, and these weights are sharded across rows (FSDP1?)")
+            self._has_warned = True
             return None
         self._engaged = True
         return {"ratio": self.ratio, "norm": step.reading.norm}

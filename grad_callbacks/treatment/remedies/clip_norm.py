@@ -3,25 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
-LASTING = 0.5  # of the run's usual norm
-BEARABLE = 2.0  # the same where that is no long step; where it is, diverging runs go on diverging
-STRIDE = 0.1  # of the weights' norm: moved by more, in SGD's direction and its momentum's, is a long step
-SINGLE = 5.0  # the same after a single bad batch: what raises no alarm is not clipped
+
+@dataclass(frozen=True)
+class ClipNormThresholds(Thresholds):
+    """The numbers of :class:`ClipNorm`."""
+
+    lasting: float = threshold(
+        0.5,
+        "threshold, if it is not given",
+        unit="x usual norm",
+        source="Pascanu, Mikolov & Bengio 2013, sec. 3.2: half to ten times the average norm",
+    )
+    lasting_for_short_steps: float = threshold(
+        2.0,
+        "largest threshold, where the step that it allows is short; where it is long, diverging runs go on diverging",
+        unit="x usual norm",
+        source="measured: two recurrent nets, whose gradients grew as they began to learn, lost a tenth of their "
+        "accuracy to half of the usual norm",
+    )
+    long_step: float = threshold(
+        0.1,
+        "how far SGD, with its momentum, moves the weights by a long step",
+        unit="share of the weights' norm",
+        source="not measured",
+    )
+    after_bad_batch: float = threshold(
+        5.0,
+        "threshold after a single bad batch: what raises no alert is not clipped",
+        unit="x usual norm",
+        source="not measured",
+    )
+
+
+LIMITS = ClipNormThresholds()
 
 
 class ClipNorm(Remedy):
     """Rescales all gradients together so that their global norm is at most ``max_norm``.
 
-    Uses the norm that was already measured: clipping costs one multiplication, and only where it is due.
+    Uses the norm that was already measured: clipping costs one multiplication, and only where the norm is larger.
     Reference: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks",
     algorithm 1.
 
@@ -29,10 +60,10 @@ class ClipNorm(Remedy):
         max_norm: The threshold, in the gradients' own scale. By default half of the run's usual norm as the
             alert reports it, the lower end of what Pascanu et al. (sec. 3.2) advise: half to ten times the
             average norm. Where it is known how far a step would move the weights, up to twice the usual norm as long
-            as that is no more than a tenth of theirs: two recurrent nets, whose gradients grew as they began to learn,
-            lost a tenth of their accuracy to half of it. If a batch was to blame that stands out from its neighbours,
-            half holds for this batch only; later ones are clipped at five times the usual norm: they have done nothing
-            wrong, and a run that begins to learn has larger gradients.
+            as the weights move by no more than a tenth of their norm: two recurrent nets, whose gradients grew as they
+            began to learn, lost a tenth of their accuracy to half of it. If the cause is a batch that stands out from
+            its neighbours, half holds for this batch only; later ones are clipped at five times the usual norm: they
+            are not the cause, and a run that begins to learn has larger gradients.
 
     Raises:
         ValueError: If ``max_norm`` is not above 0.
@@ -49,14 +80,14 @@ class ClipNorm(Remedy):
         self._now: float | None = None  # the threshold of the step that it was switched on for
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
-        """Fix the threshold; clip from this step on. Can be switched on once; cannot mend a non-finite gradient."""
+        """Fix the threshold; clip from this step on. Once only, and not for a non-finite gradient."""
         if self._threshold is not None or not step.reading.is_finite:
             return None
-        usual = evidence.get("reference", step.reading.norm)
+        usual = step.reading.norm if evidence.reference is None else evidence.reference
         if self.max_norm is not None:
             self._now = self._threshold = self.max_norm
         elif _is_one_batch(step, evidence):
-            self._now, self._threshold = LASTING * usual, SINGLE * usual
+            self._now, self._threshold = LIMITS.lasting * usual, LIMITS.after_bad_batch * usual
         else:
             self._now = self._threshold = _lasting(step, usual)
         return {"max_norm": self._threshold, "norm": step.reading.norm}
@@ -83,13 +114,13 @@ class ClipNorm(Remedy):
 
 def _lasting(step: OptimizerStep, usual: float) -> float:
     """Half of the usual norm, or up to twice it if the step that it allows is short."""
-    displacement = step.reading.displacement  # NaN where it cannot be foretold
-    short = step.reading.norm * STRIDE / displacement if displacement > 0 else 0.0
-    return min(max(LASTING * usual, short), BEARABLE * usual)
+    displacement = step.reading.displacement  # NaN where it cannot be predicted
+    short = step.reading.norm * LIMITS.long_step / displacement if displacement > 0 else 0.0
+    return min(max(LIMITS.lasting * usual, short), LIMITS.lasting_for_short_steps * usual)
 
 
-def _is_one_batch(step: OptimizerStep, evidence: Mapping[str, float]) -> bool:
-    """True if the diagnosis has looked at the batch, and blames it for a single spike."""
+def _is_one_batch(step: OptimizerStep, evidence: Evidence) -> bool:
+    """True if the diagnosis has looked at the batch, and it is the cause of a single spike."""
     alert = step.run_state.alert if step.run_state is not None else None
-    is_told = any(name.startswith("batch_") for name in evidence)
-    return alert is not None and (alert.severity, alert.cause) == ("warning", "bad batch") and is_told
+    is_single = alert is not None and (alert.severity, alert.cause) == ("warning", "bad batch")
+    return is_single and evidence.is_of_batch

@@ -1,13 +1,15 @@
-"""Raise gradients that are too small beside those of other layers."""
+"""Raise gradients that are too small relative to those of other layers."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import fraction, positive
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement import Layers
@@ -16,24 +18,42 @@ from grad_callbacks.treatment.remedies._support.switched import Switched
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
+@dataclass(frozen=True)
+class FloorNormThresholds(Thresholds):
+    """The numbers of :class:`FloorNorm`."""
+
+    floor: float = threshold(
+        0.1, "least root mean square of a layer's gradient", unit="x the largest layer's", source="not measured"
+    )
+    limit: float = threshold(
+        1e4,
+        "largest factor on a gradient: far below the others it is mostly rounding",
+        unit="1",
+        source="not measured",
+    )
+
+
+LIMITS = FloorNormThresholds()
+
+
 class FloorNorm(Switched):
-    """Multiplies the gradients of layers that lag behind, up to ``floor`` times the root mean square of the largest.
+    """Multiplies gradients of layers that are too small, up to ``floor`` times the root mean square of the largest.
 
-    This is what clipping to a range is sometimes said to do and does not: keep gradients from getting too small. A
-    layer's gradient is rescaled as a whole, so its direction is kept, and relative to the other layers, so a loss that
-    is multiplied with a constant changes nothing. What is zero stays zero, and a gradient is raised ``limit`` times at
+    Clipping to a range is sometimes said to keep gradients from getting too small, which it does not; this remedy does.
+    A layer's gradient is rescaled as a whole, so its direction is kept, and relative to the other layers, so a loss
+    that is multiplied with a constant changes nothing. Zero stays zero, and a gradient is raised ``limit`` times at
     most: far below the others it is mostly rounding. Embeddings and layers without a weight of two dimensions are left
-    alone and are no measure.
+    alone, and are not compared with.
 
-    A vanished gradient tells little, and tells it of a network whose signal has vanished as well: raised, it has
-    repaired none of 7 vanishing runs of the corpus that a fresh initialisation repairs but one of. It is in no preset.
+    A vanished gradient carries little information, about a network whose signal has vanished as well: raised, it has
+    repaired none of 7 vanishing runs of the corpus; a fresh initialisation repairs 6 of them. It is in no preset.
     Adaptive optimizers rescale every entry by themselves; under them it does next to nothing.
     Reference: the idea that each layer's step be set relative to the layer is that of You, Gitman & Ginsburg 2017,
     "Large Batch Training of Convolutional Networks", arXiv 1708.03888, sec. 4.
 
     Args:
         floor: Least root mean square of a layer's gradient relative to the largest layer's, between 0 and 1.
-        limit: The factor that no gradient is raised beyond, above 0.
+        limit: Largest factor on a gradient, above 0.
 
     Raises:
         ValueError: If an argument is wrong.
@@ -41,19 +61,19 @@ class FloorNorm(Switched):
 
     changes_gradients = True
 
-    def __init__(self, floor: float = 0.1, limit: float = 1e4) -> None:
+    def __init__(self, floor: float = LIMITS.floor, limit: float = LIMITS.limit) -> None:
         self.floor, self.limit = fraction("floor", floor), positive("limit", limit)
         super().__init__()
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
-        """Raise small gradients from this step on. Can be switched on once; cannot mend a non-finite gradient."""
+        """Raise small gradients from this step on. Once only, and not for a non-finite gradient."""
         if self._engaged or not step.reading.is_finite:
             return None
         self._engaged = True
         return {"floor": self.floor, "limit": self.limit}
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
-        """Raise what is below the floor."""
+        """Raise gradients that are below the floor."""
         return step.multiply_each(self._factors(step)) if self._engaged and not step.is_taken else False
 
     @torch.no_grad()

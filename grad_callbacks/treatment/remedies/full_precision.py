@@ -4,37 +4,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.first_nonfinite import first_nonfinite
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement.batch import tensors_in
 from grad_callbacks.measurement.sharding import is_alone
 from grad_callbacks.treatment.remedies._support.forward_hooks import InForward
 from grad_callbacks.treatment.remedies._support.replayed_loss import can_be_replayed, replayed_loss
+from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
-ROUNDS = 8  # modules that are kept in float32 by themselves: where there are more, the whole model is
 WHOLE = ""  # the name of the whole model
 
 
-class FullPrecision(InForward, Remedy):
+@dataclass(frozen=True)
+class FullPrecisionThresholds(Thresholds):
+    """The numbers of :class:`FullPrecision`."""
+
+    rounds: int = threshold(
+        8,
+        "modules that are kept in float32 by themselves: where there are more, the whole model is",
+        unit="modules",
+        source="not measured",
+    )
+
+
+LIMITS = FullPrecisionThresholds()
+
+
+class FullPrecision(InForward, SkipNext, Remedy):
     """Runs modules in float32 whose numbers grow beyond 65504, the largest that float16 holds.
 
     The batch is run again to find the first operation that overflows. Its module leaves ``torch.autocast`` from then
     on, in training and in evaluation: inputs are cast to float32, and so the outputs stay. That is repeated until all
     is finite; after 8 rounds, where an operation belongs to no module, and where several processes train together,
-    every module does. If the loss is not finite even so, nothing is switched on. The step at hand is skipped, and the
-    loss scaler gets the scale back that it had before the overflows, so that small gradients are not lost.
+    every module runs in float32. If the loss is not finite even so, nothing is switched on. The current step is
+    skipped, and the loss scaler gets the scale back that it had before the overflows, so that small gradients are not
+    lost.
 
-    Weights that are 16-bit numbers themselves (``precision="16-true"``) have no more to give, and compiled and sharded
-    models are left alone. Needs a ``training_step`` that can be run again. The hooks live as long as the training.
+    It does not help models whose weights are 16-bit numbers themselves (``precision="16-true"``); compiled and sharded
+    models are left alone. Needs a ``training_step`` that can be run again. The hooks are removed after the training.
     Reference: Micikevicius et al. 2018, "Mixed Precision Training", sec. 3.3: reductions and what exceeds the range of
     float16 are kept in float32.
 
@@ -43,7 +61,6 @@ class FullPrecision(InForward, Remedy):
     """
 
     acts_at_start = True
-
     needs_snapshots = True
 
     def __init__(self) -> None:
@@ -51,7 +68,7 @@ class FullPrecision(InForward, Remedy):
         self.modules: list[str] = []
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
-        """Keep what overflows in float32, and skip the step at hand; None if that does not make the loss finite."""
+        """Keep modules that overflow in float32, and skip the current step; None if the loss is not finite then."""
         run_state = step.run_state
         is_possible = run_state is not None and step.layers.sharding is None and can_be_replayed(run_state)
         if run_state is None or not is_possible or WHOLE in self.modules:
@@ -60,15 +77,15 @@ class FullPrecision(InForward, Remedy):
         if not self._widen(run_state) or self.modules == before or not math.isfinite(replayed_loss(run_state)):
             self._keep_in_float32(before, run_state.model)
             return None
-        if run_state.snapshots is not None:
-            run_state.snapshots.restore_scale()
-        self._skip_next = True
+        if step.snapshots is not None:
+            step.snapshots.restore_scale()
+        self.skip_next_step()
         return {"modules": ", ".join(name or "the whole model" for name in self.modules)}
 
     def _widen(self, run_state: RunState) -> bool:
-        """Add modules until nothing overflows; False if something else than 16 bits is to blame."""
+        """Add modules until nothing overflows; False if something else than 16 bits is the cause."""
         assert run_state.batch.replay is not None
-        for _ in range(ROUNDS if is_alone() else 0):
+        for _ in range(LIMITS.rounds if is_alone() else 0):
             origin = first_nonfinite(run_state.model, run_state.batch.replay)
             if origin.source != "16-bit overflow":
                 return not origin.source
@@ -83,7 +100,7 @@ class FullPrecision(InForward, Remedy):
         self.attach(model)
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
-        """Skip the alert's step; tell whether modules are kept in float32."""
+        """Skip the step that raised the alert; return whether modules are kept in float32."""
         return self._skips(step) or bool(self.modules)
 
     def _hook_into(self, model: nn.Module) -> Iterator[RemovableHandle]:

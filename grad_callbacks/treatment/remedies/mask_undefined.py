@@ -2,68 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.events import Evidence
-from grad_callbacks.measurement.replay import undisturbed
-from grad_callbacks.measurement.sharding import is_alone
+from grad_callbacks.treatment.remedies._support.agreement import agreed
 from grad_callbacks.treatment.remedies._support.eval_mode_output import undefined_in_training
 from grad_callbacks.treatment.remedies._support.forward_masks import (
     IN_EVALUATION,
     Bounds,
     ForwardMasks,
-    told,
+    described,
     undefined_places,
 )
+from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
+from grad_callbacks.treatment.remedies._support.undefined_operations import mask, nodes, undefined_operations
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
-MOST = 8  # kinds of operations, and places, that are masked in a run: where there are more, it is not the operations
 
-# What adds up over weights or activations is not finite only because what went into it was not. To mask it would take
-# away a weight's whole gradient.
-_SUMS: tuple[str, ...] = (
-    "mm",
-    "mv",
-    "conv",
-    "linear",
-    "attention",
-    "batchnorm",
-    "layernorm",
-    "groupnorm",
-    "rnn",
-    "lstm",
-    "gru",
-    "embed",
-)
-_SUMS += ("compiled",)  # many operations in one
+@dataclass(frozen=True)
+class MaskUndefinedThresholds(Thresholds):
+    """The numbers of :class:`MaskUndefined`."""
+
+    most_masked: int = threshold(
+        8,
+        "kinds of operations, and places, that are masked in a run: where there are more, they are not the cause",
+        unit="operations and places",
+        source="not measured",
+    )
 
 
-class MaskUndefined(Remedy):
-    """Takes zero for an undefined derivative, a finite value for an undefined result, and the rest is learned.
+LIMITS = MaskUndefinedThresholds()
+
+
+class MaskUndefined(SkipNext, Remedy):
+    """Replaces undefined derivatives by zero and undefined activations by a finite value, so training continues.
 
     A term of the loss that divides by zero, or takes the root or the log of zero, makes the whole gradient NaN in every
-    batch, and skipping would mean to learn nothing any more. The operations to blame are found by running the batch
-    again; from the next step on what is not finite in their derivatives is zero. All finite numbers stay the same to
-    the bit, and the loss stays what it is, NaN perhaps. The alert's step is skipped, and so is any step that is not
-    finite in spite of the mask.
+    batch, and with every step skipped nothing would be learned. The operations that are the cause are found by running
+    the batch again; from the next step on entries of their derivatives that are not finite are zero. All finite numbers
+    stay the same to the bit, and the loss is not changed: it may stay NaN. The step that raised the alert is skipped,
+    and so is any step that is not finite in spite of the mask.
 
     Where an operation inside the model makes NaN or infinities in the forward pass, as the root of a negative number
-    does, they are replaced too, behind the module or before the next one, in training and in evaluation: by what a
-    module without submodules gives in evaluation if it makes them in training only, as noise may, by a bound otherwise
-    (``ForwardMasks``). Loss and gradients must be finite then. The hooks
-    are gone after the training: mend the operation before the model is used elsewhere.
+    does, they are replaced too, behind the module or before the next one, in training and in evaluation: by the output
+    of a module without submodules in evaluation if it makes them in training only, as noise may, by a bound otherwise
+    (``ForwardMasks``). Loss and gradients must be finite then. The hooks are removed after the training: correct the
+    operation before the model is used elsewhere.
 
     It is not switched on if numbers are still not finite where weights and activations meet, or if data, weights or an
-    overflow are to blame: then there is nothing left to learn from.
-    Reference: Bolte & Pauwels 2020, "A mathematical model for automatic differentiation in machine learning": what is
-    taken for a derivative where there is none is a convention, such as zero for a ReLU at 0.
+    overflow are the cause: then there is nothing left to learn from.
+    Reference: Bolte & Pauwels 2020, "A mathematical model for automatic differentiation in machine learning": the value
+    of a derivative where there is none is a convention, such as zero for a ReLU at 0.
 
     Attributes:
         operations: Names of autograd's nodes that are masked, such as ``"SqrtBackward0"``.
@@ -74,7 +71,6 @@ class MaskUndefined(Remedy):
     def __init__(self) -> None:
         self.operations: list[str] = []
         self._forward = ForwardMasks()
-        self._skip_this = False
         self._masked: list[Tensor] = []  # of the backward passes since the last step
 
     @property
@@ -90,29 +86,29 @@ class MaskUndefined(Remedy):
         before = self.places
         found = self._mask_forward(run_state)
         if found is None:
-            found = _agreed(undefined_operations(run_state.model, run_state.batch.replay))
+            found = _agreed_operations(undefined_operations(run_state.model, run_state.batch.replay))
         new = [name for name in found or () if name not in self.operations]
-        is_too_much = len(self.operations) + len(new) + len(self.places) > MOST
+        is_too_much = len(self.operations) + len(new) + len(self.places) > LIMITS.most_masked
         if is_too_much:
             self._put(before, run_state)
         if is_too_much or (not new and self.places == before):
             return None
         self.operations += new
-        self._skip_this = not step.is_taken
-        masked = {"operations": ", ".join(self.operations), "places": told(self.places)}
+        self.skip_next_step(not step.is_taken)
+        masked = {"operations": ", ".join(self.operations), "places": described(self.places)}
         return {name: text for name, text in masked.items() if text} | {"nonfinite_parameters": step.reading.nonfinite}
 
     def _mask_forward(self, run_state: RunState) -> list[str] | None:
-        """Mask the places that need it; return the operations to mask with them, None if that would not do.
+        """Mask the places that need it; return the operations to mask with them, None if that would not help.
 
-        What a module gives in evaluation comes before any bound.
+        A module's output in evaluation is tried before any bound.
         """
         before = self.places
         names = undefined_in_training(run_state.model, run_state.batch.replay)
-        in_evaluation = _agreed_places({f"output of {name}": IN_EVALUATION for name in names})
+        in_evaluation = agreed({f"output of {name}": IN_EVALUATION for name in names}, _together)
         for replaced in [in_evaluation, {}] if in_evaluation else [{}]:
             self._set(before | replaced, run_state)
-            bounded = _agreed_places(undefined_places(run_state.model, run_state.batch.replay))
+            bounded = agreed(undefined_places(run_state.model, run_state.batch.replay), _together)
             found = None if bounded is None else self._mask_what_needs_it(before, replaced | bounded, run_state)
             if found is not None:
                 return found
@@ -124,7 +120,7 @@ class MaskUndefined(Remedy):
     ) -> list[str] | None:
         """Mask places besides those before, but none whose infinities do no harm, such as those of an attention mask.
 
-        The last place is the first to be tried without: it also masks what comes from earlier ones.
+        The last place is the first to be left out: it also masks what comes from earlier ones.
         """
         found = self._put(before | places, run_state) if places else None
         for place in reversed(places if found is not None else {}):
@@ -141,33 +137,31 @@ class MaskUndefined(Remedy):
         self._forward.attach(run_state.model)
 
     def _put(self, places: dict[str, Bounds], run_state: RunState) -> list[str] | None:
-        """Mask these places, and name the operations that loss and gradients are finite with; None if they are not."""
+        """Mask these places; return the operations to mask for finite loss and gradients, None if they cannot be."""
         self._set(places, run_state)
-        return _agreed(undefined_operations(run_state.model, run_state.batch.replay, needs_finite_loss=True))
+        return _agreed_operations(undefined_operations(run_state.model, run_state.batch.replay, needs_finite_loss=True))
 
     def attach(self, model: nn.Module) -> None:
         """Put the masks of the forward pass on a model."""
         self._forward.attach(model)
 
     def detach(self) -> None:
-        """Take them away."""
+        """Remove them."""
         self._forward.detach()
 
     def before_backward(self, loss: Tensor) -> None:
         """Put the masks into the graph of a loss."""
         if self.operations:
-            for node in _nodes(loss):
+            for node in nodes(loss):
                 if node.name() in self.operations:
-                    node.register_hook(partial(_mask, self._masked))
+                    node.register_hook(partial(mask, self._masked))
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
-        """Skip the alert's step, and what is not finite in spite of the masks; tell whether anything was done."""
+        """Skip the step that raised the alert, and any that is not finite; return whether anything was done."""
         masked = [*self._masked, *self._forward.masked]
         self._masked.clear()
         self._forward.masked.clear()
-        if self._skip_this:
-            self._skip_this = False
-            step.skip()
+        if self._skips(step):
             return True
         if not self.operations and not self.places:
             return False
@@ -185,103 +179,22 @@ class MaskUndefined(Remedy):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is masked."""
-        return {
-            "operations": list(self.operations),
-            "places": dict(self.places),
-            "skip_this": self._skip_this,
-        }
+        return {"operations": list(self.operations), "places": dict(self.places), "skip_this": self._skip_next}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`; :meth:`attach` follows."""
-        self.operations, self._skip_this = list(state["operations"]), state["skip_this"]
+        self.operations, self._skip_next = list(state["operations"]), state["skip_this"]
         self._forward.places = dict(state["places"])
 
 
-def undefined_operations(
-    model: nn.Module, replay: Callable[[], Tensor] | None, needs_finite_loss: bool = False
-) -> list[str] | None:
-    """Run a batch again and name the operations whose derivative is not finite, though what came to them was.
-
-    Leaves no trace.
-
-    Args:
-        model: The model.
-        replay: Computes the loss of the batch.
-        needs_finite_loss: Masking will not do if the loss is not finite.
-
-    Returns:
-        The names of autograd's nodes, an empty list if all is finite; None if masking them would not do.
-    """
-    if replay is None:
-        return None
-    names: dict[str, None] = {}
-    try:
-        with undisturbed(model):
-            loss = replay()
-            for node in _nodes(loss):
-                node.register_hook(partial(_look, names, node.name()))
-            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    except Exception:  # the user's code
-        return None
-    known = [gradient for gradient in gradients if gradient is not None]
-    is_learning = any(bool(gradient.any()) for gradient in known)
-    if needs_finite_loss and not bool(torch.isfinite(loss).all()):
-        return None
-    if not is_learning or any(part in name.lower() for name in names for part in _SUMS):
-        return None
-    return list(names)
+def _agreed_operations(operations: list[str] | None) -> list[str] | None:
+    """The operations that all processes have found together; None if one of them gives up."""
+    return agreed(operations, lambda each: list(dict.fromkeys(name for names in each for name in names)))
 
 
-def _agreed(operations: list[str] | None) -> list[str] | None:
-    """What all processes have found together: each has seen a batch of its own. None if one of them gives up."""
-    found = _agreed_places(None if operations is None else {name: [] for name in operations})
-    return None if found is None else list(found)
-
-
-def _agreed_places(places: dict[str, Bounds] | None) -> dict[str, Bounds] | None:
-    """The same of places; where several have found one, what the first of them would put there."""
-    if is_alone():
-        return places
-    each: list[dict[str, Bounds] | None] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(each, places)
+def _together(each: list[dict[str, Bounds]]) -> dict[str, Bounds]:
+    """The places that all processes have found together; where several have found one, the bounds of the first."""
     together: dict[str, Bounds] = {}
-    for found in each:
-        if found is None:
-            return None
-        together |= {place: bounds for place, bounds in found.items() if place not in together}
+    for places in each:
+        together |= {place: bounds for place, bounds in places.items() if place not in together}
     return together
-
-
-def _nodes(loss: Tensor) -> Iterator[Any]:
-    """Walk over the operations in the graph of a loss, each once; its leaves outlive the graph, and so would hooks."""
-    waiting: list[Any] = [loss.grad_fn]
-    seen: set[Any] = {None}
-    while waiting:
-        node = waiting.pop()
-        if node not in seen and node.next_functions:
-            seen.add(node)
-            yield node
-            waiting += [following for following, _ in node.next_functions]
-
-
-def _mask(masked: list[Tensor], grad_inputs: tuple[Any, ...], grad_outputs: object) -> tuple[Any, ...]:
-    """Replace what is not finite by zero, and note whether there was any, without waiting for the device."""
-    kept = []
-    for gradient in grad_inputs:
-        if not isinstance(gradient, Tensor) or gradient.layout is not torch.strided:
-            kept.append(gradient)
-            continue
-        is_good = torch.isfinite(gradient)
-        masked.append(~is_good.all())
-        kept.append(gradient.where(is_good, torch.zeros_like(gradient)))
-    return tuple(kept)
-
-
-def _look(names: dict[str, None], name: str, grad_inputs: tuple[Any, ...], grad_outputs: object) -> tuple[Any, ...]:
-    """Mask a node's derivative, and note its name if that has changed anything."""
-    flags: list[Tensor] = []
-    kept = _mask(flags, grad_inputs, grad_outputs)
-    if any(flags):
-        names[name] = None
-    return kept

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least, fraction
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
+
+
+@dataclass(frozen=True)
+class ReduceLRThresholds(Thresholds):
+    """The numbers of :class:`ReduceLR`."""
+
+    factor: float = threshold(
+        0.1,
+        "factor on the learning rate at each alert",
+        unit="1",
+        source="Zhang et al. 2022 (OPT), sec. 2.5, for the practice; the value is not measured",
+    )
+    floor: float = threshold(1e-3, "smallest rate", unit="x the user's rate", source="not measured")
+    rewarm: int = threshold(100, "steps in which a released rate goes back up", unit="steps", source="not measured")
+    rounding: float = threshold(
+        1e-9, "by how much a rate may miss the floor: 0.1 ** 3 is a little below 1e-3", unit="1", source="not measured"
+    )
+
+
+LIMITS = ReduceLRThresholds()
 
 
 class ReduceLR(Remedy):
@@ -22,7 +44,7 @@ class ReduceLR(Remedy):
     Reference: the rate divided when training diverges, as practised for OPT (Zhang et al. 2022, sec. 2.5).
 
     Args:
-        factor: What the rate is multiplied with, between 0 and 1.
+        factor: The rate is multiplied with it, between 0 and 1.
         floor: The scale below which it does not go: with 1e-3 the rate is lowered a thousandfold at most.
         rewarm: Steps in which a released rate goes back up.
 
@@ -31,37 +53,37 @@ class ReduceLR(Remedy):
             least 1.
     """
 
-    def __init__(self, factor: float = 0.1, floor: float = 1e-3, rewarm: int = 100) -> None:
+    def __init__(self, factor: float = LIMITS.factor, floor: float = LIMITS.floor, rewarm: int = LIMITS.rewarm) -> None:
         self.factor = fraction("factor", factor)
         self.floor = fraction("floor", floor)
         self.rewarm = at_least("rewarm", rewarm, 1)
-        self._cut = LRMultiplier()
+        self._multiplier = LRMultiplier()
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Lower the rate, this step's included, unless that would go below the floor."""
-        lowered = self._cut.scale * self.factor
-        if lowered < self.floor * (1 - 1e-9):  # 0.1 ** 3 is a little below 1e-3
+        lowered = self._multiplier.scale * self.factor
+        if lowered < self.floor * (1 - LIMITS.rounding):
             return None
-        self._cut.rising = 0
-        self._cut.set(step.learning_rate, lowered)
+        self._multiplier.rising = 0
+        self._multiplier.set(step.learning_rate, lowered)
         return {"factor": self.factor, "lr_scale": step.learning_rate.scale, "lr": step.learning_rate.effective()}
 
     def act(self, step: OptimizerStep) -> bool:
         """Report whether the rate is lowered; the optimizer's hooks do it."""
-        self._cut.rise(step.learning_rate)
-        return self._cut.scale < 1.0
+        self._multiplier.rise(step.learning_rate)
+        return self._multiplier.scale < 1.0
 
     def release(self, step: OptimizerStep) -> bool:
         """Let the rate go back up from the next step on."""
-        if self._cut.scale == 1.0 or self._cut.rising:
+        if self._multiplier.scale == 1.0 or self._multiplier.rising:
             return False
-        self._cut.rising = self.rewarm
+        self._multiplier.rising = self.rewarm
         return True
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scale."""
-        return self._cut.state_dict()
+        return self._multiplier.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self._cut.load_state_dict(dict(state))
+        self._multiplier.load_state_dict(dict(state))

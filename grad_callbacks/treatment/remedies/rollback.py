@@ -1,50 +1,93 @@
-"""Go back to weights from before the trouble."""
+"""Go back to earlier weights that were well."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least, fraction
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
+from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
-SOON = 60  # readings within which a second rollback goes further back and lowers the rate in any case
-RAISED = 3.0  # times the rate that was well: it was raised
-RECENT = 10  # steps whose rates are remembered
-NEAR = 2.0  # times the loss of a batch before the last step: the curvature is still like that of the snapshot
-QUIET = 20  # well readings in a row after which a ceiling begins to rise
-TENFOLD = 50  # further ones in which it rises tenfold
-HALF = 0.5  # of a rate that was too high: it does not rise further in any case
-STRIDE = 0.03  # of the weights' norm, a first step that suits most networks
+
+@dataclass(frozen=True)
+class RollbackThresholds(Thresholds):
+    """The numbers of :class:`Rollback`."""
+
+    factor: float = threshold(0.1, "factor on the learning rate", unit="1", source="not measured")
+    most: int = threshold(8, "rollbacks in a run", unit="rollbacks", source="not measured")
+    floor: float = threshold(1e-9, "lowest ceiling of the rate", unit="x the user's rate", source="not measured")
+    soon: int = threshold(
+        60,
+        "readings within which a second rollback goes further back and lowers the rate in any case",
+        unit="readings",
+        source="not measured",
+    )
+    finite_readings: int = threshold(
+        3,
+        "finite readings since the last rollback below which another is no use: the inputs are the cause",
+        unit="readings",
+        source="not measured",
+    )
+    raised: float = threshold(
+        3.0,
+        "rate above which it counts as raised",
+        unit="x the rate of the snapshot",
+        source="not measured",
+    )
+    recent_rates: int = threshold(10, "latest steps whose rates are kept", unit="steps", source="not measured")
+    near_loss: float = threshold(
+        2.0,
+        "loss up to which the curvature is still like that of the snapshot",
+        unit="x the batch's loss before the last step",
+        source="not measured",
+    )
+    quiet: int = threshold(
+        20, "well readings in a row after which a ceiling begins to rise", unit="readings", source="not measured"
+    )
+    tenfold: int = threshold(
+        50, "further readings in which a ceiling rises tenfold", unit="readings", source="not measured"
+    )
+    highest_ceiling: float = threshold(
+        0.5, "highest ceiling, whatever helps", unit="x the rate that was too high", source="not measured"
+    )
+    first_stride: float = threshold(
+        0.03, "first step that suits most networks", unit="share of the weights' norm", source="not measured"
+    )
+
+
+LIMITS = RollbackThresholds()
 
 _NOT_THE_RATE = ("bad batch", "undefined operation", "16-bit overflow")
 
 
-class Rollback(Remedy):
-    """Puts weights, buffers and optimizer back to a snapshot in memory, and leaves the batches since then behind.
+class Rollback(SkipNext, Remedy):
+    """Restores weights, buffers and optimizer from a snapshot in memory; the batches since then are not repeated.
 
-    Snapshots are taken every 25 readings while all is calm, and trusted once 10 calm readings have followed; the one
-    from before the first step is there too until the run has learned something. The data go on, so that the batches
-    that led to the trouble are not seen again. A rate too high would lead there again, so it gets a ceiling: the rate
-    at the time of the snapshot if it was raised since, else ``factor`` times the present one. Such a ceiling rises
-    while the run is well, to the rate at which the diagnosis saw the batch's loss fall, at most half of the one that
-    was too high; if that is too much still, the next rollback takes it back for good. If a batch was to blame the rate
-    stays; a rate that has come down by itself stays too. If that is not enough, the next rollback soon after goes
-    further back, and lowers the ceiling. A net whose gradient vanishes goes back as far as it can, unless a raised
-    rate has killed it. Where RMSprop begins anew, its rate rises to the ceiling while its mean of squared gradients
-    fills, by Adam's correction (Kingma & Ba 2015, sec. 3).
+    Snapshots are taken every 25 readings while all is well, and trusted once 10 such readings have followed; the one
+    from before the first step is kept too until the run has learned something. The data go on, so that the batches that
+    led to the alert are not seen again. A rate too high would lead there again, so it gets a ceiling: the rate at the
+    time of the snapshot if it was raised since, else ``factor`` times the present one. Such a ceiling rises while the
+    run is well, to the rate at which the diagnosis saw the batch's loss fall, at most half of the one that was too
+    high; if that is still too much, the next rollback lowers it for good. If a batch is the cause the rate stays; a
+    rate that has come down by itself stays too. If that is not enough, the next rollback soon after goes further back,
+    and lowers the ceiling. A net whose gradient vanishes goes back as far as possible, unless a raised rate is the
+    cause. Where the state of RMSprop is reset, its rate rises to the ceiling while its mean of squared gradients fills,
+    by Adam's correction (Kingma & Ba 2015, sec. 3).
     Reference: Chowdhery et al. 2022, "PaLM", sec. 5.1: restart from a checkpoint from before the spike, and skip the
     batches that were seen around it; Zhang et al. 2022, "OPT", sec. 2.5: and lower the rate.
 
     Args:
-        factor: What the rate is multiplied with.
+        factor: The rate is multiplied with it.
         most: Rollbacks in a run.
-        floor: Share of the user's rate below which the ceiling does not go.
+        floor: Lowest ceiling, as a share of the user's rate.
 
     Raises:
         ValueError: If ``factor`` or ``floor`` does not lie between 0 and 1, or ``most`` is no whole number of at least
@@ -54,14 +97,13 @@ class Rollback(Remedy):
     changes_weights = True
     rewinds = True
     may_reach_start = True
-
     needs_snapshots = True
 
-    def __init__(self, factor: float = 0.1, most: int = 8, floor: float = 1e-9) -> None:
+    def __init__(self, factor: float = LIMITS.factor, most: int = LIMITS.most, floor: float = LIMITS.floor) -> None:
         self.factor = fraction("factor", factor)
         self.most = at_least("most", most, 1)
         self.floor = fraction("floor", floor)
-        self._cut = LRMultiplier()
+        self._multiplier = LRMultiplier()
         self._ceiling: float | None = None  # of the first group's rate
         self._lowest = self._highest = 0.0  # between these it may rise
         self._well = 0  # readings in a row
@@ -69,32 +111,31 @@ class Rollback(Remedy):
         self._done = 0
         self._last: list[int] = []  # the reading of the last rollback, and the step it went to
         self._finite = 0  # readings since then that were finite
-        self._skip_next = False
-        self._taken = math.inf  # steps since the optimizer began anew
+        self._taken = math.inf  # steps since the optimizer's state was reset
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
-        """Go back now, skip the step at hand, and limit the rate if it may be to blame."""
-        run_state = step.run_state
-        if run_state is None or run_state.snapshots is None or self._done >= self.most:
+        """Go back now, skip the current step, and limit the rate if it may be the cause."""
+        run_state, snapshots = step.run_state, step.snapshots
+        if run_state is None or snapshots is None or self._done >= self.most:
             return None
-        if self._last and self._finite < 3 and not step.reading.is_finite:
-            return None  # nothing is finite from there either: what comes in is to blame
-        if "recurrence" in evidence:
+        if self._last and self._finite < LIMITS.finite_readings and not step.reading.is_finite:
+            return None  # nothing is finite from there either: the inputs are the cause
+        if evidence.recurrence is not None:
             return None  # nothing was learned, so nothing is lost
-        is_soon = bool(self._last) and run_state.readings - self._last[0] <= SOON
-        entry = run_state.snapshots.latest()
-        if is_soon and entry is not None and entry["step"] <= self._last[1]:  # no calm has followed
-            entry = run_state.snapshots.latest(before=self._last[1]) or entry
+        is_soon = bool(self._last) and run_state.readings - self._last[0] <= LIMITS.soon
+        entry = snapshots.latest()
+        if is_soon and entry is not None and entry["step"] <= self._last[1]:  # none was taken since
+            entry = snapshots.latest(before=self._last[1]) or entry
         if run_state.alert is not None and run_state.alert.kind == "vanishing" and not was_raised(step):
-            entry = run_state.snapshots.oldest  # it dies quietly: the latest are of weights that were dead already
+            entry = snapshots.oldest  # it vanishes without notice: the latest are of weights that were dead already
         if entry is None:
             return None
-        run_state.snapshots.restore(entry)
+        snapshots.restore(entry)
         run_state.restarted_from = entry
         self._done += 1
         self._last = [run_state.readings, entry["step"]]
         self._finite = self._well = 0
-        self._skip_next = True
+        self.skip_next_step()
         self._taken = 0 if entry["first"] else math.inf
         self._limit(step, run_state, entry, evidence, is_soon)
         return {"to_step": entry["step"], "lr_scale": step.learning_rate.scale} | self._later(step)
@@ -104,7 +145,7 @@ class Rollback(Remedy):
         now, scale = step.learning_rate.clean()[0], step.learning_rate.scale
         if self._ceiling is None or not now > 0:
             return {}
-        later = scale / self._cut.scale * min(1.0, max(self._ceiling, self._highest) / now)
+        later = scale / self._multiplier.scale * min(1.0, max(self._ceiling, self._highest) / now)
         return {} if math.isclose(later, scale) else {"lr_scale_later": later}
 
     def _limit(
@@ -112,31 +153,32 @@ class Rollback(Remedy):
         step: OptimizerStep,
         run_state: RunState,
         entry: Mapping[str, Any],
-        evidence: Mapping[str, float],
+        evidence: Evidence,
         is_soon: bool,
     ) -> None:
         cause = run_state.alert.cause if run_state.alert is not None else ""
-        moved = evidence.get("moved", 0.0) if _is_of(step, run_state) else 0.0
+        moved = evidence.moved or 0.0 if _is_of(step, run_state) else 0.0
+        displacement = evidence.displacement or 0.0
         now, before = step.learning_rate.clean()[0], entry["rate"]
         if not now > 0:  # unknown, or none
             return
         limit = now if self._ceiling is None else min(now, self._ceiling)
         highest = 0.0
-        was_raised = not entry["first"] and before > 0 and limit > RAISED * before
-        if cause in _NOT_THE_RATE and not is_soon and not was_raised:
+        is_raised = not entry["first"] and before > 0 and limit > LIMITS.raised * before
+        if cause in _NOT_THE_RATE and not is_soon and not is_raised:
             return
-        if max(self._rates, default=now) > RAISED * now and not is_soon:
+        if max(self._rates, default=now) > LIMITS.raised * now and not is_soon:
             pass  # it was raised for some steps, and has come down again
-        elif was_raised:
+        elif is_raised:
             limit = before
-        elif cause == "targets or loss too large" and evidence.get("displacement", 0.0) > STRIDE / self.factor:
-            limit *= STRIDE / evidence["displacement"]
-        elif moved > STRIDE / self.factor:  # what an adaptive optimizer's first steps have done
-            # The farthest was mostly the very first one: that tells the rate for later ones, if they are shorter.
-            limit *= min(1.0, STRIDE / moved / _share_of_length(step, 1 if entry["first"] else math.inf))
+        elif cause == "targets or loss too large" and displacement > LIMITS.first_stride / self.factor:
+            limit *= LIMITS.first_stride / displacement
+        elif moved > LIMITS.first_stride / self.factor:  # by an adaptive optimizer's first steps
+            # The farthest was mostly the very first one: it gives the rate for later ones, if they are shorter.
+            limit *= min(1.0, LIMITS.first_stride / moved / _share_of_length(step, 1 if entry["first"] else math.inf))
         elif self._ceiling is None:
             share = _share_that_helps(evidence)
-            highest, limit = limit * min(share, HALF), limit * min(self.factor, share)
+            highest, limit = limit * min(share, LIMITS.highest_ceiling), limit * min(self.factor, share)
         elif limit > self._lowest > 0:
             limit = self._lowest  # from where it has risen: there all was well
         else:
@@ -147,16 +189,14 @@ class Rollback(Remedy):
 
     def act(self, step: OptimizerStep) -> bool:
         """Keep the rate below its ceiling; skip the first step after going back: its gradients are of other weights."""
-        self._rates = [*self._rates, step.learning_rate.clean()[0]][-RECENT:]
-        if self._ceiling is not None and self._ceiling < self._highest and self._well > QUIET:
-            self._ceiling = min(self._highest, self._ceiling * 10 ** (1 / TENFOLD))
+        self._rates = [*self._rates, step.learning_rate.clean()[0]][-LIMITS.recent_rates :]
+        if self._ceiling is not None and self._ceiling < self._highest and self._well > LIMITS.quiet:
+            self._ceiling = min(self._highest, self._ceiling * 10 ** (1 / LIMITS.tenfold))
         self._keep_below(step)
-        if not self._skip_next:
-            self._taken += 1
-            return self._cut.scale < 1.0
-        self._skip_next = False
-        step.skip()
-        return True
+        if self._skips(step):
+            return True
+        self._taken += 1
+        return self._multiplier.scale < 1.0
 
     def note(self, step: OptimizerStep, is_well: bool) -> None:
         """Note whether a reading was finite, and whether the run is well."""
@@ -167,13 +207,13 @@ class Rollback(Remedy):
         now = step.learning_rate.clean()[0]
         if self._ceiling is not None and now > 0:
             scale = min(1.0, self._ceiling * _share_of_length(step, self._taken + 1) / now)
-            if scale != self._cut.scale:
-                self._cut.set(step.learning_rate, scale)
+            if scale != self._multiplier.scale:
+                self._multiplier.set(step.learning_rate, scale)
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and lists; the snapshots are the engine's."""
         return {
-            "cut": self._cut.state_dict(),
+            "cut": self._multiplier.state_dict(),
             "ceiling": [self._ceiling, self._lowest, self._highest],
             "well": self._well,
             "rates": list(self._rates),
@@ -186,7 +226,7 @@ class Rollback(Remedy):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self._cut.load_state_dict(state["cut"])
+        self._multiplier.load_state_dict(state["cut"])
         self._ceiling, self._lowest, self._highest = state["ceiling"]
         self._well, self._rates = state["well"], list(state["rates"])
         self._done, self._last, self._skip_next = state["done"], list(state["last"]), state["skip_next"]
@@ -195,12 +235,10 @@ class Rollback(Remedy):
 
 def was_raised(step: OptimizerStep) -> bool:
     """True if the rate is far above the one of the latest snapshot."""
-    entry = (
-        step.run_state.snapshots.latest()
-        if step.run_state is not None and step.run_state.snapshots is not None
-        else None
-    )
-    return entry is not None and not entry["first"] and step.learning_rate.effective()[0] > RAISED * entry["rate"] > 0
+    entry = step.snapshots.latest() if step.snapshots is not None else None
+    if entry is None or entry["first"]:
+        return False
+    return bool(step.learning_rate.effective()[0] > LIMITS.raised * entry["rate"] > 0)
 
 
 def _is_of(step: OptimizerStep, run_state: RunState) -> bool:
@@ -213,7 +251,8 @@ def _share_of_length(step: OptimizerStep, taken: float) -> float:
     return math.sqrt(1 - step.plan.slowness**taken)
 
 
-def _share_that_helps(evidence: Mapping[str, float]) -> float:
-    """Share of the rate at which the diagnosis saw the batch's loss fall; 1 if a step has thrown the weights away."""
-    is_near = "first_reading" in evidence or evidence.get("loss_ratio_of_last_step", math.inf) < NEAR
-    return evidence.get("rate_that_helps", 1.0) if is_near else 1.0
+def _share_that_helps(evidence: Evidence) -> float:
+    """Share of the rate at which the diagnosis saw the batch's loss fall; 1 if the last step has ruined the weights."""
+    ratio = math.inf if evidence.loss_ratio_of_last_step is None else evidence.loss_ratio_of_last_step
+    is_near = evidence.is_of_first_reading or ratio < LIMITS.near_loss
+    return 1.0 if evidence.rate_that_helps is None or not is_near else evidence.rate_that_helps

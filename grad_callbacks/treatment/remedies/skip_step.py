@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from grad_callbacks.events import Evidence
+from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
-class SkipStep(Remedy):
+class SkipStep(SkipNext, Remedy):
     """Skips the step that raised the alert, and every later step with a non-finite gradient.
 
     A skipped step is an exact no-op for weights and optimizer: no momentum, no weight decay, no step count.
@@ -24,25 +25,20 @@ class SkipStep(Remedy):
 
     def __init__(self) -> None:
         self._engaged = False
-        self._skip_this = False
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Skip this step."""
         if step.is_taken and step.reading.is_finite:
             return None
         self._engaged = True
-        self._skip_this = not step.is_taken
+        self.skip_next_step(not step.is_taken)
         if not step.reading.is_finite:
             return {"nonfinite_parameters": step.reading.nonfinite}
         return {"norm": step.reading.norm}
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
-        """Skip the step if it is the alert's own, or not finite."""
-        if self._skip_this:
-            self._skip_this = False
-            step.skip()
-            return True
-        return step.skip_if_nonfinite() if self._engaged else False
+        """Skip the step if it raised the alert, or is not finite."""
+        return self._skips(step) or (step.skip_if_nonfinite() if self._engaged else False)
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether it is switched on."""

@@ -1,18 +1,35 @@
-"""BufferGuard as they were before a step that is not taken."""
+"""Restore buffers after a step that is not taken."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-LARGEST = 64 * 2**20  # bytes of buffers that are kept; running statistics are far smaller
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+
+
+@dataclass(frozen=True)
+class BufferGuardThresholds(Thresholds):
+    """The numbers of :class:`BufferGuard`."""
+
+    most_bytes: int = threshold(
+        64 * 2**20,
+        "size of all buffers together up to which they are kept; running statistics are far smaller",
+        unit="bytes",
+        source="not measured",
+    )
+
+
+LIMITS = BufferGuardThresholds()
 
 
 class BufferGuard:
-    """Keeps a model's floating-point buffers, and puts them back after a forward pass that was not finite.
+    """Keeps a model's floating-point buffers, and restores them after a forward pass that was not finite.
 
-    A step that is skipped leaves weights and optimizer alone, but its forward pass has gone into the running statistics
-    of batch normalisation already, and one NaN there spoils every evaluation to come.
+    A step that is skipped leaves weights and optimizer alone, but its forward pass has already changed the running
+    statistics of batch normalisation, and one NaN there makes every later evaluation NaN.
 
     Args:
         model: Its buffers are kept.
@@ -25,13 +42,13 @@ class BufferGuard:
 
     @torch.no_grad()
     def settle(self, is_bad: bool | Tensor) -> None:
-        """Put the buffers back if the step is bad, else keep them as they are now.
+        """Restore the buffers if the step is bad, else keep a copy of them.
 
         Args:
             is_bad: A scalar on the device is not read by the host.
         """
         now = [b for b in self._model.buffers() if b.is_floating_point() and b.numel()]
-        if not now or sum(b.numel() * b.element_size() for b in now) > LARGEST:
+        if not now or sum(b.numel() * b.element_size() for b in now) > LIMITS.most_bytes:
             return
         if self._known != list(map(id, now)):
             self._known = list(map(id, now))

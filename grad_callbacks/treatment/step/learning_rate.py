@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement import DeviceTransfer, arrives_later
+
+
+@dataclass(frozen=True)
+class LearningRateThresholds(Thresholds):
+    """The numbers of :class:`LearningRate`."""
+
+    rounding: float = threshold(
+        1e-9, "distance of the scale from 1 up to which all factors were taken back", unit="1", source="not measured"
+    )
+
+
+LIMITS = LearningRateThresholds()
 
 
 class LearningRate:
     """Scales an optimizer's learning rates during its steps only.
 
-    Between steps the parameter groups hold the rates that the user's scheduler set, so every scheduler goes on
-    undisturbed and checkpoints stay clean; only :attr:`scale` is state. Changing the groups for good would be
-    overwritten by LambdaLR, CyclicLR, OneCycleLR and others, or compound with them.
+    Between steps the parameter groups hold the rates that the user's scheduler set, so schedulers and checkpoints see
+    only those; only :attr:`scale` is state. A permanent change of the groups would be overwritten by LambdaLR,
+    CyclicLR, OneCycleLR and others, or compound with them.
 
     Attributes:
         scale: The factor, 1 until a remedy changes it.
@@ -25,12 +39,10 @@ class LearningRate:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.scale = 1.0
         self._optimizer = optimizer
-        self._clean: list[float | Tensor | None] | None = None  # the user's rates, while a step is under way
+        self._clean: list[float | Tensor | None] | None = None  # the user's rates, during a step
         self._placed: list[float | None] | None = None  # what is in the groups instead
         self._is_scaled = False
-        self._arriving: DeviceTransfer | None = (
-            None  # rates that are tensors on an accelerator, on their way to the host
-        )
+        self._arriving: DeviceTransfer | None = None  # rates in tensors on an accelerator, on their way to the host
         self._arrived: list[float] = []
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
@@ -38,9 +50,9 @@ class LearningRate:
         ]
 
     def reduce(self, factor: float) -> None:
-        """Multiply the scale with ``factor``, also for the step under way; a factor above 1 takes back earlier ones."""
+        """Multiply the scale with ``factor``, also for the current step; a factor above 1 reverts earlier ones."""
         self.scale *= factor
-        if abs(self.scale - 1) < 1e-9:
+        if abs(self.scale - 1) < LIMITS.rounding:
             self.scale = 1.0  # all was taken back: the user's rate to the bit
         if self._clean is not None:
             self._place(self.scale)
@@ -48,7 +60,7 @@ class LearningRate:
     def clean(self) -> list[float]:
         """The rates of the parameter groups as the user's scheduler set them; NaN where a group has none.
 
-        Rates in tensors on an accelerator are those of an earlier step, NaN at first: nobody waits for them.
+        Rates in tensors on an accelerator are those of an earlier step, NaN at first: the host does not wait for them.
         """
         rates = self._clean if self._clean is not None else self._current()
         arrived = iter(self._arrived)
@@ -59,7 +71,7 @@ class LearningRate:
         return [rate * self.scale for rate in self.clean()]
 
     def follow(self) -> None:
-        """Take up a rate that the user has set in the middle of a step, and scale that."""
+        """Use a rate that the user has set in the middle of a step, and scale that."""
         if self._clean is not None and self._placed is not None:
             for index, (group, placed) in enumerate(zip(self._optimizer.param_groups, self._placed, strict=False)):
                 if placed is not None and group["lr"] != placed:
@@ -67,14 +79,14 @@ class LearningRate:
             self._place(self.scale)
 
     def restore(self) -> None:
-        """Give the user's rates back after a step, or one that an exception cut short."""
+        """Restore the user's rates after a step, or one that an exception cut short."""
         if self._clean is not None and self.scale != 1.0:
             self.follow()
             self._place(1.0)
         self._clean = self._placed = None
 
     def remove(self) -> None:
-        """Give the user's rates back and stop scaling."""
+        """Restore the user's rates and stop scaling."""
         self.restore()
         for handle in self._handles:
             handle.remove()

@@ -1,4 +1,4 @@
-"""The one thing a remedy may touch: the optimizer step about to be taken."""
+"""The optimizer step about to be taken: all that a remedy may change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class OptimizerStep:
         incoming: The step's gradients, as they were before any remedy.
         optimizer: Takes the step.
         learning_rate: The learning rate of the optimizer.
-        loss_scale: What the gradients are still multiplied with.
+        loss_scale: The factor that the gradients are still multiplied with.
         under_scaler: A loss scaler is at work: it skips steps that overflow.
         on_device: Leave every decision to the device instead of reading it on the host.
 
@@ -35,8 +35,8 @@ class OptimizerStep:
         norm_on_device: The global norm after what remedies did so far, a scalar.
         norms_on_device: The norm of each parameter's gradient after that, up to a common factor, shape
             ``(parameters,)``.
-        loss_scale: What the gradients are still multiplied with.
-        run_state: What stands around the step; None where nobody has told.
+        loss_scale: The factor that the gradients are still multiplied with.
+        run_state: The state of the run at this step; None where it is not known.
         is_skipped: True once the host has decided that the step will not be taken.
         is_taken: True once the step has been taken: acting on it comes too late and does nothing.
     """
@@ -82,7 +82,7 @@ class OptimizerStep:
 
     @property
     def plan(self) -> StepPlan:
-        """With what the optimizer takes it."""
+        """The numbers with which the optimizer takes it."""
         return self._incoming.plan
 
     @property
@@ -101,7 +101,7 @@ class OptimizerStep:
     def limit_norm(self, max_norm: float | Tensor) -> Tensor:
         """Rescale all gradients together so that their global norm is at most ``max_norm``.
 
-        A norm that is not finite is left alone: no factor mends it.
+        A norm that is not finite is left alone: no factor makes it finite.
 
         Returns:
             Whether they were rescaled, a scalar.
@@ -129,7 +129,7 @@ class OptimizerStep:
     def multiply_each(self, factors: Sequence[Tensor | None]) -> Tensor:
         """Multiply each parameter's gradient with a factor of its own.
 
-        The norm is measured anew after it; where parameters are sharded that is a second collective.
+        The norm is measured again afterwards; where parameters are sharded that is a second collective.
 
         Args:
             factors: For each parameter a tensor that broadcasts to its gradient (see :meth:`gradients`); None leaves
@@ -153,7 +153,7 @@ class OptimizerStep:
 
     @torch.no_grad()
     def replace(self, values: Sequence[Tensor | None]) -> Tensor:
-        """Put other gradients in place of the present ones; the norm is measured anew after it.
+        """Replace the present gradients by others; the norm is measured again afterwards.
 
         Args:
             values: For each parameter one of its gradient's shape (see :meth:`gradients`); None leaves it alone.
@@ -172,7 +172,7 @@ class OptimizerStep:
 
     @torch.no_grad()
     def forget_momentum(self) -> None:
-        """Let the momentum of SGD begin anew: it is made of gradients of another scale."""
+        """Reset the momentum of SGD: it is made of gradients of another scale."""
         for state in self._optimizer.state.values():
             if state.get("momentum_buffer") is not None:
                 state["momentum_buffer"].zero_()
@@ -181,7 +181,7 @@ class OptimizerStep:
     def limit_values(self, max_value: float) -> Tensor:
         """Clamp every gradient entry to ``[-max_value, max_value]`` (complex entries: real and imaginary part).
 
-        A clamp changes each entry differently, so the norm after it is measured anew; where parameters are sharded
+        A clamp changes each entry differently, so the norm is measured again afterwards; where parameters are sharded
         that is a second collective.
 
         Returns:
@@ -231,7 +231,7 @@ class OptimizerStep:
 
     @torch.no_grad()
     def commit(self) -> None:
-        """Hand over to the optimizer what was left to the device. Called once, after all remedies."""
+        """Hand over to the optimizer the decisions that were left to the device. Called once, after all remedies."""
         if self._found_inf is not None and not self._under_scaler:  # a scaler brings its own
             self._optimizer.found_inf = self._found_inf  # type: ignore[attr-defined]
         if self._coefficient is not None and is_fused(self._optimizer) and not self._under_scaler:

@@ -1,4 +1,4 @@
-"""A step on its way from its measurement to what came of it."""
+"""A step from its measurement to its result."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ class PendingStep:
         return self.incoming.reading
 
     def send_results(self) -> None:
-        """Send home what came of the remedies, once all have acted."""
-        told = [did.double() if isinstance(did, Tensor) else did for did in self.acted.values()]
-        on_device = [did for did in told if isinstance(did, Tensor)]
+        """Start the device-to-host copy of the remedies' results, once all have acted."""
+        on_device = [did.double() for did in self.acted.values() if isinstance(did, Tensor)]
         self.results = DeviceTransfer([self.handle.norm_on_device, *on_device])
 
     def count_acts(self, latest: Mapping[tuple[str, str], Intervention]) -> float:

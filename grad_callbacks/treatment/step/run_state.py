@@ -1,4 +1,4 @@
-"""What stands around a step, for remedies that change more than its gradients."""
+"""The state of the run at a step, for remedies that change more than its gradients."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from grad_callbacks.treatment.step.snapshots import Snapshots
 
 @dataclass
 class RunState:
-    """What stands around a step.
+    """The state of the run at a step.
 
     Attributes:
         model: The model whose parameters the optimizer moves.
         batch: The batch of the step.
         snapshots: Earlier states to go back to; None where no remedy asked for them.
-        alert: What is being answered.
+        alert: The alert that is being answered.
         readings: Readings so far in this run, this one included; those before a checkpoint count.
-        from_start: The run was watched from its very first step on, with an optimizer that had not stepped before.
-        has_learned: The loss has come down since the start, so that the weights are worth something.
+        from_start: The run was watched from its first step on, with an optimizer that had not stepped before.
+        has_learned: The loss has come down since the start, so the weights are worth keeping.
         loss_level: The level of the loss; None if it is not followed.
-        restarted_from: A remedy says here that the weights are no longer those of the readings before:
+        restarted_from: Set by a remedy if the weights are no longer those of the readings before:
             ``"start"`` if they were initialised, or the snapshot they come from.
     """
 

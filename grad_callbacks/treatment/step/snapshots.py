@@ -1,24 +1,47 @@
-"""Snapshots in memory of what an optimizer trains, to go back to."""
+"""Snapshots in memory of weights, buffers and optimizer state, to go back to."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-TRUSTED = 10  # calm readings after which a snapshot counts as healthy: an explosion may be seen late
-AGES = 4  # the first, an old one, and the two latest that are trusted or wait to be
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+
+
+@dataclass(frozen=True)
+class SnapshotsThresholds(Thresholds):
+    """The numbers of :class:`Snapshots`."""
+
+    trusted: int = threshold(
+        10,
+        "calm readings after which a snapshot counts as healthy: an explosion may be seen late",
+        unit="readings",
+        source="not measured",
+    )
+    most: int = threshold(
+        4,
+        "snapshots that are kept: the first, an old one, and the two latest that are trusted or wait to be",
+        unit="snapshots",
+        source="not measured",
+    )
+    interval: int = threshold(25, "readings between two snapshots", unit="readings", source="not measured")
+    budget: int = threshold(4 * 2**30, "size that all snapshots together may have", unit="bytes", source="not measured")
+
+
+LIMITS = SnapshotsThresholds()
 
 
 class Snapshots:
     """A few ages of weights, buffers, optimizer state and loss scale, oldest first.
 
-    The first one is of before the first step and is kept for ``early`` readings; two later ones take turns. On an
-    accelerator they are copied to pinned memory of the host, which does not wait for them.
+    The first one is from before the first step, and is kept until :meth:`forget_first`. On an accelerator they are
+    copied to pinned memory of the host, which does not wait for them.
 
     Args:
         model: Its buffers are kept.
@@ -29,11 +52,15 @@ class Snapshots:
 
     Attributes:
         entries: The snapshots.
-        scaler: The loss scaler that is at work, if one is: its scale is kept and put back too.
+        scaler: The loss scaler that is used, if one is: its scale is kept and restored too.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, interval: int = 25, budget: int = 4 * 2**30
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        interval: int = LIMITS.interval,
+        budget: int = LIMITS.budget,
     ) -> None:
         self.entries: list[dict[str, Any]] = []
         self.scaler: torch.amp.GradScaler | None = None
@@ -46,44 +73,44 @@ class Snapshots:
         """Bytes that the snapshots take."""
         return sum(_size(_tensors(entry)) for entry in self.entries)
 
-    def begin(self, step: int, beside: Any = None) -> None:
-        """Forget all, and take the first snapshot: of weights that have not been trained yet."""
+    def begin(self, step: int, extra: Any = None) -> None:
+        """Remove all, and take the first snapshot: of weights that have not been trained yet."""
         self.entries = []
-        self.take(step, first=True, beside=beside)
+        self.take(step, first=True, extra=extra)
 
-    def note(self, step: int, calm: bool, trouble: bool, beside: Any = None) -> None:
+    def note(self, step: int, calm: bool, is_wrong: bool, extra: Any = None) -> None:
         """Note a reading that has been judged, before its step is taken; take a snapshot if all is calm and it is time.
 
         Args:
             step: The number of the step.
             calm: Nothing is wrong or about to be.
-            trouble: Something is wrong. A run that is often near trouble, and none comes of it, keeps its snapshots:
-                they only take longer to be trusted.
-            beside: Plain data to keep with a snapshot.
+            is_wrong: Something is wrong. A run that is often near an alert that does not come keeps its snapshots: they
+                only take longer to be trusted.
+            extra: Plain data to keep with a snapshot.
         """
         if not calm:
-            if trouble:
-                # What was taken shortly before trouble may be part of it.
-                self.entries = [e for e in self.entries if e["calm"] >= TRUSTED or e["first"]]
+            if is_wrong:
+                # Snapshots taken shortly before may have been affected already.
+                self.entries = [e for e in self.entries if e["calm"] >= LIMITS.trusted or e["first"]]
             return
         for entry in self.entries:
             entry["calm"] += 1
         self._since += 1
         if self._since % self._interval == 0:
-            self.take(step, beside=beside)
+            self.take(step, extra=extra)
 
     @torch.no_grad()
-    def take(self, step: int, first: bool = False, beside: Any = None) -> None:
-        """Take a snapshot now, and let go of one if there are too many."""
+    def take(self, step: int, first: bool = False, extra: Any = None) -> None:
+        """Take a snapshot now, and remove one if there are too many."""
         parts = [p for group in self._optimizer.param_groups for p in group["params"]]
         state = [_values(self._optimizer.state.get(p, {})) for p in parts]
         buffers = [b for b in self._model.buffers() if b is not None]
         tensors = [*parts, *buffers, *[v for s in state for v in s.values() if isinstance(v, Tensor)]]
-        if AGES * _size(tensors) > self._budget:
+        if LIMITS.most * _size(tensors) > self._budget:
             return
         later = [entry for entry in self.entries if not entry["first"]]
-        if len(later) >= AGES - 1:
-            # Ages that grow by factors: the one whose successor is nearly as old can best be spared.
+        if len(later) >= LIMITS.most - 1:
+            # Ages shall grow by factors: the one whose successor is nearly as old is removed.
             spared = min(later[:-1], key=lambda e: (step - e["step"]) / (step - later[later.index(e) + 1]["step"] + 1))
             self.entries.remove(spared)
         self.entries.append(
@@ -92,7 +119,7 @@ class Snapshots:
                 "first": first,
                 "calm": 0,
                 "rate": _rate(self._optimizer),
-                "beside": copy.deepcopy(beside),
+                "beside": copy.deepcopy(extra),
                 "parameters": [_kept(p) for p in parts],
                 "buffers": [_kept(b) for b in buffers],
                 "state": [{k: _kept(v) for k, v in s.items()} for s in state],
@@ -106,7 +133,7 @@ class Snapshots:
         Args:
             before: Only those that are older than this step.
         """
-        trusted = [e for e in self.entries if (e["first"] or e["calm"] >= TRUSTED) and self._fits(e)]
+        trusted = [e for e in self.entries if (e["first"] or e["calm"] >= LIMITS.trusted) and self._fits(e)]
         return next((e for e in reversed(trusted) if before is None or e["step"] < before), None)
 
     @property
@@ -116,11 +143,11 @@ class Snapshots:
 
     @property
     def first(self) -> dict[str, Any] | None:
-        """The snapshot of before the first step; None if there is none."""
+        """The snapshot from before the first step; None if there is none."""
         return next((entry for entry in self.entries if entry["first"] and self._fits(entry)), None)
 
     def _fits(self, entry: Mapping[str, Any]) -> bool:
-        """False once parameters or buffers are others, as a fine-tuning schedule makes them."""
+        """False once parameters or buffers have other shapes, as in a fine-tuning schedule."""
         now = [t.shape for group in self._optimizer.param_groups for t in group["params"]]
         buffers = [t.shape for t in self._model.buffers()]
         return now == [t.shape for t in entry["parameters"]] and buffers == [t.shape for t in entry["buffers"]]
@@ -136,7 +163,7 @@ class Snapshots:
 
     @torch.no_grad()
     def restore(self, entry: Mapping[str, Any]) -> None:
-        """Put a snapshot back in place."""
+        """Restore a snapshot."""
         parts = [p for group in self._optimizer.param_groups for p in group["params"]]
         for parameter, kept in zip(parts, entry["parameters"], strict=True):
             parameter.copy_(kept.to(parameter.device))
@@ -156,19 +183,19 @@ class Snapshots:
 
     @torch.no_grad()
     def restore_scale(self, entry: Mapping[str, Any] | None = None) -> None:
-        """Put the loss scale of a snapshot back, by default of the latest one; overflows since may have spoilt it."""
+        """Restore the loss scale of a snapshot, by default of the latest one; overflows since may have lowered it."""
         entry = entry or self.latest() or {}
         for mine, kept in zip(_of_scaler(self.scaler), entry.get("scaler", ()), strict=False):
             mine.copy_(kept)
 
     def put_back_into(self, optimizer: torch.optim.Optimizer) -> Snapshots:
-        """The same snapshots, for another optimizer of the same parameters; what is done with them stays its own."""
+        """The same snapshots, for another optimizer of the same parameters; changes do not affect this object."""
         made = copy.copy(self)
         made._optimizer, made.entries, made.scaler = optimizer, list(self.entries), None
         return made
 
     def forget_first(self) -> None:
-        """Let the first snapshot be one like the others: the weights it holds are too old to begin anew with."""
+        """Remove the first snapshot: its weights are too old to start over with."""
         self.entries = [e for e in self.entries if not e["first"]]
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from grad_callbacks import AdaptiveClip
+from grad_callbacks.events import Evidence
+from grad_callbacks.treatment.remedies.adaptive_clip import AdaptiveClipThresholds
 from tests.support.helpers import mlp, pending
 
 METHODS = ["zscore", "percentile"]
@@ -40,7 +42,7 @@ def shown(remedy: AdaptiveClip, norms: Sequence[float]) -> list[float]:
 def engaged(norms: Sequence[float], method: Any = "zscore", reference: float = 1.0, **options: Any) -> AdaptiveClip:
     remedy = AdaptiveClip(method, **options)
     shown(remedy, norms)
-    remedy.engage(pending(with_norm(1.0)), {"reference": reference})
+    remedy.engage(pending(with_norm(1.0)), Evidence({"reference": reference}))
     return remedy
 
 
@@ -113,13 +115,13 @@ def test_the_alert_tells_the_usual_norm_where_none_is_known(method: str) -> None
 def test_nothing_is_clipped_before_an_alert_and_it_is_switched_on_once(method: str) -> None:
     remedy = AdaptiveClip(method)
     assert shown(remedy, [1.0] * 30 + [50.0])[-1] == pytest.approx(50.0)
-    assert remedy.engage(pending(with_norm(math.nan)), {}) is None, "no factor mends a NaN"
-    assert remedy.engage(pending(with_norm(9.0)), {}) == {
+    assert remedy.engage(pending(with_norm(math.nan)), Evidence({})) is None, "no factor mends a NaN"
+    assert remedy.engage(pending(with_norm(9.0)), Evidence({})) == {
         "method": method,
         "reference": pytest.approx(9.0),
         "norm": pytest.approx(9.0),
     }
-    assert remedy.engage(pending(with_norm(9.0)), {}) is None
+    assert remedy.engage(pending(with_norm(9.0)), Evidence({})) is None
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -134,7 +136,8 @@ def test_it_goes_on_from_a_checkpoint(method: str, known: int) -> None:
 
 
 def test_the_window_is_bounded_and_the_oldest_leave_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grad_callbacks.treatment.remedies.adaptive_clip.WINDOW", 10)
+    shorter = AdaptiveClipThresholds(window=10)
+    monkeypatch.setattr("grad_callbacks.treatment.remedies.adaptive_clip.LIMITS", shorter)
     remedy = engaged([1.0] * 10 + [3.0] * 9, "percentile", percentile=50, warmup=5)
     assert len(remedy.state_dict()["threshold"]["norms"]) == 10
     assert shown(remedy, [4.0]) == [pytest.approx(3.0)]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import AdaptiveStep, Alert, GradientGuard, OptimizerStep
+from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.step import RunState
 from tests.support.helpers import SGD, Regression, batches, fit, mlp, pending
 
@@ -49,7 +50,7 @@ def gradients(model: nn.Module) -> Tensor:
 
 def switched_on(step: OptimizerStep, stride: float = 0.03) -> AdaptiveStep:
     remedy = AdaptiveStep(stride)
-    assert remedy.engage(step, {}) == {"stride": stride}
+    assert remedy.engage(step, Evidence({})) == {"stride": stride}
     return remedy
 
 
@@ -65,7 +66,7 @@ def test_its_steps_are_those_of_adam() -> None:
         push(twin, seed=number)
         step = step_of(model, optimizer)
         if number == 0:
-            remedy.engage(step, {})
+            remedy.engage(step, Evidence({}))
         assert remedy.act(step)
         optimizer.step()
         adam.step()
@@ -202,7 +203,7 @@ def test_switched_on_again_only_its_moments_begin_anew() -> None:
     step = step_of(model)
     remedy = switched_on(step)
     remedy.act(step)
-    assert remedy.engage(step_of(model), {}) is None
+    assert remedy.engage(step_of(model), Evidence({})) is None
     assert remedy.state_dict()["count"] is None
     assert remedy.act(step_of(model))
 
@@ -234,13 +235,13 @@ def _recurrence() -> nn.Module:
 
 @pytest.mark.parametrize("make", [_sparse, _recurrence])
 def test_where_it_cannot_help_it_is_not_switched_on(make: Any) -> None:
-    assert AdaptiveStep().engage(step_of(make()), {}) is None
+    assert AdaptiveStep().engage(step_of(make()), Evidence({})) is None
 
 
 @pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.RMSprop, torch.optim.AdamW])
 def test_optimizers_that_rescale_are_left_alone(make: Any) -> None:
     model = small()
-    assert AdaptiveStep().engage(step_of(model, make(model.parameters(), lr=0.1)), {}) is None
+    assert AdaptiveStep().engage(step_of(model, make(model.parameters(), lr=0.1)), Evidence({})) is None
 
 
 @pytest.mark.parametrize("cause", ["bad batch", ""])
@@ -248,9 +249,9 @@ def test_what_passes_and_what_has_been_learned_change_nothing(cause: str) -> Non
     step = step_of(small())
     assert step.run_state is not None
     step.run_state.alert = replace(CRITICAL, cause=cause)
-    assert AdaptiveStep().engage(step, {}) is None
+    assert AdaptiveStep().engage(step, Evidence({})) is None
     step.run_state = RunState(small(), alert=CRITICAL, has_learned=True)
-    assert AdaptiveStep().engage(step, {}) is None
+    assert AdaptiveStep().engage(step, Evidence({})) is None
 
 
 @pytest.mark.parametrize("stride", [0, -1.0, math.nan])

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from grad_callbacks import GradientGuard, MaskUndefined
-from grad_callbacks.treatment.remedies.mask_undefined import undefined_operations
+from grad_callbacks.treatment.remedies._support.undefined_operations import undefined_operations
 from tests.support.helpers import SGD, Prepared, Regression, batches, fit, mlp, trainer
 
 Term = Callable[[Tensor], Tensor]

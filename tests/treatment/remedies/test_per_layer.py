@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from grad_callbacks import AGC, FloorNorm
+from grad_callbacks.events import Evidence
 from tests.support.helpers import mlp, pending
 
 
@@ -29,7 +30,7 @@ def network(scale: float = 1.0, seed: int = 0, faint: float = 1.0) -> nn.Sequent
 
 def treated(remedy: Any, model: nn.Module, **options: Any) -> Any:
     step = pending(model, **options)
-    remedy.engage(step, {})
+    remedy.engage(step, Evidence({}))
     return step, remedy.act(step)
 
 
@@ -101,7 +102,7 @@ def test_weights_that_are_cut_across_their_rows_are_refused_once(
     monkeypatch.setattr("grad_callbacks.treatment.remedies.agc._has_whole_rows", lambda layers: False)
     caplog.set_level("WARNING", logger="grad_callbacks")
     remedy = AGC()
-    assert remedy.engage(pending(network()), {}) is remedy.engage(pending(network()), {}) is None
+    assert remedy.engage(pending(network()), Evidence({})) is remedy.engage(pending(network()), Evidence({})) is None
     [told] = caplog.messages
     assert "whole rows" in told
     assert not remedy.act(pending(network()))
@@ -156,7 +157,7 @@ def test_norms_and_embeddings_are_no_measure_and_a_nan_stops_it() -> None:
     model[3].weight.grad[0] = math.nan
     remedy.act(pending(model))
     assert float(model[1].weight.grad[0, 0]) == pytest.approx(1e-3)
-    assert remedy.engage(pending(model), {}) is None
+    assert remedy.engage(pending(model), Evidence({})) is None
 
 
 @pytest.mark.parametrize("make", [AGC, FloorNorm])
@@ -164,7 +165,7 @@ def test_they_act_on_what_earlier_remedies_have_left(make: Any) -> None:
     whole, late = network(10.0, faint=1e-3), network(10.0, faint=1e-3)
     for model, on_device in ((whole, False), (late, True)):
         step, remedy = pending(model, on_device=on_device), make()
-        remedy.engage(step, {})
+        remedy.engage(step, Evidence({}))
         step.limit_norm(1.0)
         remedy.act(step)
         step.limit_norm(0.5)
@@ -191,7 +192,7 @@ def test_they_come_too_late_for_a_step_that_was_taken(make: Any) -> None:
     model, remedy = network(10.0, faint=1e-3), make()
     step = pending(model)
     before = [p.grad.clone() for p in model.parameters()]
-    remedy.engage(step, {})
+    remedy.engage(step, Evidence({}))
     step.after()
     assert not remedy.act(step)
     torch.testing.assert_close([p.grad for p in model.parameters()], before, rtol=0, atol=0)

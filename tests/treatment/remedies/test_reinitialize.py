@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import GradientGuard
 from grad_callbacks.detection.diagnosis.signal_flow import examine
-from grad_callbacks.treatment.remedies._support.lsuv import Sequences, start_again
-from grad_callbacks.treatment.remedies._support.post_init_steps import FIT_GATED, FIT_PLAIN, LONGEST, PLAIN, FittedSteps
-from grad_callbacks.treatment.remedies.reinitialize import initialise, spread
+from grad_callbacks.treatment.remedies._support.fresh_weights import start_again
+from grad_callbacks.treatment.remedies._support.initialisation import initialise, spread
+from grad_callbacks.treatment.remedies._support.post_init_steps import FIT_GATED, FIT_PLAIN, LIMITS, FittedSteps
+from grad_callbacks.treatment.remedies._support.recurrent_init import Sequences
 from tests.support.helpers import Regression, fit, mlp, pending
 
 ACTIVATIONS: list[type[nn.Module]] = [nn.ReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.LeakyReLU, nn.SiLU]
@@ -178,7 +179,10 @@ class Strides(Callback):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "epochs", "longest"),
-    [(partial(torch.optim.SGD, lr=0.05), 25, PLAIN), (partial(torch.optim.RMSprop, lr=0.003), 25, FIT_PLAIN.stride)],
+    [
+        (partial(torch.optim.SGD, lr=0.05), 25, LIMITS.sgd_plain_rnn_stride),
+        (partial(torch.optim.RMSprop, lr=0.003), 25, FIT_PLAIN.stride),
+    ],
 )
 def test_a_recurrence_that_forgets_learns_by_steps_that_are_limited(
     optimizer: Any, epochs: int, longest: float
@@ -313,8 +317,8 @@ def test_a_deep_net_takes_no_step_that_would_undo_its_initialisation() -> None:
     task = Regression(mlp(4, *[16] * 10, 2, activation=nn.Sigmoid), partial(torch.optim.SGD, lr=100.0))
     loader = DataLoader(TensorDataset(inputs, 3 * inputs[:, :2]), batch_size=32)
     fit(task, guard, strides, data=loader, max_epochs=3)
-    assert guard.interventions[0].detail["stride"] == LONGEST
-    assert 0.9 * LONGEST < max(strides.found[1:]) < 1.2 * LONGEST, "steps were clipped to that"
+    assert guard.interventions[0].detail["stride"] == LIMITS.sgd_stride
+    assert 0.9 * LIMITS.sgd_stride < max(strides.found[1:]) < 1.2 * LIMITS.sgd_stride, "steps were clipped to that"
 
 
 def test_sigmoid_convolutions_use_more_of_the_sigmoid_than_linear_layers_do() -> None:

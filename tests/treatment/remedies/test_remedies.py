@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from grad_callbacks import Alert, ClipNorm, ClipValue, ReduceLR, Remedy, RunState, SkipStep
-from grad_callbacks.events import Severity
+from grad_callbacks.events import Evidence, Severity
 from grad_callbacks.treatment.remedies import REMEDIES
 from tests.support.helpers import SGD, mlp, pending
 
@@ -40,7 +40,7 @@ def test_after_clipping_the_norm_is_the_threshold_and_the_direction_is_kept(
     model = with_gradients(scale, seed)
     before = [p.grad.clone() for p in model.parameters()]
     step, remedy = pending(model), ClipNorm(limit)
-    remedy.engage(step, {})
+    remedy.engage(step, Evidence({}))
     remedy.act(step)
     expected = min(step.reading.norm, limit)
     assert norm(model) == pytest.approx(expected, rel=1e-5)
@@ -52,7 +52,7 @@ def test_after_clipping_the_norm_is_the_threshold_and_the_direction_is_kept(
 def test_clipping_agrees_with_torch() -> None:
     ours, theirs = with_gradients(10.0), with_gradients(10.0)
     step, remedy = pending(ours), ClipNorm(1.0)
-    remedy.engage(step, {})
+    remedy.engage(step, Evidence({}))
     assert remedy.act(step)
     torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -62,7 +62,7 @@ def test_clipping_agrees_with_torch() -> None:
 def test_clipping_twice_changes_nothing() -> None:
     model = with_gradients(10.0)
     step, remedy = pending(model), ClipNorm(1.0)
-    remedy.engage(step, {})
+    remedy.engage(step, Evidence({}))
     remedy.act(step)
     assert not remedy.act(pending(model)) or norm(model) == pytest.approx(1.0, rel=1e-6)
 
@@ -88,9 +88,9 @@ def test_the_default_threshold_is_half_of_the_usual_norm_or_more_if_that_is_a_sh
     weights = nn.utils.parameters_to_vector(model.parameters()).detach()
     nn.utils.vector_to_parameters(4.0 * weights / weights.norm(), model.parameters())
     step, remedy = pending(model, make(model.parameters(), lr=0.1)), ClipNorm()
-    told = remedy.engage(step, {"reference": usual})
+    told = remedy.engage(step, Evidence({"reference": usual}))
     assert told == {"max_norm": pytest.approx(max_norm), "norm": step.reading.norm}
-    assert remedy.engage(step, {"reference": 9.0}) is None, "it is switched on once"
+    assert remedy.engage(step, Evidence({"reference": 9.0})) is None, "it is switched on once"
     remedy.act(step)
     assert step.norm == pytest.approx(max_norm)
 
@@ -99,7 +99,7 @@ def test_the_batch_that_is_to_blame_is_clipped_harder_than_the_next_ones() -> No
     told = {"reference": 3.0, "batch_scale_ratio": 99.0}
     blamed, remedy = pending(with_gradients(100.0)), ClipNorm()
     blamed.run_state = RunState(nn.Identity(), alert=Alert("exploding", "warning", 0, (), "", told, "bad batch", ""))
-    remedy.engage(blamed, told)
+    remedy.engage(blamed, Evidence(told))
     resumed = ClipNorm()
     resumed.load_state_dict(remedy.state_dict())
     for each in (remedy, resumed):
@@ -115,7 +115,7 @@ def test_the_batch_that_is_to_blame_is_clipped_harder_than_the_next_ones() -> No
 def test_value_clipping_bounds_every_entry(limit: float, seed: int, scale: float) -> None:
     model = with_gradients(scale, seed)
     step, remedy = pending(model, loss_scale=scale), ClipValue(limit)
-    remedy.engage(step, {})
+    remedy.engage(step, Evidence({}))
     remedy.act(step)
     assert max(float(p.grad.abs().max()) for p in model.parameters()) <= limit * scale * (1 + 1e-6)
     assert step.norm == pytest.approx(norm(model) / scale, rel=1e-5)
@@ -125,7 +125,7 @@ def test_sparse_gradients_of_repeated_rows_are_clamped_by_their_sum() -> None:
     model = nn.Embedding(5, 2, sparse=True)
     model(torch.tensor([1] * 50)).sum().backward()
     step, remedy = pending(model), ClipValue(1.0)
-    remedy.engage(step, {})
+    remedy.engage(step, Evidence({}))
     assert remedy.act(step)
     assert float(model.weight.grad.to_dense().abs().max()) == 1.0
     assert step.norm == pytest.approx(float(model.weight.grad.to_dense().norm())) == pytest.approx(math.sqrt(2))
@@ -149,7 +149,7 @@ def test_a_skipped_step_is_an_exact_no_op(make) -> None:  # type: ignore[no-unty
         p.grad = torch.full_like(p, math.nan)
     weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
     step, remedy = pending(model, optimizer), SkipStep()
-    remedy.engage(step, {})
+    remedy.engage(step, Evidence({}))
     assert remedy.act(step)
     optimizer.step()
     torch.testing.assert_close(model.state_dict(), weights, rtol=0, atol=0)
@@ -158,7 +158,7 @@ def test_a_skipped_step_is_an_exact_no_op(make) -> None:  # type: ignore[no-unty
 
 def test_after_an_alert_every_non_finite_step_is_skipped_and_no_other() -> None:
     remedy = SkipStep()
-    remedy.engage(pending(with_gradients()), {})
+    remedy.engage(pending(with_gradients()), Evidence({}))
     assert remedy.act(pending(with_gradients())), "the alert's own step"
     assert not remedy.act(pending(with_gradients()))
     assert remedy.act(pending(with_gradients(math.nan)))
@@ -166,7 +166,7 @@ def test_after_an_alert_every_non_finite_step_is_skipped_and_no_other() -> None:
 
 def test_the_rate_is_lowered_at_each_alert_down_to_the_floor() -> None:
     step, remedy = pending(with_gradients()), ReduceLR(0.1, floor=1e-3)
-    scales = [(detail or {}).get("lr_scale") for detail in (remedy.engage(step, {}) for _ in range(5))]
+    scales = [(detail or {}).get("lr_scale") for detail in (remedy.engage(step, Evidence({})) for _ in range(5))]
     assert scales == [pytest.approx(0.1), pytest.approx(0.01), pytest.approx(0.001), None, None]
     assert step.learning_rate.effective() == [pytest.approx(1e-4)]
 
@@ -190,7 +190,7 @@ def test_every_remedy_follows_the_protocol_and_resumes(name: str) -> None:
     first, second = REMEDIES[name](), REMEDIES[name]()
     assert isinstance(first, Remedy)
     step = pending(with_gradients(10.0))
-    assert first.engage(step, {"reference": 1.0}) is not None
+    assert first.engage(step, Evidence({"reference": 1.0})) is not None
     first.act(step)
     second.load_state_dict(first.state_dict())
     assert second.state_dict() == first.state_dict()
@@ -216,5 +216,5 @@ def test_a_bad_batch_is_clipped_and_usual_ones_are_not(
     model = with_gradients(20.0)
     step, remedy = pending(model, torch.optim.Adam(model.parameters())), ClipNorm()
     step.run_state = RunState(model, alert=Alert("exploding", severity, 0, (), "", told, cause, ""))
-    detail = remedy.engage(step, {"reference": 3.0, **told})
+    detail = remedy.engage(step, Evidence({"reference": 3.0, **told}))
     assert detail == {"max_norm": max_norm, "norm": step.reading.norm}

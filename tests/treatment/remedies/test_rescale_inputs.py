@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from grad_callbacks import Batch, GradientGuard, RescaleInputs, RunState
+from grad_callbacks.events import Evidence
 from tests.support.helpers import SGD, Regression, batches, fit, mlp, pending, trainer
 
 Make = Callable[[Any], torch.optim.Optimizer]
@@ -251,7 +252,7 @@ def test_what_is_divided_has_its_usual_size(factor: float, size: float, dtype: t
         step.run_state = RunState(model, Batch(usual, 0, lambda: loss(usual)), readings=reading)
         remedy.note(step, is_well=True)
     step.run_state = RunState(model, Batch({"x": large}, 0, lambda: loss(large)), readings=5)
-    detail = remedy.engage(step, {})
+    detail = remedy.engage(step, Evidence({}))
     assert detail is not None
     assert detail["divisor"] == pytest.approx(factor, rel=0.02)
     assert step.is_skipped is False
@@ -263,7 +264,7 @@ def test_what_is_divided_has_its_usual_size(factor: float, size: float, dtype: t
     loss(usual)
     assert torch.equal(model.given[-1], usual), "the old unit is left alone to the bit"
     assert copy.deepcopy(remedy)._handles == []
-    assert remedy.engage(step, {}) is None, "that is known already"
+    assert remedy.engage(step, Evidence({})) is None, "that is known already"
     remedy.detach()
     loss(large)
     assert torch.equal(model.given[-1], large)

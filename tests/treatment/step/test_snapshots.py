@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from grad_callbacks.treatment.step import Snapshots
-from grad_callbacks.treatment.step.snapshots import AGES, TRUSTED
+from grad_callbacks.treatment.step.snapshots import LIMITS
 
 MAKES: list[Callable[[Any], torch.optim.Optimizer]] = [
     lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
@@ -63,12 +63,12 @@ def test_only_what_was_calm_for_long_is_gone_back_to_and_their_number_is_bounded
     snapshots.begin(0)
     for step, mood in enumerate(moods):
         snapshots.note(step, mood == "calm", mood == "trouble")
-        assert len(snapshots.entries) <= AGES
+        assert len(snapshots.entries) <= LIMITS.most
         latest = snapshots.latest()
         assert latest is not None
         later = moods[latest["step"] + 1 : step + 1]
         before_trouble = later[: later.index("trouble")] if "trouble" in later else later
-        assert latest["first"] or before_trouble.count("calm") >= TRUSTED
+        assert latest["first"] or before_trouble.count("calm") >= LIMITS.trusted
         assert [e["step"] for e in snapshots.entries] == sorted(e["step"] for e in snapshots.entries)
 
 
@@ -77,7 +77,7 @@ def test_a_run_that_is_often_near_trouble_keeps_its_snapshots() -> None:
     snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), interval=25)
     snapshots.begin(0)
     for step in range(60):
-        snapshots.note(step, calm=step % 3 > 0, trouble=False)
+        snapshots.note(step, calm=step % 3 > 0, is_wrong=False)
     latest = snapshots.latest()
     assert latest is not None
     assert latest["step"] > 30
@@ -85,10 +85,10 @@ def test_a_run_that_is_often_near_trouble_keeps_its_snapshots() -> None:
 
 def test_nothing_is_kept_beyond_the_budget() -> None:
     model = nn.Linear(10, 10)
-    snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), budget=4 * 110 * AGES - 1)
+    snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), budget=4 * 110 * LIMITS.most - 1)
     snapshots.begin(0)
     assert snapshots.entries == []
-    enough = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), budget=4 * 110 * AGES)
+    enough = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), budget=4 * 110 * LIMITS.most)
     enough.begin(0)
     assert enough.nbytes == 440
 
@@ -108,7 +108,7 @@ def test_the_state_is_plain_and_goes_on(make: Callable[[Any], torch.optim.Optimi
     optimizer = make(model.parameters())
     train(model, optimizer, range(3))
     snapshots = Snapshots(model, optimizer)
-    snapshots.begin(3, beside={"rules": [{"count": 3}]})
+    snapshots.begin(3, extra={"rules": [{"count": 3}]})
     torch.save(snapshots.state_dict(), tmp_path / "state")
     wanted = copy.deepcopy(model.state_dict())
     train(model, optimizer, range(3, 6))

@@ -1,9 +1,10 @@
-"""What modules make of their inputs in evaluation, for those that make undefined numbers in training only."""
+"""Outputs in evaluation mode, for modules whose output is not finite in training only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,21 +12,35 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.batch import tensors_in
 from grad_callbacks.measurement.replay import undisturbed
 
-BEYOND = 1e10  # larger activations are on their way to an overflow: then it is not an operation that is undefined
+
+@dataclass(frozen=True)
+class UndefinedOutputThresholds(Thresholds):
+    """The numbers of :func:`undefined_in_training` and of the masks of the forward pass."""
+
+    overflowing: float = threshold(
+        1e10,
+        "activation above which an overflow is about to happen, so that no undefined operation is to blame",
+        unit="absolute value",
+        source="not measured",
+    )
+
+
+LIMITS = UndefinedOutputThresholds()
 
 # What user code may raise; checkpointing ends a forward pass by an exception of its own, which must pass.
 _ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def in_evaluation(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> Any:
-    """Call a module that is in training once more, as in evaluation.
+    """Call a module that is in training mode once more, in evaluation mode.
 
     Returns:
-        What it gives; None if it fails, or that cannot take the place of ``output``: it must have the same structure
-        and shapes, and require a gradient where that does.
+        Its output; None if it fails, or its output cannot replace ``output``: it must have the same structure and
+        shapes, and require a gradient where that does.
     """
     instead = None
     module.training = False
@@ -40,10 +55,10 @@ def in_evaluation(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
 def undefined_in_training(model: nn.Module, replay: Callable[[], Tensor] | None) -> list[str]:
     """Run a batch again and find the modules whose output has NaN or infinities in training, but not in evaluation.
 
-    An example is noise that takes the log of zero. Each module gives what it gives in evaluation at once, so that the
-    next to be found is no consequence of it. Only modules without submodules are looked at: in others a second call
-    would move running statistics and draw random numbers. Those with hooks before their forward pass are left out,
-    since the hooks would run twice. The model is left as it was.
+    An example is noise that takes the log of zero. The output of each module that is found is replaced at once, so that
+    the next one is no consequence of it. Only modules without submodules are looked at: in others a second call would
+    move running statistics and draw random numbers. Those with hooks before their forward pass are left out, since the
+    hooks would run twice. The model is left as it was.
 
     Args:
         model: The model.
@@ -92,7 +107,7 @@ def _is_finite(tensor: Tensor) -> bool:
 def _overflows(tensor: Tensor) -> bool:
     if tensor.layout is not torch.strided:
         return False
-    return tensor.dtype is torch.float16 or bool((tensor.detach()[torch.isfinite(tensor)] > BEYOND).any())
+    return tensor.dtype is torch.float16 or bool((tensor.detach()[torch.isfinite(tensor)] > LIMITS.overflowing).any())
 
 
 def _signature(nested: Any) -> Any:

@@ -1,9 +1,10 @@
-"""Replacing what modules leave undefined in the forward pass."""
+"""Replace NaN and infinite entries in the forward pass."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,39 +13,60 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.replay import undisturbed
-from grad_callbacks.treatment.remedies._support.eval_mode_output import BEYOND, in_evaluation
+from grad_callbacks.treatment.remedies._support.eval_mode_output import LIMITS as OUTPUTS
+from grad_callbacks.treatment.remedies._support.eval_mode_output import in_evaluation
 from grad_callbacks.treatment.remedies._support.forward_hooks import InForward
 
 Change = Callable[[Any], Any]
 Bounds = list[float]  # the least and the greatest that is let through; one of them is infinite
-IN_EVALUATION: Bounds = []  # in place of bounds: what the module gives in evaluation
+IN_EVALUATION: Bounds = []  # in place of bounds: the module's output in evaluation
 
-MOST_OF_THEM = 0.9  # of a tensor's entries that may be replaced: with 0.95 and more every second run needed more help
-TAILS = (0.5, 0.25, 0.1, 0.0)  # shares of the finite entries that may lie beyond the bound
+
+@dataclass(frozen=True)
+class ForwardMasksThresholds(Thresholds):
+    """The numbers of :class:`ForwardMasks`."""
+
+    most_replaced: float = threshold(
+        0.9,
+        "share of a tensor's entries that may be replaced",
+        unit="1",
+        source="measured: with 0.95 and more every second run needed another remedy",
+    )
+    tails: tuple[float, ...] = threshold(
+        (0.5, 0.25, 0.1, 0.0),
+        "shares of the finite entries that may lie beyond the bound, all of which are tried",
+        unit="1",
+        source="not measured",
+    )
+
+
+LIMITS = ForwardMasksThresholds()
 
 
 class ForwardMasks(InForward):
-    """Puts something finite for the NaN and infinite entries of what comes out of modules, or goes into them.
+    """Replaces NaN and infinite entries in the inputs and outputs of modules by finite numbers.
 
-    Where a module makes them in training only, that is what it gives in evaluation, for each tensor that has any: the
-    model learns with what it is evaluated with. The module is called twice in training then. Elsewhere it is a bound.
+    Where a module makes them in training only, each tensor that has any is replaced by the module's output in
+    evaluation: the model learns with what it is evaluated with. The module is called twice in training then. Elsewhere
+    they are replaced by a bound.
 
     The bound is the least of the finite entries, or leaves some of them below it; where most infinities are positive,
     it is an upper one in the same way. It is what the operation gives near the edge of where it is defined, as if its
     argument were clamped there. Entries beyond the bound are set to it as well: the derivative of a log or a quotient
-    grows without limit towards the edge. With zero, the mean or the edge itself, networks with a log inside were thrown
-    about by it; with the bound they learned as well as healthy ones.
-    Nothing flows back through what was set, except what an undefined derivative makes of the zero. A tensor whose
-    entries are all finite is left alone to the bit.
+    grows without limit towards the edge. With zero, the mean or the edge itself, networks with a log inside became
+    unstable; with the bound they learned as well as healthy ones.
+    No gradient flows back through replaced entries, except what an undefined derivative makes of the zero. A tensor
+    whose entries are all finite stays the same to the bit.
 
     The masks are there in evaluation too: the network has learned with them. A copy has none until it is attached.
 
     Attributes:
         places: The bounds, by places such as ``"output of encoder.2"`` or ``"input of head"``; empty ones stand for
-            what the module gives in evaluation.
-        masked: Whether there was anything to replace, scalars of the passes that may be learned from; whoever reads
-            them empties the list.
+            the module's output in evaluation.
+        masked: Whether there was anything to replace, scalars of the passes that gradients may be taken of; the reader
+            empties the list.
     """
 
     def __init__(self) -> None:
@@ -85,12 +107,12 @@ class ForwardMasks(InForward):
         return value.where(is_good, instead.to(value.dtype))
 
 
-def told(places: dict[str, Bounds]) -> str:
-    """Say what is put where."""
-    return ", ".join(f"{place} {_told(bounds)}" for place, bounds in places.items())
+def described(places: dict[str, Bounds]) -> str:
+    """Return places and bounds as text."""
+    return ", ".join(f"{place} {_described(bounds)}" for place, bounds in places.items())
 
 
-def _told(bounds: Bounds) -> str:
+def _described(bounds: Bounds) -> str:
     if not bounds:
         return "as in evaluation"
     low, high = bounds
@@ -102,19 +124,19 @@ def undefined_places(model: nn.Module, replay: Callable[[], Tensor] | None) -> d
 
     An operation of a module, or of a hook on it, is found behind the module; one between two modules in front of the
     second. Each is masked at once, so that the next to be found is no consequence of it. Of the bounds that
-    :data:`TAILS` give, those that make the loss least are taken. Leaves no trace.
+    ``LIMITS.tails`` give, those with the smallest loss are taken. The model is left as it was.
 
     Args:
         model: The model.
         replay: Computes the loss of the batch.
 
     Returns:
-        The places and their bounds; empty if all is finite. None if a mask would not do: data or weights are not
-        finite, numbers overflow, hardly any is left, or the model cannot be run.
+        The places and their bounds; empty if all is finite. None if a mask would not help: data or weights are not
+        finite, numbers overflow, hardly any entry is finite, or the model cannot be run.
     """
     if replay is None or not all(bool(torch.isfinite(tensor).all()) for tensor in model.parameters()):
         return None
-    searches = [_Search(tail) for tail in TAILS]
+    searches = [_Search(tail) for tail in LIMITS.tails]
     try:
         for search in searches:  # as many passes on each process, for what they exchange in them
             with undisturbed(model):
@@ -127,12 +149,12 @@ def undefined_places(model: nn.Module, replay: Callable[[], Tensor] | None) -> d
 
 
 class _Search:
-    """Looks at what goes into each module, and what comes out, and bounds it.
+    """Looks at the inputs and outputs of each module, and bounds them.
 
     Attributes:
         found: The bounds, by place.
         loss: With them; infinite if it is not finite.
-        is_hopeless: A mask would not do.
+        is_hopeless: A mask would not help.
     """
 
     def __init__(self, tail: float) -> None:
@@ -161,13 +183,13 @@ class _Search:
             return value
         is_good = torch.isfinite(value)
         finite = value.detach()[is_good]
-        self.is_hopeless |= bool((finite > BEYOND).any())
+        self.is_hopeless |= bool((finite > OUTPUTS.overflowing).any())
         if is_good.all():
             return value
         if place.startswith("input") and not value.requires_grad:  # data, or a mask made of them
             self.is_hopeless |= not bool((is_good | torch.isneginf(value)).all())
             return value
-        self.is_hopeless |= value.dtype is torch.float16 or finite.numel() < (1 - MOST_OF_THEM) * value.numel()
+        self.is_hopeless |= value.dtype is torch.float16 or finite.numel() < (1 - LIMITS.most_replaced) * value.numel()
         if self.is_hopeless:
             return value
         bounds = _bounds(finite, self._tail, bool(value.isposinf().sum() > value.isneginf().sum()))
@@ -176,7 +198,7 @@ class _Search:
 
 
 def _bounds(finite: Tensor, tail: float, is_above: bool) -> Bounds:
-    """What leaves so many of the finite numbers beyond it."""
+    """The bounds that leave the share ``tail`` of the finite numbers beyond them."""
     rank = 1 + round(tail * (finite.numel() - 1))
     if is_above:
         return [-math.inf, float(finite.float().kthvalue(finite.numel() + 1 - rank).values)]
@@ -184,7 +206,7 @@ def _bounds(finite: Tensor, tail: float, is_above: bool) -> Bounds:
 
 
 def _bounded(value: Tensor, is_good: Tensor, bounds: Bounds) -> Tensor:
-    """What is not finite is set to the finite bound, and what is beyond it too."""
+    """Set entries that are not finite, or lie beyond the bounds, to the finite bound."""
     bound = bounds[0] if math.isfinite(bounds[0]) else bounds[1]
     return value.where(is_good, torch.full_like(value, bound)).clamp(*bounds)
 

@@ -1,25 +1,45 @@
-"""How large the tensors of a batch usually are."""
+"""The usual size of the tensors in a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import median_low
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.batch import tensors_in
 
-EVERY = 25  # readings between two looks, once the first ones have been taken
-KEPT = 5  # looks: the median passes over two that were wrong
-FEWEST = 2
+
+@dataclass(frozen=True)
+class InputSizesThresholds(Thresholds):
+    """The numbers of :class:`InputSizes`."""
+
+    interval: int = threshold(
+        25,
+        "readings between two looks; before that at readings 1, 2, 4, 8 and 16",
+        unit="readings",
+        source="not measured",
+    )
+    looks: int = threshold(
+        5,
+        "latest looks that are kept: the median is right if two of them were wrong",
+        unit="looks",
+        source="not measured",
+    )
+    fewest_looks: int = threshold(2, "looks needed to know a usual size", unit="looks", source="not measured")
+
+
+LIMITS = InputSizesThresholds()
 
 
 class InputSizes:
     """The sizes of a batch's floating-point tensors in the latest looks, and those of the batch before.
 
-    They stay on the device until somebody asks: a look waits for nothing.
+    They stay on the device until they are read: a look does not wait for the device.
     """
 
     def __init__(self) -> None:
@@ -29,8 +49,8 @@ class InputSizes:
     def note(self, batch: Any, reading: int, is_well: bool) -> None:
         """Keep the batch of a reading, and look at it if all is well and it is time: at 1, 2, 4, 8, then every 25th."""
         self._two = [None if is_well else self._two[1], batch]
-        if is_well and (reading % EVERY == 0 or (reading < EVERY and reading.bit_count() == 1)):
-            self._looks = [*self._looks, _sizes(batch)][-KEPT:]
+        if is_well and (reading % LIMITS.interval == 0 or (reading < LIMITS.interval and reading.bit_count() == 1)):
+            self._looks = [*self._looks, _sizes(batch)][-LIMITS.looks :]
 
     def before(self) -> list[float]:
         """The sizes in the batch before the present one; none while all is well."""
@@ -38,7 +58,7 @@ class InputSizes:
 
     def usual(self, count: int) -> list[float] | None:
         """The median size of each of ``count`` tensors; None if too little is known, or other batches were seen."""
-        if len(self._looks) < FEWEST or any(len(look) != count for look in self._looks):
+        if len(self._looks) < LIMITS.fewest_looks or any(len(look) != count for look in self._looks):
             return None
         return [median_low(map(float, sizes)) for sizes in zip(*self._looks, strict=True)]
 
@@ -75,6 +95,6 @@ def is_known(value: Any) -> bool:
 
 
 def size_of(tensor: Tensor) -> Tensor:
-    """The squared mean root of a tensor's entries, a scalar on its device: a few wild ones hardly move it."""
+    """The squared mean root of a tensor's entries, a scalar on its device: a few outliers hardly change it."""
     wide = tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
     return wide.abs().sqrt().mean().square()

@@ -1,4 +1,4 @@
-"""One remedy's share of the factor on the learning rate."""
+"""One remedy's factor on the learning rate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from grad_callbacks.treatment.step.learning_rate import LearningRate
 
 
 class LRMultiplier:
-    """A factor that one remedy has put on the learning rate, and takes back by and by.
+    """A factor that one remedy has put on the learning rate, and removes gradually.
 
     Attributes:
         scale: The factor, 1 for none.
@@ -18,7 +18,7 @@ class LRMultiplier:
         self.rising = 0
 
     def set(self, rate: LearningRate, scale: float) -> None:
-        """Make the factor ``scale``, for the step under way too."""
+        """Make the factor ``scale``, for the current step too."""
         rate.reduce(scale / self.scale)
         self.scale = scale
 

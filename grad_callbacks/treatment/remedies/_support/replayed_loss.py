@@ -1,11 +1,10 @@
-"""What a remedy would make of the batch at hand: its loss, computed again."""
+"""The loss of the batch at hand, computed again to try a change out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,10 +12,8 @@ from torch import Tensor
 from grad_callbacks._utils.compiled import has_compiled_part
 from grad_callbacks.measurement.batch import tensors_in
 from grad_callbacks.measurement.replay import undisturbed
-from grad_callbacks.measurement.sharding import is_alone
+from grad_callbacks.treatment.remedies._support.agreement import from_all
 from grad_callbacks.treatment.step.run_state import RunState
-
-Found = TypeVar("Found")
 
 
 def can_be_replayed(run_state: RunState) -> bool:
@@ -25,7 +22,7 @@ def can_be_replayed(run_state: RunState) -> bool:
 
 
 def replayed_loss(run_state: RunState, weights: Mapping[int, Tensor] | None = None) -> float:
-    """Run the batch again, forward and backward, and leave no trace in model and batch.
+    """Run the batch again, forward and backward, and leave model and batch as they were.
 
     Args:
         run_state: Has the batch.
@@ -50,12 +47,3 @@ def replayed_loss(run_state: RunState, weights: Mapping[int, Tensor] | None = No
             tensor.detach().copy_(before)
     losses = from_all(loss)
     return sum(losses) / len(losses)
-
-
-def from_all(found: Found) -> list[Found]:
-    """What all processes have found, each in a batch of its own."""
-    if is_alone():
-        return [found]
-    each: list[Found] = [found] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(each, found)
-    return each

@@ -10,7 +10,7 @@ from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
 class Switched(Remedy):
-    """A remedy that is on or off, and remembers nothing else."""
+    """A remedy that is on or off, and has no other state."""
 
     def __init__(self) -> None:
         self._engaged = False

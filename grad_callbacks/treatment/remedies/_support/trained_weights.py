@@ -1,25 +1,104 @@
-"""Evidence that weights are still as an initialisation has left them.
+"""Tell trained weights from freshly initialised ones by their statistics.
 
-Nobody tells a callback whether weights were trained before. They show it: initialisations draw entries independently
-of each other, around zero, from a uniform or a normal distribution, or make orthogonal matrices, and fill biases with
-one constant or uniformly. Training leaves heavy tails in the entries and singular values far beyond the edge of a
-random matrix (Martin & Mahoney 2021, "Implicit Self-Regularization in Deep Neural Networks", sec. 3).
+Initialisations draw entries independently of each other, around zero, from a uniform or a normal distribution, or make
+orthogonal matrices, and fill biases with one constant or uniformly. Training leaves heavy tails in the entries and
+singular values far beyond the edge of a random matrix (Martin & Mahoney 2021, "Implicit Self-Regularization in Deep
+Neural Networks", sec. 3).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-TAILS = 3.6  # fourth moment over the squared second; 3 for a normal, 1.8 for a uniform distribution
-EDGE = 1.25  # over the largest singular value of a random matrix of this shape
-CHANCE = 20  # layers of which one may look trained by chance
-FEW = 64  # entries below which statistics tell nothing
-ITERATIONS = 12  # of the power method
-LARGEST = 4096 * 4096  # entries beyond which a slice of the rows stands for the matrix
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+
+_SHAPE = "Martin & Mahoney 2021, sec. 3, for what training changes; the value is not measured"
+
+
+@dataclass(frozen=True)
+class TrainedWeightsThresholds(Thresholds):
+    """The numbers of :func:`looks_trained`."""
+
+    moment: int = threshold(4, "moment of the entries that is looked at", unit="1", source="the definition of kurtosis")
+    kurtosis: float = threshold(
+        3.6,
+        "fourth moment over the squared second above which a weight counts as trained; 3 for a normal, 1.8 for a "
+        "uniform distribution",
+        unit="1",
+        source=_SHAPE,
+    )
+    kurtosis_deviations: float = threshold(
+        4.0, "standard deviations of the kurtosis by which a weight may exceed that", unit="1", source="not measured"
+    )
+    kurtosis_variance: float = threshold(
+        96.0,
+        "variance of the fourth moment of normal entries, times their number",
+        unit="1",
+        source="formula: E[x^8] - E[x^4]^2 = 105 - 9",
+    )
+    singular_value: float = threshold(
+        1.25,
+        "largest singular value, over that of a random matrix of the same shape, from which on a weight counts as "
+        "trained",
+        unit="1",
+        source=_SHAPE,
+    )
+    power_iterations: int = threshold(
+        12, "rounds of the power method that finds the largest singular value", unit="rounds", source="not measured"
+    )
+    mean_deviations: float = threshold(
+        6.0,
+        "standard deviations of the mean up to which the entries of a weight lie around zero",
+        unit="1",
+        source="not measured",
+    )
+    layers_per_chance: int = threshold(
+        20, "layers of which one may look trained by chance", unit="layers", source="not measured"
+    )
+    fewest_entries: int = threshold(
+        64, "entries of a weight below which it counts as fresh", unit="entries", source="not measured"
+    )
+    most_entries: int = threshold(
+        4096 * 4096,
+        "entries above which a slice of the rows is looked at instead of the matrix",
+        unit="entries",
+        source="not measured",
+    )
+    least_spread: float = threshold(
+        1e-6,
+        "deviation, of a weight's entries relative to their mean, and of a bias's entries, up to which they are "
+        "constant",
+        unit="1",
+        source="not measured",
+    )
+    fewest_bias_entries: int = threshold(
+        12, "entries of a bias below which it counts as fresh", unit="entries", source="not measured"
+    )
+    bias_parts: int = threshold(
+        4, "parts of a bias that may each be constant: the gates of an LSTM", unit="parts", source="LSTM has 4 gates"
+    )
+    bias_mean_deviations: float = threshold(
+        4.0,
+        "standard deviations of the mean up to which the entries of a bias lie around zero",
+        unit="1",
+        source="not measured",
+    )
+    bias_extreme: float = threshold(
+        2.4,
+        "standard deviations that no entry of a fresh bias reaches; uniform around zero, as torch draws them, they end "
+        "at sqrt(3)",
+        unit="1",
+        source="not measured",
+    )
+    least_norm: float = threshold(1e-30, "norm that a vector is at least divided by", unit="1", source="not measured")
+
+
+LIMITS = TrainedWeightsThresholds()
 
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
@@ -48,27 +127,27 @@ def trained_layers(model: nn.Module, earlier: Mapping[int, Tensor] | None = None
 def looks_trained(model: nn.Module, earlier: Mapping[int, Tensor] | None = None) -> bool:
     """True if more layers look trained than chance explains."""
     layers = sum(isinstance(module, _LAYERS) for module in model.modules())
-    return len(trained_layers(model, earlier)) > layers // CHANCE
+    return len(trained_layers(model, earlier)) > layers // LIMITS.layers_per_chance
 
 
 def is_fresh_weight(weight: Tensor) -> bool:
     """True for a weight whose entries look drawn independently of each other, or orthogonal."""
     matrix = weight.detach().flatten(1).float()
-    if matrix.numel() > LARGEST:
-        matrix = matrix[: max(1, LARGEST // matrix.shape[1])]
-    if matrix.numel() < FEW or not bool(torch.isfinite(matrix).all()):
-        return matrix.numel() < FEW
+    if matrix.numel() > LIMITS.most_entries:
+        matrix = matrix[: max(1, LIMITS.most_entries // matrix.shape[1])]
+    if matrix.numel() < LIMITS.fewest_entries or not bool(torch.isfinite(matrix).all()):
+        return matrix.numel() < LIMITS.fewest_entries
     deviation, mean = (float(value) for value in torch.std_mean(matrix))
-    if deviation <= 1e-6 * abs(mean) or deviation == 0:
+    if deviation <= LIMITS.least_spread * abs(mean) or deviation == 0:
         return True
-    if abs(mean) > 6 * deviation / math.sqrt(matrix.numel()):
+    if abs(mean) > LIMITS.mean_deviations * deviation / math.sqrt(matrix.numel()):
         return False
-    noise = 4 * math.sqrt(96 / matrix.numel())  # of the kurtosis of normal entries: four standard deviations
-    if float(((matrix - mean) / deviation).pow(4).mean()) > TAILS + noise:
+    noise = LIMITS.kurtosis_deviations * math.sqrt(LIMITS.kurtosis_variance / matrix.numel())
+    if float(((matrix - mean) / deviation).pow(LIMITS.moment).mean()) > LIMITS.kurtosis + noise:
         return False
     rows, columns = matrix.shape
     edge = deviation * (math.sqrt(rows) + math.sqrt(columns))
-    return _largest_singular_value(matrix) < EDGE * edge
+    return _largest_singular_value(matrix) < LIMITS.singular_value * edge
 
 
 def is_fresh_bias(bias: Tensor) -> bool:
@@ -78,23 +157,23 @@ def is_fresh_bias(bias: Tensor) -> bool:
         return True
     if not bool(torch.isfinite(values).all()):
         return False
-    if values.numel() < 12 or float(values.std()) <= 1e-6:
+    if values.numel() < LIMITS.fewest_bias_entries or float(values.std()) <= LIMITS.least_spread:
         return True
-    if values.numel() % 4 == 0 and bool((values.view(4, -1).std(dim=1) <= 1e-6).all()):
+    is_divisible = values.numel() % LIMITS.bias_parts == 0
+    if is_divisible and bool((values.view(LIMITS.bias_parts, -1).std(dim=1) <= LIMITS.least_spread).all()):
         return True
     deviation, mean = (float(value) for value in torch.std_mean(values))
-    # Uniform around zero, as torch's defaults are: nothing beyond sqrt(3) deviations.
-    is_centred = abs(mean) < 4 * deviation / math.sqrt(values.numel())
-    return is_centred and float(values.abs().max()) < 2.4 * deviation
+    is_centred = abs(mean) < LIMITS.bias_mean_deviations * deviation / math.sqrt(values.numel())
+    return is_centred and float(values.abs().max()) < LIMITS.bias_extreme * deviation
 
 
 def _largest_singular_value(matrix: Tensor) -> float:
-    """A lower bound that is near after some rounds of the power method, from a start that is always the same."""
+    """A close lower bound, by the power method from a start that is always the same."""
     vector = torch.linspace(1.0, 2.0, matrix.shape[1], device=matrix.device)
     vector = vector * (1 - 2 * (torch.arange(matrix.shape[1], device=matrix.device) % 2))
-    for _ in range(ITERATIONS):
+    for _ in range(LIMITS.power_iterations):
         image = matrix @ vector
-        vector = matrix.t() @ (image / image.norm().clamp_min(1e-30))
+        vector = matrix.t() @ (image / image.norm().clamp_min(LIMITS.least_norm))
         size = vector.norm()
-        vector = vector / size.clamp_min(1e-30)
+        vector = vector / size.clamp_min(LIMITS.least_norm)
     return float(size)

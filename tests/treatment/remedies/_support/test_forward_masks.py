@@ -15,7 +15,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from grad_callbacks import Batch, Engine, GradientGuard, MaskUndefined
-from grad_callbacks.treatment.remedies._support.forward_masks import ForwardMasks, told, undefined_places
+from grad_callbacks.treatment.remedies._support.forward_masks import ForwardMasks, described, undefined_places
+from grad_callbacks.treatment.remedies.mask_undefined import MaskUndefinedThresholds
 from tests.support.helpers import SGD, Prepared, batches, fit, hooks, mlp, pending, trainer
 from tests.support.undefined_operation import ADAM, Broken
 
@@ -161,7 +162,7 @@ def test_above_a_pole_the_bound_is_an_upper_one() -> None:
     model.root.operation = torch.reciprocal
     found = undefined_places(model, lambda: (model(inputs) - 4).abs())
     assert found == {"output of root": [-math.inf, 1.0]}  # of 0.5, 1 and 1e6, the loss is least with 1
-    assert told(found) == "output of root at most 1"
+    assert described(found) == "output of root at most 1"
     masks = ForwardMasks()
     masks.places = found
     masks.attach(model)
@@ -245,7 +246,8 @@ def test_hardly_anything_left_is_nothing_to_learn_from() -> None:
 
 
 def test_where_too_much_is_undefined_it_is_not_the_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grad_callbacks.treatment.remedies.mask_undefined.MOST", 1)  # a place and an operation are two
+    fewer = MaskUndefinedThresholds(most_masked=1)  # a place and an operation are two
+    monkeypatch.setattr("grad_callbacks.treatment.remedies.mask_undefined.LIMITS", fewer)
     module, guard = broken(within, torch.sqrt), GradientGuard({"nonfinite": ["MaskUndefined", "SkipStep"]})
     fit(module, guard, data=batches(30))
     assert [made.remedy for made in guard.interventions] == ["SkipStep"]
