@@ -34,7 +34,7 @@ class Plateau(Rule):
         self._losses: list[float] = []
         self._best = math.inf
         self._since = 0  # readings since the best mean loss
-        self._is_raised = False
+        self._stuck_at: float | None = None  # mean loss at the alert, until the loss has come down
 
     def judge(self, reading: Reading) -> Alert | None:
         """Take in one reading; called for every one, in order."""
@@ -43,11 +43,13 @@ class Plateau(Rule):
         self._losses = [*self._losses, reading.loss][-self.patience :]
         level = mean(self._losses)
         self._since += 1
+        if self._stuck_at is not None and mean(self._losses[-20:]) < (1 - self.improvement) * self._stuck_at:
+            self._stuck_at = None
         if len(self._losses) < self.patience or level < (1 - self.improvement) * self._best:
-            self._best, self._since, self._is_raised = level, 0, False
+            self._best, self._since = level, 0
         if self._since < self.patience:
             return None
-        self._since, self._is_raised = 0, True  # alert again if it lasts for as long again
+        self._since, self._stuck_at = 0, level  # alert again if it lasts for as long again
         message = f"the loss has stayed at {level:.3g} for {self.patience} readings; gradient norm {reading.norm:.2g}"
         evidence = Evidence({"loss": level, "norm": reading.norm})
         cause, advice = "learning rate too high", "lower the learning rate, or use a schedule"
@@ -56,16 +58,16 @@ class Plateau(Rule):
     @property
     def active(self) -> bool:
         """Whether the loss is still on the plateau: a remedy has helped once it is not."""
-        return self._is_raised
+        return self._stuck_at is not None
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint has to keep."""
-        return {"losses": self._losses, "best": self._best, "since": self._since, "is_raised": self._is_raised}
+        return {"losses": self._losses, "best": self._best, "since": self._since, "stuck_at": self._stuck_at}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint."""
         self._losses, self._best = list(state["losses"]), state["best"]
-        self._since, self._is_raised = state["since"], state["is_raised"]
+        self._since, self._stuck_at = state["since"], state["stuck_at"]
 
 
 class Line(LightningModule):
@@ -84,8 +86,8 @@ class Line(LightningModule):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    inputs = torch.randn(4800, 32)
-    targets = inputs @ torch.randn(32, 1) + torch.randn(4800, 1)
+    inputs = torch.randn(4000, 32)
+    targets = inputs @ torch.randn(32, 1) + torch.randn(4000, 1)
     guard = GradientGuard(rules=["Exploding", "NonFinite", "Vanishing", Plateau()])
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     trainer = Trainer(accelerator="cpu", max_epochs=1, callbacks=[guard], **quiet)
