@@ -413,6 +413,7 @@ def test_after_the_training_the_model_is_let_go() -> None:
     assert len(pickle.dumps(own)) < 20_000
 
 
+@pytest.mark.slow
 def test_two_processes_read_the_same(tmp_path: Any, capfd: pytest.CaptureFixture[str]) -> None:
     module = Poisoned(mlp(4, 8, 2), factors={9: math.nan})
     fit(module, GradientMonitor(), Dump(tmp_path), strategy="ddp_spawn", devices=2)

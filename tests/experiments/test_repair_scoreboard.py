@@ -212,6 +212,7 @@ def test_agc_clips_each_unit_but_the_heads() -> None:
 # The command line
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_from_what_is_there(
     tiny_corpus: Path, tmp_path: Path, client: MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
