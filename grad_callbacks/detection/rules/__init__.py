@@ -1,7 +1,7 @@
 """Rules: readings in, alerts out.
 
-Each rule has a file for the rule itself (``exploding``, ``vanishing``, ``nonfinite``), and beside it, where that would
-be too long, ``..._conditions`` (pure functions), ``..._message`` (what an alert says) and ``..._thresholds``;
+Each rule has a file for the rule itself (``exploding``, ``vanishing``, ``nonfinite``) and, where that would be too
+long, ``..._conditions`` (pure functions), ``..._message`` (what an alert says) and ``..._thresholds``;
 ``exploding_history`` holds what that rule remembers of a run. ``first_step`` judges the first reading alone. ``base``
 has what a rule is, ``baseline`` the usual norm of a run, ``episode`` the count of alarms that belong together.
 """

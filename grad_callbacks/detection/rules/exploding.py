@@ -41,7 +41,7 @@ class Exploding(Rule):
       jumps to 10 times the largest of the first ones.
     * ``DIVERGED_EARLY``, ``UNSETTLED_EARLY``: among the first 20 updates of an adaptive optimizer one changed the
       weights by more than ``displacement`` of their norm, the loss is ``rise`` times the first one, and the norm has
-      doubled. The second name stands for updates below 0.9 of the weights' norm, with which RMSprop often begins.
+      doubled. The second name is for updates below 0.9 of the weights' norm, with which RMSprop often begins.
     * ``DIVERGED_LATE``: the same later, against the largest of the first losses and the usual norm.
     * ``LOSS_DIVERGED``: the level of the loss is ``rise`` times the largest of the first ones, after an update of a
       fifth of ``displacement``, and the norm is twice the usual one. The norm may be any where the loss had come down
@@ -83,13 +83,18 @@ class Exploding(Rule):
         rise: float = LIMITS.rise,
         growth: float = LIMITS.growth,
     ) -> None:
+        self.factor = positive("factor", factor)
+        self.displacement = positive("displacement", displacement)
+        self.jump = positive("jump", jump)
+        self.rise = positive("rise", rise)
+        self.growth = positive("growth", growth)
         self.limits = replace(
             LIMITS,
-            factor=positive("factor", factor),
-            displacement=positive("displacement", displacement),
-            jump=positive("jump", jump),
-            rise=positive("rise", rise),
-            growth=positive("growth", growth),
+            factor=self.factor,
+            displacement=self.displacement,
+            jump=self.jump,
+            rise=self.rise,
+            growth=self.growth,
         )
         self._run = RunHistory(self.limits)
         self._episode = Episode()

@@ -72,12 +72,16 @@ class Vanishing(Rule):
         patience: int = LIMITS.patience,
         through_time: float = LIMITS.through_time,
     ) -> None:
+        self.ratio = fraction("ratio", ratio)
+        self.motion = fraction("motion", motion)
+        self.patience = at_least("patience", patience, 1)
+        self.through_time = fraction("through_time", through_time)
         self.limits = replace(
             LIMITS,
-            ratio=fraction("ratio", ratio),
-            motion=fraction("motion", motion),
-            patience=at_least("patience", patience, 1),
-            through_time=fraction("through_time", through_time),
+            ratio=self.ratio,
+            motion=self.motion,
+            patience=self.patience,
+            through_time=self.through_time,
         )
         self._loss = LossLevel()
         # Readings in a row:

@@ -50,7 +50,7 @@ def early_layers_move_less(reading: Reading, motion: float) -> bool:
 
 
 class SpoiltProfile:
-    """Tells whether first steps that were too long made the early layers' gradient small."""
+    """Sees whether first steps that were too long made the early layers' gradient small."""
 
     def __init__(self) -> None:
         self._began = math.nan  # early over late at the first reading
