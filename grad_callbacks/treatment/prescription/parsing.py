@@ -73,6 +73,8 @@ def refuse_unanswerable(plan: Plan, kinds: Collection[str]) -> None:
         plan: As the user wrote it.
         kinds: The kinds that the rules raise.
     """
+    if "" in kinds:
+        return  # a rule that does not declare what it raises
     for key, remedies in plan.items():
         if remedies and kind_of(key) not in kinds:
             raised = ", ".join(sorted(kinds)) or "none"
