@@ -14,7 +14,7 @@ _TALKERS = (_APPRISE, "urllib3.connectionpool", "urllib3.util.retry")  # those t
 class _Discretion(logging.Filter):
     """Drops what might tell an address, as long as anybody asks for it.
 
-    A channel may send from threads of its own: that it is its channel that logs cannot be told by the thread.
+    A channel may send from threads of its own: the thread does not identify the channel.
     """
 
     def __init__(self) -> None:
