@@ -126,6 +126,6 @@ def _refuse_idle(key: str, remedies: Sequence[Remedy]) -> None:
     renews = next((remedy for remedy in supplements if remedy.reinitializes), None)
     if renews is not None and not goes_back:
         raise ValueError(
-            f"prescription[{key!r}]: {type(renews).__name__} with beside=True only supplements a remedy that may go back "
-            "to the weights of the start (may_reach_start): add Rollback before it, or leave beside out"
+            f"prescription[{key!r}]: {type(renews).__name__} with beside=True only supplements a remedy that may go "
+            "back to the weights of the start (may_reach_start): add Rollback before it, or leave beside out"
         )

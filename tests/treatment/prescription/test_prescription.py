@@ -103,7 +103,7 @@ def test_after_a_skip_nothing_else_acts() -> None:
         ({"exploding": ["AdaptiveStep", {"Reinitialize": {"beside": True}}]}, "AdaptiveStep only supplements"),
         (
             {"exploding": ["ClipNorm", {"Reinitialize": {"beside": True}}]},
-            "beside=True only supplements a remedy that may go back",
+            "beside=True only supplements a remedy that may go back to the weights",
         ),
         ("fully", "prescription 'fully' is unknown; presets are observe, gentle, full"),
         (3, "prescription must map kinds of alert"),
