@@ -1,4 +1,4 @@
-"""What can be told of an optimizer: what it is beneath a framework's wrapper, and how it treats scaled gradients."""
+"""What is known of an optimizer: what it is beneath a framework's wrapper, and how it treats scaled gradients."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import pickle
 
 import pytest
 
@@ -29,6 +31,23 @@ def test_what_raises_is_logged_once_with_its_traceback_and_left_out(caplog: pyte
     assert "Fragile raised an error" in record.getMessage()
     assert record.exc_info is not None
     assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_what_is_left_out_stays_so_in_a_copy() -> None:
+    fragile = Fragile(ZeroDivisionError())
+    barrier = Barrier()
+    barrier.call(fragile, fragile.act, 3, default=0)
+    for copied_barrier, copied in (copy.deepcopy((barrier, fragile)), pickle.loads(pickle.dumps((barrier, fragile)))):
+        assert copied_barrier.leaves_out(copied)
+        assert not copied_barrier.leaves_out(fragile)
+
+
+def test_an_open_barrier_lets_errors_through() -> None:
+    barrier, fragile = Barrier(), Fragile(ZeroDivisionError())
+    barrier.lets_through = True
+    with pytest.raises(ZeroDivisionError):
+        barrier.call(fragile, fragile.act, 3, default=0)
+    assert not barrier.leaves_out(fragile)
 
 
 def test_what_does_not_raise_gives_its_result() -> None:

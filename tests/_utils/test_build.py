@@ -32,6 +32,24 @@ def test_an_object_is_taken_as_it_is() -> None:
     assert build(remedy, REMEDIES, "remedy", Remedy) is remedy
 
 
+class Quacks:
+    """Has the methods of a remedy, but is none."""
+
+    def engage(self, step: object, evidence: object) -> dict[str, object]:
+        return {}
+
+    def act(self, step: object) -> bool:
+        return False
+
+
+def test_only_a_class_of_the_right_kind_is_ever_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[object] = []
+    monkeypatch.setattr("os.system", called.append)
+    with pytest.raises(ValueError, match="is not a remedy"):
+        build({"os.system": "rm"}, REMEDIES, "remedy", Remedy)
+    assert not called
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -45,6 +63,14 @@ def test_an_object_is_taken_as_it_is() -> None:
         ("torch.nn.ReLU", "'torch.nn.ReLU' is not a remedy"),
         ("no_such_package.Remedy", "cannot import the remedy 'no_such_package.Remedy'"),
         ("grad_callbacks.NoSuch", "cannot import the remedy 'grad_callbacks.NoSuch'"),
+        ("ClipNrm", "did you mean 'ClipNorm'"),
+        ({"os.system": "exit 1"}, "'os.system' is not a remedy: it is no subclass of grad_callbacks.Remedy"),
+        ({"subprocess.run": ["false"]}, "'subprocess.run' is not a remedy"),
+        ({"grad_callbacks.Exploding": None}, "'grad_callbacks.Exploding' is not a remedy"),
+        ({1: 2}, "1 is no name"),
+        ({"ClipNorm": -1}, "remedy ClipNorm: max_norm"),
+        ("grad_callbacks.Remedy", "remedy grad_callbacks.Remedy: .*abstract"),
+        (Quacks(), "subclass grad_callbacks.Remedy"),
     ],
 )
 def test_what_cannot_be_built_is_named(spec: object, message: str) -> None:

@@ -71,3 +71,15 @@ def test_what_it_knows_of_the_beginning_is_resumed() -> None:
     resumed.load_state_dict(whole.state_dict())
     assert resumed.state_dict()["losses"] == whole.state_dict()["losses"]
     assert resumed.outcome == "unrepaired"
+
+
+@pytest.mark.parametrize(("remedy", "losses"), [("ClipNorm", FALLING), ("ReduceLR", FALLING), ("Warmup", CHANCE)])
+def test_interventions_saved_without_their_remedys_traits_count_as_before(remedy: str, losses: list[float]) -> None:
+    whole = record_of("exploding", remedy, losses, at=50, still=remedy != "Warmup")
+    state = whole.state_dict()
+    for entry in state["interventions"]:
+        del entry["clips"], entry["begins_anew"]
+    resumed = Record()
+    resumed.load_state_dict(state)
+    assert resumed.interventions == whole.interventions
+    assert resumed.outcome == whole.outcome

@@ -73,6 +73,8 @@ def refuse_unanswerable(plan: Plan, kinds: Collection[str]) -> None:
         plan: As the user wrote it.
         kinds: The kinds that the rules raise.
     """
+    if "" in kinds:
+        return  # a rule that does not declare what it raises
     for key, remedies in plan.items():
         if remedies and kind_of(key) not in kinds:
             raised = ", ".join(sorted(kinds)) or "none"
@@ -121,9 +123,9 @@ def _refuse_idle(key: str, remedies: Sequence[Remedy]) -> None:
             "ClipNorm) before it"
         )
     goes_back = any(remedy.may_reach_start for remedy in others)
-    anew = next((remedy for remedy in supplements if remedy.reinitializes), None)
-    if anew is not None and not goes_back:
+    renews = next((remedy for remedy in supplements if remedy.reinitializes), None)
+    if renews is not None and not goes_back:
         raise ValueError(
-            f"prescription[{key!r}]: {type(anew).__name__} with beside=True only supplements a remedy that may go back "
-            "to the weights of the start (may_reach_start): add Rollback before it, or leave beside out"
+            f"prescription[{key!r}]: {type(renews).__name__} with beside=True only supplements a remedy that may go "
+            "back to the weights of the start (may_reach_start): add Rollback before it, or leave beside out"
         )

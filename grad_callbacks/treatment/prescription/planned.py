@@ -154,7 +154,7 @@ class PlannedRemedies:
     def _call(self, remedy: Remedy, action: Callable[..., T], *arguments: Any, default: T) -> T:
         was_left_out = self.barrier.leaves_out(remedy)
         result = self.barrier.call(remedy, action, *arguments, default=default)
-        if not was_left_out and self.barrier.leaves_out(remedy):
+        if not was_left_out and self.barrier.leaves_out(remedy) and action != remedy.detach:
             with suppress(Exception):
                 remedy.detach()
         return result

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from grad_callbacks._utils.checkpoint import load_named_states, missing_keys_named
-from grad_callbacks.events import Alert, Intervention
+from grad_callbacks.events import KINDS, Alert, Intervention
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.treatment.prescription.choosing import LAST, Chooser
@@ -100,13 +100,14 @@ class Prescription:
     def prepare_for(self, kinds: Collection[str]) -> None:
         """Fit the plan to the kinds of alert that the rules raise.
 
-        A preset gets the remedies that rules of one's own declare for their kinds.
+        A preset gets the remedies that rules of one's own declare for their kinds. Where a remedy may act before the
+        first step, the first reading is judged by itself too, and may raise any built-in kind.
 
         Raises:
             ValueError: If the user's own plan answers a kind that none of the rules raises.
         """
         if not self._is_preset:
-            refuse_unanswerable(self._plan, kinds)
+            refuse_unanswerable(self._plan, {*kinds, *(KINDS if self.looks_at_the_start else ())})
         elif self._takes_defaults and (plan := with_defaults(self._plan, kinds)).keys() != self._plan.keys():
             self._plan, self.planned.lists = plan, read_plan(plan)
 

@@ -61,5 +61,5 @@ def on_all_replicas(
     try:
         made = action()
     except Exception as error:  # memory that does not suffice for a second copy, an optimizer that takes none
-        log.warning("a trial, or one remedy of it, was left out: %s", error)
+        log.warning("no trial could be held, or not with one of the remedies: %s", error)
     return made if smallest_count(int(made is not None), group, device) else None

@@ -37,7 +37,7 @@ LIMITS = TrialThresholds()
 class Trial:
     """How remedies are tried out when an alert comes.
 
-    Each remedy that the prescription has for the alert is tried for ``steps`` steps, beside none at all and a random
+    Each remedy that the prescription has for the alert is tried for ``steps`` steps; so are none at all and a random
     one of its other remedies. These begin with the step that raised the alert. Each remedy that does not go back by
     itself is tried from the newest healthy snapshot too, if there is one. All have the same random numbers and the same
     recent batches, of which every fourth is held out: the mean loss on those decides. What is within ``margin`` of the

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -101,10 +103,16 @@ def test_after_a_skip_nothing_else_acts() -> None:
         ({"exploding": ["AdaptiveStep", {"Reinitialize": {"beside": True}}]}, "AdaptiveStep only supplements"),
         (
             {"exploding": ["ClipNorm", {"Reinitialize": {"beside": True}}]},
-            "beside=True only supplements a remedy that may go back",
+            "beside=True only supplements a remedy that may go back to the weights",
         ),
         ("fully", "prescription 'fully' is unknown; presets are observe, gentle, full"),
         (3, "prescription must map kinds of alert"),
+        ({1: 2}, "prescription must map kinds of alert such as 'exploding' to remedies, got the key 1"),
+        ({"exploding": 3}, "must be a list of remedies, got 3"),
+        ({"exploding": [3]}, r"prescription\['exploding'\]: 3 is not a remedy"),
+        ({"explodng": []}, "unknown alert kind 'explodng'.*did you mean 'exploding'"),
+        ({"exploding: bad bach": []}, r"\['exploding: bad bach'\] names an unknown cause.*did you mean 'bad batch'"),
+        ("ful", "did you mean 'full'"),
     ],
 )
 def test_a_wrong_plan_is_named(plan: Any, message: str) -> None:
@@ -121,6 +129,35 @@ class Own(ClipNorm):
 @pytest.mark.parametrize("other", ["Rollback", "RescaleInputs", Own()])
 def test_new_weights_may_stand_beside_all_that_may_go_back(other: Any) -> None:
     assert len(Prescription({"exploding": [other, {"Reinitialize": {"beside": True}}]}).remedies["exploding"]) == 2
+
+
+def test_a_remedy_of_ones_own_that_stays_is_nothing_to_replace_the_weights_of_the_start_after() -> None:
+    class Stays(ClipNorm):
+        """Never goes back."""
+
+    with pytest.raises(ValueError, match="may_reach_start"):
+        Prescription({"exploding": [Stays(), {"Reinitialize": {"beside": True}}]})
+
+
+def test_an_unknown_trait_is_refused() -> None:
+    with pytest.raises(ValueError, match="remedies have no trait 'clip'; known are clips, "):
+        Prescription().leave_out("clip", why="")
+
+
+def test_a_space_after_the_kind_may_be_missing() -> None:
+    assert "exploding: bad batch" in Prescription({"exploding:bad batch": ["ClipNorm"]}).remedies
+
+
+def test_a_prescription_can_be_copied_and_pickled() -> None:
+    prescription, step = Prescription({"exploding": [ClipNorm(1.0), ReduceLR(0.1)]}), step_to_take()
+    prescription.leave_out("rewinds", why="")
+    prescription.answer(exploding(), step)
+    for other in (copy.deepcopy(prescription), pickle.loads(pickle.dumps(prescription))):
+        assert other.state_dict() == prescription.state_dict()
+        assert other.left_out == ("rewinds",)
+        answer = other.answer(exploding(1), step)
+        assert answer is not None
+        assert answer.remedy == "ReduceLR"
 
 
 def test_a_state_of_another_plan_is_refused() -> None:

@@ -233,7 +233,8 @@ def test_a_remedy_that_comes_too_late_may_win_from_the_snapshot() -> None:
 
 def test_a_random_remedy_runs_beside_the_prescribed_ones() -> None:
     plan = {"exploding": ["ClipNorm"], "vanishing": ["Rollback"], "nonfinite": ["SkipStep"]}
-    guard = GradientGuard(plan, trial={"steps": 3, "most": 2}, rules=[Alarm(20, 40, 60)])
+    rules = [Alarm(20, 40, 60), "NonFinite", "Vanishing"]
+    guard = GradientGuard(plan, trial={"steps": 3, "most": 2}, rules=rules)
     train(guard)
     assert len(guard.trials) == 2, "most"
     for result in guard.trials:
