@@ -52,7 +52,7 @@ def flag(name: str, value: bool) -> bool:
     """Return ``value`` if it is True or False.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it is not: ``"no"`` would count as True.
     """
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r}")
