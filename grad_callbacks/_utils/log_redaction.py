@@ -14,7 +14,7 @@ _SOURCES = (_APPRISE, "urllib3.connectionpool", "urllib3.util.retry")  # the lat
 class _AddressFilter(logging.Filter):
     """Drops records that may contain an address, while a :func:`redacted_logs` block is active.
 
-    Channels may send from threads of their own, so records of all threads are dropped.
+    A channel may send from threads of its own: the thread does not identify the channel.
     """
 
     def __init__(self) -> None:

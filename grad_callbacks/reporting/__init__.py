@@ -1,1 +1,1 @@
-"""Reporting: the record of a run, and what is told of it."""
+"""Reporting: the record of a run, its history, summary and report."""

@@ -24,7 +24,7 @@ class AlertTextThresholds(Thresholds):
 LIMITS = AlertTextThresholds()
 
 _SEPARATOR = "; "  # between the clauses of a message or of an advice
-_OWN_LINES = ("steps", "trial")  # entries of an intervention's detail that are told elsewhere
+_OWN_LINES = ("steps", "trial")  # entries of an intervention's detail that have a line of their own
 
 
 def kind_text(kind: str) -> str:
