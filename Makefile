@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-slow test-numerics score bench ui lint
+.PHONY: help setup demo test test-all test-slow test-numerics score bench ui docs lint
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -43,8 +43,12 @@ bench: setup ## what the callback costs
 ui: setup ## open the MLflow UI
 	$(BIN)/grad-callbacks ui
 
-lint: setup ## style, types and the order of imports
+docs: setup ## write docs/thresholds.md anew
+	$(BIN)/python -m experiments.thresholds
+
+lint: setup ## style, types, the order of imports, docs/thresholds.md up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m experiments.thresholds --check

@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from grad_callbacks._utils.version import __version__
+
 if TYPE_CHECKING:
     from grad_callbacks.callbacks.guard import GradientGuard
     from grad_callbacks.callbacks.monitor import GradientMonitor
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
     )
     from grad_callbacks.treatment.step import OptimizerStep, RunState
     from grad_callbacks.treatment.trial import Trial
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "callbacks.guard": ("GradientGuard",),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from grad_callbacks import __version__
+from grad_callbacks._utils.version import __version__
 
 FORMAT = 1  # raised whenever an older version could not read what this one writes
 _PARTS = ("record", "engines")

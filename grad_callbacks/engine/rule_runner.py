@@ -37,6 +37,8 @@ class RuleRunner:
         count: Readings so far.
         from_start: The run was watched from its very first step on, with an optimizer that had not stepped before.
         loss_level: The level of the loss.
+        active: The kinds of alert that were active still at the last reading.
+        is_near: The last reading was alarming, or nearly.
     """
 
     def __init__(self, rules: list[Rule], optimizer: torch.optim.Optimizer, run_context: RunContext | None) -> None:
@@ -49,16 +51,7 @@ class RuleRunner:
         self._barrier = Barrier()
         self._blank: list[dict[str, Any]] = []  # the rules' states before the first reading
         self._first_cause: str | None = None
-
-    @property
-    def active(self) -> list[str]:
-        """The kinds of alert that were active still at the last reading."""
-        return [rule.kind for rule in self.rules if self._call(rule, _is_active, rule, default=False)]
-
-    @property
-    def is_near(self) -> bool:
-        """True if the last reading was alarming, or nearly."""
-        return any(self._call(rule, _is_near, rule, default=False) for rule in self.rules)
+        self._ask_the_rules()
 
     def open(self, is_first: bool) -> None:
         """Before the first step: note whether it is the run's first."""
@@ -73,6 +66,7 @@ class RuleRunner:
         self.loss_level.feed(reading.loss)
         judged = (self._call(rule, _judge, rule, reading, default=None) for rule in self.rules)
         raised = [alert for alert in judged if alert is not None and self._is_news(alert)]
+        self._ask_the_rules()
         return [self._diagnosed(alert, step) for alert in raised]
 
     def look_at_the_start(self, step: PendingStep) -> Alert | None:
@@ -108,6 +102,7 @@ class RuleRunner:
         """
         for rule, state in zip(self.rules, self._blank if kept is None else kept["rules"], strict=False):
             self._call(rule, rule.load_state_dict, copy.deepcopy(state), default=None)
+        self._ask_the_rules()
         self.loss_level = LossLevel()
         if kept is not None:
             self.loss_level.load_state_dict(copy.deepcopy(kept["course"]))
@@ -128,6 +123,11 @@ class RuleRunner:
             return self._first_cause is None
         self._first_cause = self._first_cause or alert.kind
         return True
+
+    def _ask_the_rules(self) -> None:
+        """Ask each rule once for what it has made of the last reading."""
+        self.active = [rule.kind for rule in self.rules if self._call(rule, _is_active, rule, default=False)]
+        self.is_near = any(self._call(rule, _is_near, rule, default=False) for rule in self.rules)
 
     def _call(self, rule: Rule, action: Callable[..., T], *arguments: Any, default: T) -> T:
         return self._barrier.call(rule, action, *arguments, default=default)
@@ -151,6 +151,7 @@ class RuleRunner:
         self.loss_level.load_state_dict(state["course"])
         self.count, self.from_start = state["judged"], state["from_start"]
         self._blank = [dict(blank) for blank in state["blank"]]
+        self._ask_the_rules()
 
 
 def built_rules(specs: Sequence[Any] | None) -> list[Rule]:

@@ -35,11 +35,8 @@ REMEDIES: dict[str, type[Remedy]] = {
     "AdaptiveStep": AdaptiveStep,
 }
 
-CLIPS: tuple[type[Remedy], ...] = (ClipNorm, ClipValue, AdaptiveClip, AGC)  # what a Trainer that clips does already
-
 __all__ = [
     "AGC",
-    "CLIPS",
     "REMEDIES",
     "AdaptiveClip",
     "AdaptiveStep",
