@@ -38,7 +38,7 @@ def test_a_rule_of_ones_own_finds_a_plateau_and_the_rate_is_lowered() -> None:
 
 def test_a_remedy_of_ones_own_answers_an_explosion_until_it_is_withdrawn() -> None:
     printed = output_of("own_remedy.py")
-    assert re.search(r"^step 100: exploding: global norm", printed, re.MULTILINE)
+    assert re.search(r"^step 100: exploding: gradient norm", printed, re.MULTILINE)
     [made] = re.findall(r"^step 100: WeightDecay against exploding: (.*)$", printed, re.MULTILINE)
     assert "'strength': 0.1" in made
     assert "'outcome': 'helped'" in made

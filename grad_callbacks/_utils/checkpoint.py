@@ -7,9 +7,24 @@ from contextlib import contextmanager
 from typing import Any
 
 
+class MissingEntry(ValueError):
+    """A saved state lacks an entry that this version reads.
+
+    Args:
+        whose: The owner of the state.
+        entry: The entry's name.
+    """
+
+    def __init__(self, whose: str, entry: object) -> None:
+        self.reason = f"the state of {whose} has no {entry!r}"
+        super().__init__(
+            f"{self.reason}: another version of grad-callbacks saved it; resume with that one, or leave it out"
+        )
+
+
 @contextmanager
 def missing_keys_named(whose: str) -> Iterator[None]:
-    """Raise a ValueError that says what to do where a saved state lacks an entry; also a decorator.
+    """Raise a :class:`MissingEntry` where a saved state lacks an entry; also a decorator.
 
     Args:
         whose: The owner of the state in the message, such as ``"the engine"``.
@@ -17,10 +32,7 @@ def missing_keys_named(whose: str) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise ValueError(
-            f"this checkpoint's state of {whose} has no {error.args[0]!r}: it was saved by another version of "
-            "grad-callbacks; resume with that version, or remove the callback's state from the checkpoint"
-        ) from error
+        raise MissingEntry(whose, error.args[0]) from error
 
 
 def load_named_states(parts: Sequence[Any], states: Sequence[tuple[str, Any]], what: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from grad_callbacks._utils.checkpoint import MissingEntry
 from grad_callbacks._utils.version import __version__
 
 FORMAT = 1  # raised whenever an older version could not read what this one writes
@@ -44,6 +45,8 @@ def explained(state: Mapping[str, Any], name: str) -> Iterator[None]:
     """
     try:
         yield
+    except MissingEntry as error:
+        raise _refusal(state, name, error.reason) from error
     except ValueError:  # says it already: other rules or remedies than those that were saved
         raise
     except Exception as error:

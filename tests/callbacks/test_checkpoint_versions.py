@@ -102,7 +102,7 @@ def test_a_state_says_which_version_wrote_it(present: Path) -> None:
         (lambda state: state.pop("engines"), "it has no engines"),
         (lambda state: state.pop("record"), "it has no record"),
         (lambda state: state["record"].pop("history"), "it has no 'history'"),
-        (lambda state: state["engines"][0].pop("gauge"), "it has no 'gauge'"),
+        (lambda state: state["engines"][0].pop("gauge"), "the state of the engine has no 'gauge'"),
         (lambda state: state["record"].update(alerts=3), "TypeError: 'int' object is not iterable"),
     ],
 )

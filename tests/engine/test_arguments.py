@@ -46,7 +46,7 @@ def test_old_names_of_arguments_are_taken_with_a_warning() -> None:
 def test_a_state_of_another_version_is_refused_in_one_line(key: str) -> None:
     saved = engine(prescription="full").state_dict()
     del saved[key]
-    with pytest.raises(ValueError, match=f"this checkpoint's state of the engine has no '{key}'.*another version"):
+    with pytest.raises(ValueError, match=f"the state of the engine has no '{key}'.*another version"):
         engine(prescription="full").load_state_dict(saved)
 
 
@@ -54,7 +54,7 @@ def test_a_state_of_another_version_of_a_rule_or_remedy_names_it() -> None:
     saved = engine(prescription="full").state_dict()
     saved["rules"][0][1].pop("recurrence", None)
     saved["rules"][0][1] = {}
-    with pytest.raises(ValueError, match="this checkpoint's state of Exploding has no"):
+    with pytest.raises(ValueError, match="the state of Exploding has no"):
         engine(prescription="full").load_state_dict(saved)
     saved = engine(prescription="full").state_dict()
     del saved["prescription"]["(answers)"]
