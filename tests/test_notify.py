@@ -52,6 +52,11 @@ class Receiver:
         self.address = f"json://127.0.0.1:{self.server.server_port}/hook"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
+    def close(self) -> None:
+        """Stop its thread too: one that serves a closed socket is busy until the end of the tests."""
+        self.server.shutdown()
+        self.server.server_close()
+
     @property
     def titles(self) -> list[str]:
         return [body["title"] for _, body in self.received]
@@ -65,8 +70,7 @@ class Receiver:
 def receiver() -> Iterator[Receiver]:
     made = Receiver()
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
 
 
 def alert(step: int = 5, severity: Any = "critical") -> Alert:
@@ -147,7 +151,7 @@ def test_a_bad_channel_never_disturbs_training(kind: str, caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING, "grad_callbacks"):
         notify.close()
     hanging.close()
-    failing.server.server_close()
+    failing.close()
 
 
 @pytest.mark.parametrize("status", [200, 500])
@@ -161,7 +165,7 @@ def test_no_library_logs_an_address_though_everything_is_logged(status: int, cap
             with pytest.raises(ValueError, match="is no address"):
                 Notify(wrong)
     assert len(receiver.received) == 1
-    receiver.server.server_close()
+    receiver.close()
     mine = [record.getMessage() for record in caplog.records if record.name == "grad_callbacks"]
     assert mine == ["the alert 'exploding gradients at step 5 (critical)' did not get through to every address"]
     assert any("Connection error" in record.getMessage() for record in caplog.records), "the reason is told"
