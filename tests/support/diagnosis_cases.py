@@ -207,3 +207,10 @@ def vanishes(run: Run) -> bool:
     """True if the real gradients have the shape that the rule looks for, in layers that stand still."""
     reading = replace(run.reading, motion=np.zeros(len(run.reading.layers.names)))
     return Vanishing(patience=1).judge(reading) is not None
+
+
+def trained(steps: int = 30, lr: float = 0.05) -> Run:
+    """A healthy run that has taken some steps."""
+    model = Deep(3, nn.ReLU, he)
+    run = Run(model, optimizer=torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9))
+    return run.train([classes(step) for step in range(steps)])

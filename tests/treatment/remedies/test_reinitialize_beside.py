@@ -27,7 +27,7 @@ from grad_callbacks import (
 )
 from grad_callbacks.treatment.prescription.presets import Plan
 from tests.support.helpers import Poisoned, Regression, batches, fit, mlp, pending
-from tests.treatment.remedies.test_reinitialize import Recall, told_early
+from tests.support.recall import Recall, told_early
 
 DEEP = (4, *[16] * 8, 2)
 BESIDE: dict[str, Any] = {"Reinitialize": {"beside": True}}

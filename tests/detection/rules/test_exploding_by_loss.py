@@ -1,0 +1,107 @@
+"""Explosions that the loss shows, and spikes that it shows to be harmless."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from grad_callbacks import Exploding
+from tests.support.exploding_readings import judged
+
+
+def test_first_steps_that_throw_the_weights_of_an_adaptive_optimizer_about() -> None:
+    start = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 2.0}
+    thrown = {"norms": [6e3, 8e3], "displacement": math.nan, "loss": 900.0, "moved": 3.0}
+    back = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 3.0, "moved": 0.1}
+    [alert] = judged(Exploding(), start, thrown, thrown, back, calm=0)
+    assert (alert.step, alert.severity, alert.evidence["moved"]) == (2, "critical", 3.0)
+    assert judged(Exploding(), start, thrown, back, back, calm=0) == [], "a catapult that comes down by itself"
+    assert judged(Exploding(), start, *[{**thrown, "moved": 0.01}] * 5, calm=0) == [], "a new scale of the loss"
+
+
+@pytest.mark.parametrize(("readings", "alerts"), [(4, 0), (5, 1)])
+def test_first_steps_that_only_shake_the_weights_are_given_time_to_come_down(readings: int, alerts: int) -> None:
+    start = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 3.0}
+    shaken = {"norms": [6.0, 8.0], "displacement": math.nan, "loss": 30.0, "moved": 0.7}
+    back = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 3.0, "moved": 0.1}
+    found = judged(Exploding(), start, *[shaken] * readings, back, back, calm=0)
+    assert [alert.evidence["moved"] for alert in found] == [0.7] * alerts
+
+
+def test_a_loss_that_is_lost_by_steps_that_get_shorter_as_it_rises() -> None:
+    healthy = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 2.0, "moved": 0.01}
+    far = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 2.0, "moved": 0.3}
+    lost = {"norms": [12.0, 16.0], "displacement": math.nan, "loss": 100.0, "moved": 0.05}
+    [alert] = judged(Exploding(), *[healthy] * 30, far, *[lost] * 7, calm=0)
+    assert alert.severity == "critical"
+
+
+@pytest.mark.parametrize(("moved", "alerts"), [(0.2, 1), (0.01, 0)])
+def test_a_loss_that_is_lost_while_the_weights_are_thrown_about(moved: float, alerts: int) -> None:
+    healthy = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 2.0, "moved": 0.01}
+    lost = {"norms": [12.0, 16.0], "displacement": math.nan, "loss": 100.0, "moved": moved}
+    assert len(judged(Exploding(), *[healthy] * 30, *[lost] * 8, calm=0)) == alerts
+
+
+@pytest.mark.parametrize(
+    ("learned", "loss", "moved", "alerts"),
+    [
+        (0.1, 10.0, 0.2, 1),
+        (0.5, 10.0, 0.2, 0),  # little had been learned: a rough course
+        (0.1, 2.0, 0.2, 0),  # no higher than it began
+        (0.1, 10.0, 0.01, 0),  # no step has done that: the loss has another scale
+    ],
+)
+def test_a_loss_that_had_nearly_been_learned_is_lost_whatever_the_norm(
+    learned: float, loss: float, moved: float, alerts: int
+) -> None:
+    base = {"norms": [0.6, 0.8], "displacement": math.nan, "moved": 0.01}
+    course = [*[{**base, "loss": 2.0}] * 10, *[{**base, "loss": learned}] * 30]
+    assert len(judged(Exploding(), *course, *[{**base, "loss": loss, "moved": moved}] * 8, calm=0)) == alerts
+
+
+@pytest.mark.parametrize(
+    ("after", "alerts"),
+    [
+        ({"loss": 2.1, "moved": 0.1}, 1),
+        ({"loss": 0.3, "moved": 0.1}, 0),  # shrugged off
+        ({"loss": 9.0, "moved": 0.09}, 0),  # it is not over yet
+        ({"loss": 2.1, "moved": 0.001}, 0),  # no step has undone it: the batches have become harder
+    ],
+)
+def test_one_jump_that_has_cost_all_that_was_learned(after: dict[str, float], alerts: int) -> None:
+    base = {"norms": [0.6, 0.8], "displacement": math.nan}
+    start, learned = {**base, "loss": 2.0, "moved": 0.005}, {**base, "loss": 0.1, "moved": 0.005}
+    jump = {**base, "norms": [600.0, 800.0], "loss": 900.0, "moved": 0.005}
+    found = judged(Exploding(), *[start] * 10, *[learned] * 40, jump, *[{**base, **after}] * 8, calm=0)
+    assert [(alert.severity, alert.cause) for alert in found] == [("critical", "bad batch")] * alerts
+    assert all(alert.evidence["jump_loss"] == 900.0 for alert in found)
+
+
+def test_near_a_minimum_a_gradient_may_jump_a_hundredfold_as_long_as_the_loss_stays_small() -> None:
+    start = {"norms": [6.0, 8.0], "displacement": math.nan, "loss": 2.0}
+    calm = {"norms": [0.06, 0.08], "displacement": math.nan, "loss": 0.01}
+    jump = {"norms": [600.0, 810.0], "displacement": math.nan}
+    assert judged(Exploding(), *[start] * 5, *[calm] * 95, *[{**jump, "loss": 1.0}] * 2, calm=0) == []
+    [alert] = judged(Exploding(), *[start] * 5, *[calm] * 95, *[{**jump, "loss": 300.0}] * 2, calm=0)
+    assert (alert.step, alert.severity) == (101, "warning")
+
+
+@pytest.mark.parametrize(
+    ("before", "at", "displacement", "alerts"),
+    [
+        (8.5, 6.9, 0.7, 0),  # it leaves a plateau: the gradient grows and the loss falls
+        (0.01, 0.5, 0.7, 0),  # it is near a minimum, and still is
+        (0.01, 0.5, 12.0, 1),  # such a step does not end near it
+        (1.0, 6.0, 0.7, 1),
+        (math.nan, math.nan, 0.7, 1),  # nothing is known of the loss
+    ],
+)
+def test_a_spike_does_harm_only_where_the_loss_is_up(
+    before: float, at: float, displacement: float, alerts: int
+) -> None:
+    start = {"norms": [0.6, 0.8], "displacement": 0.01, "loss": before if before > 1 else 4.0}
+    calm = {"norms": [0.6, 0.8], "displacement": 0.01, "loss": before}
+    spike = {"norms": [6.0, 8.0], "displacement": displacement, "loss": at}
+    assert len(judged(Exploding(), *[start] * 10, *[calm] * 20, spike, calm=0)) == alerts
