@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pkgutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from itertools import groupby
@@ -16,6 +17,7 @@ import grad_callbacks
 from grad_callbacks._utils.thresholds import Thresholds, all_thresholds
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "thresholds.md"
+SENSITIVITY = FILE.with_name("sensitivity.json")  # written by python -m experiments.sensitivity
 ROOMS = ("measurement", "detection", "treatment", "reporting", "engine", "tracking", "callbacks")
 NO_SOURCE = "not measured"  # how a source begins that is none
 
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the file is out of date")
     parser.add_argument("--file", type=Path, default=FILE, help="default: docs/thresholds.md of this repository")
     options = parser.parse_args(arguments)
-    text = document(package_thresholds())
+    text = document(package_thresholds(), json.loads(SENSITIVITY.read_text()) if SENSITIVITY.is_file() else {})
     if not options.check:
         options.file.write_text(text)
         return 0
@@ -45,13 +47,15 @@ def package_thresholds() -> list[type[Thresholds]]:
     return sorted(own, key=lambda owner: _place(_room(owner)))  # sorting is stable
 
 
-def document(owners: Iterable[type[Thresholds]]) -> str:
+def document(owners: Iterable[type[Thresholds]], sensitivity: Mapping[str, Any] | None = None) -> str:
     """Return the whole file.
 
     Args:
         owners: The dataclasses, those of one room together.
+        sensitivity: What :mod:`experiments.sensitivity` has measured: ``runs``, and for each number in ``changed`` how
+            many of them get other alerts if it is halved and doubled.
     """
-    owners = list(owners)
+    owners, measured = list(owners), (sensitivity or {}).get("changed", {})
     numbers = [entry for owner in owners for entry in fields(owner)]
     open_ones = sum(entry.metadata["source"].startswith(NO_SOURCE) for entry in numbers)
     parts = [
@@ -61,24 +65,34 @@ def document(owners: Iterable[type[Thresholds]]) -> str:
         f"{len(numbers)} numbers in {len(owners)} dataclasses; {open_ones} of them have no source yet "
         f"(`{NO_SOURCE}`).\n",
     ]
+    if measured:
+        parts.append(
+            f"*halved, doubled*: of {(sensitivity or {})['runs']} recorded runs, how many get other alerts (another kind or "
+            "step) if the rules read half or twice the number; – where it has no half. A number with two zeros decides "
+            "nothing on these runs.\n"
+        )
     for room, its in groupby(owners, key=_room):
         parts.append(f"## {room}\n")
-        parts += [table(owner) for owner in its]
+        parts += [table(owner, measured) for owner in its]
     return "\n".join(parts)
 
 
-def table(owner: type[Thresholds]) -> str:
+def table(owner: type[Thresholds], measured: Mapping[str, Sequence[int | None]] | None = None) -> str:
     """Return the section of one dataclass: its heading, its docstring and one row a number."""
     path = owner.__module__.replace(".", "/")
+    counts = {entry.name: (measured or {}).get(f"{owner.__name__}.{entry.name}") for entry in fields(owner)}
+    is_measured = any(counts.values())
     lines = [
         f"### {owner.__name__.removesuffix('Thresholds')}\n",
         f"{_cell(owner.__doc__ or '')} (`{path}.py`)\n",
-        "| name | value | unit | meaning | source |",
-        "| --- | --- | --- | --- | --- |",
+        "| name | value | unit | meaning | source |" + (" halved, doubled |" if is_measured else ""),
+        "| --- | --- | --- | --- | --- |" + (" --- |" if is_measured else ""),
     ]
     for entry in fields(owner):
         about = entry.metadata
         cells = [f"`{entry.name}`", _value(entry.default), about["unit"], about["meaning"], about["source"]]
+        if is_measured:
+            cells.append(", ".join("–" if count is None else str(count) for count in counts[entry.name] or ()))
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join(lines) + "\n"
 

@@ -140,8 +140,8 @@ class Alert:
         step: The step of the reading that raised it (``trainer.global_step`` under Lightning).
         layers: Names of the layers concerned, in the order the forward pass runs them.
         message: One sentence: what was seen, and against what limit.
-        evidence: The numbers behind the message; a plain mapping is taken, too.
-        cause: The likely cause.
+        evidence: The numbers behind the message.
+        cause: The likely cause: one of :data:`~grad_callbacks.CAUSES`, or free text of a rule of your own.
         advice: What to change, most effective first.
         optimizer: Index of the optimizer whose gradients were read.
     """

@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
-from grad_callbacks._utils.validation import at_least
 
 
 @dataclass(frozen=True)
@@ -18,12 +17,6 @@ class BaselineThresholds(Thresholds):
 
     warmup: int = threshold(10, "readings needed before there is a level", unit="readings", source="not measured")
     window: int = threshold(100, "readings over which the median is taken", unit="readings", source="not measured")
-    limit: float = threshold(
-        5.0,
-        "a norm beyond this multiple of the level is an outlier",
-        unit="x level",
-        source="ExplodingThresholds.factor",
-    )
     quarantine: int = threshold(10, "outliers in a row that make a new level", unit="readings", source="not measured")
     floor_readings: int = threshold(
         20, "first readings, whose median the level never falls below", unit="readings", source="not measured"
@@ -45,25 +38,14 @@ class Baseline:
     comes in a row is it the new normal.
 
     Args:
-        warmup: Readings needed before there is a level.
-        window: Readings over which the median is taken.
         limit: Multiple of the level beyond which a norm goes to quarantine.
-        quarantine: Outliers in a row that make a new level.
 
     Attributes:
         level: The usual norm; NaN during the warm-up.
     """
 
-    def __init__(
-        self,
-        warmup: int = LIMITS.warmup,
-        window: int = LIMITS.window,
-        limit: float = LIMITS.limit,
-        quarantine: int = LIMITS.quarantine,
-    ) -> None:
-        self.warmup = at_least("warmup", warmup, 1)
-        self.window = at_least("window", window, warmup)
-        self.limit, self.quarantine = limit, quarantine
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
         self.level = math.nan
         self._early: list[float] = []
         self._recent: list[float] = []
@@ -72,7 +54,7 @@ class Baseline:
     @property
     def highest(self) -> float:
         """The largest of the last 10 norms, quarantined ones left out; NaN during the warm-up."""
-        return max(self._recent[-LIMITS.highest_of :]) if len(self._recent) >= self.warmup else math.nan
+        return max(self._recent[-LIMITS.highest_of :]) if len(self._recent) >= LIMITS.warmup else math.nan
 
     def feed(self, norm: float) -> None:
         """Take in the norm of a reading."""
@@ -80,18 +62,18 @@ class Baseline:
             return
         if norm > self.limit * self.level:  # never so during the warm-up: the level is NaN
             self._outliers.append(norm)
-            if len(self._outliers) >= self.quarantine:
+            if len(self._outliers) >= LIMITS.quarantine:
                 self._recent, self._outliers = self._outliers, []
                 self._take_level()
             return
         self._outliers.clear()
-        self._recent = [*self._recent, norm][-self.window :]
+        self._recent = [*self._recent, norm][-LIMITS.window :]
         if len(self._early) < LIMITS.floor_readings:
             self._early.append(norm)
         self._take_level()
 
     def _take_level(self) -> None:
-        if len(self._recent) >= self.warmup:
+        if len(self._recent) >= LIMITS.warmup:
             self.level = max(median(self._recent), median(self._early))
 
     def state_dict(self) -> dict[str, Any]:

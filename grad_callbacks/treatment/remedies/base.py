@@ -71,7 +71,8 @@ class Remedy(ABC):
             evidence: The alert's numbers.
 
         Returns:
-            With what it was switched on, in plain values; None if it has nothing more to give.
+            With what it was switched on, in plain values; None if it has nothing more to give. ``steps``, ``outcome``,
+            ``loss_before``, ``loss_after`` and ``withdrawn_at`` are added by the engine.
         """
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
@@ -83,7 +84,11 @@ class Remedy(ABC):
         return False
 
     def release(self, step: OptimizerStep) -> bool:
-        """Switch off, and return whether that changed anything."""
+        """Switch off, and return whether that changed anything.
+
+        Called after 200 calm readings if the alert's cause passes by itself (none, a bad batch, a missing warm-up), and
+        when the loss has become worse and the next remedy takes over.
+        """
         return False
 
     def note(self, step: OptimizerStep, is_well: bool) -> None:  # noqa: B027
