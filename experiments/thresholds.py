@@ -67,9 +67,9 @@ def document(owners: Iterable[type[Thresholds]], sensitivity: Mapping[str, Any] 
     ]
     if measured:
         parts.append(
-            f"*halved, doubled*: of {(sensitivity or {})['runs']} recorded runs, how many get other alerts (another kind or "
-            "step) if the rules read half or twice the number; – where it has no half. A number with two zeros decides "
-            "nothing on these runs.\n"
+            f"*halved, doubled*: of {(sensitivity or {})['runs']} recorded runs, how many get other alerts (another "
+            "kind or step) if the rules read half or twice the number; – where it has no half. A number with two zeros "
+            "decides nothing on these runs.\n"
         )
     for room, its in groupby(owners, key=_room):
         parts.append(f"## {room}\n")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from grad_callbacks._utils.build import build
-from grad_callbacks.detection.rules import RULES, Rule
+from grad_callbacks.detection.rules import RULES, Rule, rule_of
 from grad_callbacks.events import Alert
 
 
@@ -25,7 +24,7 @@ def rules_of(rules: Sequence[Any] | None) -> list[Rule]:
 
 def _rule(place: int, rule: Any) -> Rule:
     try:
-        return build(rule, RULES, "rule", Rule)
+        return rule_of(rule)
     except ValueError as error:
         raise ValueError(f"rules[{place}]: {error}") from error
 

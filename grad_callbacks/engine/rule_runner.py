@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 
 from grad_callbacks._utils.barrier import Barrier
-from grad_callbacks._utils.build import build
 from grad_callbacks.detection.diagnosis import RunContext
-from grad_callbacks.detection.rules import RULES, Rule
+from grad_callbacks.detection.rules import RULES, Rule, rule_of
 from grad_callbacks.detection.rules.first_step import judge_first_step
-from grad_callbacks.events import Alert, kind_named
+from grad_callbacks.events import Alert, Severity, kind_named
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.treatment.step.pending_step import PendingStep
@@ -163,7 +162,7 @@ def built_rules(specs: Sequence[Any] | None) -> list[Rule]:
     Raises:
         ValueError: If one is unknown, or its arguments do not fit.
     """
-    return [copy.deepcopy(build(spec, RULES, "rule", Rule)) for spec in (list(RULES) if specs is None else specs)]
+    return [copy.deepcopy(rule_of(spec)) for spec in (list(RULES) if specs is None else specs)]
 
 
 _is_active: Callable[[Rule], bool] = attrgetter("active")
@@ -172,8 +171,14 @@ _is_near: Callable[[Rule], bool] = attrgetter("near")
 
 def _judge(rule: Rule, reading: Reading) -> Alert | None:
     alert = rule.judge(reading)
-    if alert is not None and not isinstance(alert, Alert):
+    if alert is None:
+        return None
+    if not isinstance(alert, Alert):
         raise TypeError(f"judge must return an Alert or None, got {alert!r}")
+    if not isinstance(alert.kind, str) or not alert.kind:
+        raise ValueError(f"an alert's kind must be a word, got {alert.kind!r}")
+    if alert.severity not in get_args(Severity):
+        raise ValueError(f"an alert's severity must be one of {', '.join(get_args(Severity))}, got {alert.severity!r}")
     return alert
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from grad_callbacks import Engine, StepContext
+from grad_callbacks import Alert, Engine, GradientMonitor, Reading, Rule, StepContext
 from tests.support.helpers import SGD, mlp
 
 
@@ -60,3 +60,13 @@ def test_a_state_of_another_version_of_a_rule_or_remedy_names_it() -> None:
     del saved["prescription"]["(answers)"]
     with pytest.raises(ValueError, match=r"state of the prescription has no '\(answers\)'"):
         engine(prescription="full").load_state_dict(saved)
+
+
+def test_a_rule_without_a_kind_is_refused() -> None:
+    class Nameless(Rule):
+        def judge(self, reading: Reading) -> Alert | None:
+            return None
+
+    for make in (lambda rules: GradientMonitor(rules=rules), lambda rules: engine(rules=rules)):
+        with pytest.raises(ValueError, match="Nameless has no kind: set its class attribute `kind`"):
+            make([Nameless()])

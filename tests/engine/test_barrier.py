@@ -207,3 +207,23 @@ def test_in_a_trial_a_remedy_that_fails_loses() -> None:
     [result] = guard.trials
     assert result.scores["Failing"] == float("inf")
     assert result.winner != "Failing"
+
+
+@pytest.mark.parametrize(("kind", "severity"), [("", "warning"), (7, "warning"), ("plateau", "serious")])
+def test_an_alert_that_nothing_could_show_leaves_its_rule_out(
+    kind: Any, severity: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(Rule):
+        kind = "odd"
+
+        def judge(self, reading: Reading) -> Alert | None:
+            return Alert(given, severity, reading.step, (), "odd", {}, "", "")
+
+    given = kind
+    monitor = GradientMonitor(rules=[Odd()])
+    with caplog.at_level(logging.ERROR, logger="grad_callbacks"):
+        fit(Regression(mlp(4, 8, 2), lambda p: SGD(p, lr=0.01)), monitor)
+    assert monitor.alerts == []
+    assert [record.getMessage() for record in caplog.records] == [
+        "Odd raised an error and is left out from now on; the training goes on"
+    ]

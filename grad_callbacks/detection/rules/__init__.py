@@ -8,6 +8,7 @@ has what a rule is, ``baseline`` the usual norm of a run, ``episode`` the count 
 
 from __future__ import annotations
 
+from grad_callbacks._utils.build import build
 from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.exploding import Exploding
 from grad_callbacks.detection.rules.nonfinite import NonFinite
@@ -16,4 +17,17 @@ from grad_callbacks.detection.rules.vanishing import Vanishing
 # In the order of judgement: an explosion that leaves nothing finite is the first cause, and its alert comes first.
 RULES: dict[str, type[Rule]] = {"Exploding": Exploding, "NonFinite": NonFinite, "Vanishing": Vanishing}
 
-__all__ = ["RULES", "Exploding", "NonFinite", "Rule", "Vanishing"]
+
+def rule_of(spec: object) -> Rule:
+    """Return the rule that an object, a name or a plain value describes.
+
+    Raises:
+        ValueError: If it describes none, or one that has no kind.
+    """
+    rule = build(spec, RULES, "rule", Rule)
+    if not isinstance(rule.kind, str) or not rule.kind:
+        raise ValueError(f"{type(rule).__name__} has no kind: set its class attribute `kind` to a word")
+    return rule
+
+
+__all__ = ["RULES", "Exploding", "NonFinite", "Rule", "Vanishing", "rule_of"]

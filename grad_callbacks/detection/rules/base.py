@@ -6,13 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from grad_callbacks.events import KINDS, Alert, AlertKind, declare_kind
+from grad_callbacks.events import Alert, AlertKind, declare_kind
 from grad_callbacks.measurement import Reading
-
-
-def order_of_built_in(kind: str) -> int:
-    """Return the place of a built-in kind in tables and legends: 10, 20 and 30, so that others fit in between."""
-    return 10 * (1 + KINDS.index(kind))
 
 
 class Rule(ABC):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from grad_callbacks._utils.validation import positive
-from grad_callbacks.detection.rules.base import Rule, order_of_built_in
+from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.episode import EPISODE_LIMITS, Episode
 from grad_callbacks.detection.rules.exploding_conditions import (
     Condition,
@@ -71,7 +71,7 @@ class Exploding(Rule):
     """
 
     kind = "exploding"
-    order = order_of_built_in(kind)
+    order = 20
     colour = "#d1603d"
     is_bounded_by_clipping = True
 

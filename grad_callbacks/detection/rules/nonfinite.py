@@ -11,7 +11,7 @@ import numpy as np
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least
-from grad_callbacks.detection.rules.base import Rule, order_of_built_in
+from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.episode import Episode
 from grad_callbacks.events import Alert, Evidence
 from grad_callbacks.measurement import Reading
@@ -55,7 +55,7 @@ class NonFinite(Rule):
     """
 
     kind = "nonfinite"
-    order = order_of_built_in(kind)
+    order = 30
     colour = "#b3154f"
     comes_singly = True
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from grad_callbacks._utils.validation import at_least, fraction
 from grad_callbacks.detection.plain_numbers import rounded
-from grad_callbacks.detection.rules.base import Rule, order_of_built_in
+from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.vanishing_conditions import (
     Plateau,
     SpoiltProfile,
@@ -60,7 +60,7 @@ class Vanishing(Rule):
     """
 
     kind = "vanishing"
-    order = order_of_built_in(kind)
+    order = 10
     colour = "#6d5a9c"
     stops_learning = True
     may_follow_another = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,6 +184,22 @@ def test_the_rate_is_lowered_at_each_alert_down_to_the_floor() -> None:
 def test_a_wrong_argument_is_named_with_its_value(remedy: type, argument: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{argument} must .*{value!r}"):
         remedy(**{argument: value})
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_before_it_is_switched_on_a_remedy_changes_nothing_and_its_state_fits_into_a_checkpoint(
+    name: str, tmp_path: Path
+) -> None:
+    remedy, model = REMEDIES[name](), with_gradients(10.0)
+    before = [p.grad.clone() for p in model.parameters()]
+    step = pending(model)
+    assert not remedy.act(step)
+    assert not step.is_skipped
+    assert all(torch.equal(p.grad, grad) for p, grad in zip(model.parameters(), before, strict=True))
+    torch.save(remedy.state_dict(), tmp_path / "state.pt")
+    other = REMEDIES[name]()
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert not other.act(pending(model))
 
 
 @pytest.mark.parametrize("name", [name for name in REMEDIES if name not in NEED_A_SCENE])
