@@ -19,10 +19,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup ## train one network without and with the guard, and draw what happened
+demo: setup ## train 14 small networks, some guarded, and draw what happened
 	$(BIN)/python -m experiments.demo
 
-test: setup ## the quick tests of every room: under 5 minutes on two cores
+test: setup ## the quick tests of every folder: under 5 minutes on two cores
 	$(PYTEST) -m "not slow and not gpu"
 
 test-all: setup ## all tests: servers, kills, PostgreSQL, sharding, every config

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from numbers import Real
+from typing import Any, Literal, get_args
 
 Severity = Literal["warning", "critical"]
 Outcome = Literal["healthy", "repaired", "unrepaired"]
@@ -58,76 +59,61 @@ def kind_named(name: str) -> AlertKind:
     return _KINDS.get(name) or AlertKind(name)
 
 
-class Evidence(Mapping[str, float]):
+class Evidence(dict[str, float]):
     """The numbers behind an alert, by name.
 
     What others act on has a property here, None where the alert does not tell it; all else is only shown.
     """
 
-    def __init__(self, numbers: Mapping[str, float]) -> None:
-        self._numbers = dict(numbers)
-
-    def __getitem__(self, name: str) -> float:
-        return self._numbers[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __repr__(self) -> str:
-        return repr(self._numbers)
-
     @property
     def reference(self) -> float | None:
         """The usual global gradient norm of the run."""
-        return self._numbers.get("reference")
+        return self.get("reference")
 
     @property
     def displacement(self) -> float | None:
         """How far the step would move all weights together, relative to their norm."""
-        return self._numbers.get("displacement")
+        return self.get("displacement")
 
     @property
     def moved(self) -> float | None:
         """How far the farthest of the last steps has moved the weights, relative to their norm."""
-        return self._numbers.get("moved")
+        return self.get("moved")
 
     @property
     def recurrence(self) -> float | None:
         """Factor by which the error changes over the steps of a sequence, going back."""
-        return self._numbers.get("recurrence")
+        return self.get("recurrence")
 
     @property
     def readings_since_jump(self) -> float | None:
         """Readings since the norm jumped."""
-        return self._numbers.get("readings_since_jump")
+        return self.get("readings_since_jump")
 
     @property
     def jump_loss(self) -> float | None:
         """The loss at the reading at which the norm jumped."""
-        return self._numbers.get("jump_loss")
+        return self.get("jump_loss")
 
     @property
     def loss_ratio_of_last_step(self) -> float | None:
         """The batch's loss after the last step over that before it."""
-        return self._numbers.get("loss_ratio_of_last_step")
+        return self.get("loss_ratio_of_last_step")
 
     @property
     def rate_that_helps(self) -> float | None:
         """Share of the learning rate at which the step lowers the batch's loss."""
-        return self._numbers.get("rate_that_helps")
+        return self.get("rate_that_helps")
 
     @property
     def is_of_first_reading(self) -> bool:
         """The alert judges the first reading of a run by itself."""
-        return "first_reading" in self._numbers
+        return "first_reading" in self
 
     @property
     def is_of_batch(self) -> bool:
         """The batch was compared with its neighbours, and stands out."""
-        return any(name.startswith("batch_") for name in self._numbers)
+        return any(name.startswith("batch_") for name in self)
 
 
 @dataclass(frozen=True)
@@ -144,6 +130,9 @@ class Alert:
         cause: The likely cause: one of :data:`~grad_callbacks.CAUSES`, or free text of a rule of your own.
         advice: What to change, most effective first.
         optimizer: Index of the optimizer whose gradients were read.
+
+    Raises:
+        ValueError: If a field could not be shown or acted on; the message names it.
     """
 
     kind: str
@@ -157,8 +146,21 @@ class Alert:
     optimizer: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.evidence, Evidence):  # what somebody wrote as a plain mapping
-            object.__setattr__(self, "evidence", Evidence(self.evidence))
+        if not isinstance(self.kind, str) or not self.kind:
+            raise ValueError(f"an alert's kind must be a word, got {self.kind!r}")
+        if self.severity not in get_args(Severity):
+            raise ValueError(
+                f"an alert's severity must be one of {', '.join(get_args(Severity))}, got {self.severity!r}"
+            )
+        for name in ("message", "cause", "advice"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"an alert's {name} must be a text, got {getattr(self, name)!r}")
+        if not isinstance(self.layers, tuple | list) or not all(isinstance(name, str) for name in self.layers):
+            raise ValueError(f"an alert's layers must be names of layers, got {self.layers!r}")
+        if not all(isinstance(number, Real) for number in self.evidence.values()):
+            raise ValueError(f"an alert's evidence must be numbers by name, got {dict(self.evidence)!r}")
+        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "evidence", Evidence(self.evidence))  # what was written as a plain mapping
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that a checkpoint or a JSON file can hold."""

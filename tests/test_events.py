@@ -29,3 +29,29 @@ def test_the_first_kind_leads_in_its_critical_form(story: list[tuple[str, str]],
 def test_an_alert_survives_json() -> None:
     one = alert("exploding", "warning")
     assert Alert.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("kind", ""),
+        ("kind", ["x"]),
+        ("severity", "serious"),
+        ("layers", None),
+        ("layers", (1, 2)),
+        ("message", None),
+        ("cause", ["a"]),
+        ("evidence", {"reference": "x"}),
+    ],
+)
+def test_an_alert_with_a_field_that_nothing_could_show_is_refused(field: str, value: object) -> None:
+    sound = {"kind": "exploding", "severity": "warning", "step": 3, "layers": ("a",), "message": "m", "evidence": {}}
+    with pytest.raises(ValueError, match=f"alert's {field} must be"):
+        Alert(**{**sound, "cause": "c", "advice": "a", field: value})  # type: ignore[arg-type]
+
+
+def test_evidence_is_a_dict_for_those_who_want_one() -> None:
+    alert = Alert("exploding", "warning", 3, ("a",), "m", {"norm": 2.0}, "c", "a")
+    assert json.loads(json.dumps(alert.evidence)) == {"norm": 2.0}
+    assert alert.evidence | {"ratio": 3.0} == {"norm": 2.0, "ratio": 3.0}
+    assert alert.evidence.reference is None

@@ -62,7 +62,7 @@ def _find(name: str, known: Mapping[str, type[T]], what: str, base: type) -> typ
         module, _, attribute = name.rpartition(".")
         try:
             found: Any = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"cannot import the {what} {name!r}: {error}") from error
         if not (isinstance(found, type) and issubclass(found, base)):
             raise ValueError(f"{name!r} is not a {what}: it is no subclass of grad_callbacks.{base.__name__}")

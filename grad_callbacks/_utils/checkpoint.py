@@ -38,6 +38,8 @@ def missing_keys_named(whose: str) -> Iterator[None]:
 def load_named_states(parts: Sequence[Any], states: Sequence[tuple[str, Any]], what: str) -> None:
     """Load into each of ``parts`` its state, saved as pairs of class name and state.
 
+    A state of None is of a part that had raised an error and was left out: it begins afresh.
+
     Raises:
         ValueError: If other classes, or in another order, were saved.
     """
@@ -46,5 +48,6 @@ def load_named_states(parts: Sequence[Any], states: Sequence[tuple[str, Any]], w
         listed = " and ".join(", ".join(entry) or "none" for entry in (saved, names))
         raise ValueError(f"checkpoint and callback have different {what} ({listed}): resume with those that were saved")
     for part, (name, state) in zip(parts, states, strict=True):
-        with missing_keys_named(name):
-            part.load_state_dict(state)
+        if state is not None:
+            with missing_keys_named(name):
+                part.load_state_dict(state)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,7 +12,7 @@ from grad_callbacks._utils.barrier import Barrier
 from grad_callbacks.detection.diagnosis import RunContext
 from grad_callbacks.detection.rules import RULES, Rule, rule_of
 from grad_callbacks.detection.rules.first_step import judge_first_step
-from grad_callbacks.events import Alert, Severity, kind_named
+from grad_callbacks.events import Alert, kind_named
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.treatment.step.pending_step import PendingStep
@@ -48,7 +47,7 @@ class RuleRunner:
         self._optimizer = optimizer
         self._run_context = run_context
         self._barrier = Barrier()
-        self._blank: list[dict[str, Any]] = []  # the rules' states before the first reading
+        self._blank: list[dict[str, Any] | None] = []  # the rules' states before the first reading
         self._first_cause: str | None = None
         self._ask_the_rules()
 
@@ -56,7 +55,7 @@ class RuleRunner:
         """Before the first step: note whether it is the run's first."""
         # The optimizer may have stepped before the engine was made.
         self.from_start = is_first and not any(map(_has_stepped, self._optimizer.state.values()))
-        self._blank = [copy.deepcopy(state) for _, state in self.states()]
+        self._blank = [state for _, state in self.states()]
 
     def judge(self, step: PendingStep) -> list[Alert]:
         """Judge a step, and look for the cause of what is found."""
@@ -84,9 +83,9 @@ class RuleRunner:
         if self._run_context is not None:
             self._run_context.close()
 
-    def states(self) -> list[tuple[str, dict[str, Any]]]:
-        """Name and state of each rule, in their order."""
-        return [(type(rule).__name__, self._call(rule, rule.state_dict, default={})) for rule in self.rules]
+    def states(self) -> list[tuple[str, dict[str, Any] | None]]:
+        """Name and a copy of the state of each rule, in their order; None for one that was left out."""
+        return [(type(rule).__name__, self._call(rule, _state, rule, default=None)) for rule in self.rules]
 
     def kept_with_snapshot(self) -> dict[str, Any]:
         """What to keep with a snapshot, so that :meth:`restart` can go on from there."""
@@ -100,7 +99,8 @@ class RuleRunner:
             is_fresh: They were initialised again.
         """
         for rule, state in zip(self.rules, self._blank if kept is None else kept["rules"], strict=False):
-            self._call(rule, rule.load_state_dict, copy.deepcopy(state), default=None)
+            if state is not None:  # of a rule that was left out
+                self._call(rule, rule.load_state_dict, copy.deepcopy(state), default=None)
         self._ask_the_rules()
         self.loss_level = LossLevel()
         if kept is not None:
@@ -137,7 +137,7 @@ class RuleRunner:
             "course": self.loss_level.state_dict(),
             "judged": self.count,
             "from_start": self.from_start,
-            "blank": [copy.deepcopy(state) for state in self._blank],
+            "blank": copy.deepcopy(self._blank),
             "follower": self._run_context.state_dict() if self._run_context else None,
             "first_cause": self._first_cause,
         }
@@ -149,7 +149,7 @@ class RuleRunner:
         self._first_cause = state["first_cause"]
         self.loss_level.load_state_dict(state["course"])
         self.count, self.from_start = state["judged"], state["from_start"]
-        self._blank = [dict(blank) for blank in state["blank"]]
+        self._blank = list(state["blank"])
         self._ask_the_rules()
 
 
@@ -165,20 +165,22 @@ def built_rules(specs: Sequence[Any] | None) -> list[Rule]:
     return [copy.deepcopy(rule_of(spec)) for spec in (list(RULES) if specs is None else specs)]
 
 
-_is_active: Callable[[Rule], bool] = attrgetter("active")
-_is_near: Callable[[Rule], bool] = attrgetter("near")
+def _is_active(rule: Rule) -> bool:
+    return bool(rule.active)
+
+
+def _is_near(rule: Rule) -> bool:
+    return bool(rule.near)
+
+
+def _state(rule: Rule) -> dict[str, Any]:
+    return copy.deepcopy(rule.state_dict())
 
 
 def _judge(rule: Rule, reading: Reading) -> Alert | None:
     alert = rule.judge(reading)
-    if alert is None:
-        return None
-    if not isinstance(alert, Alert):
+    if alert is not None and not isinstance(alert, Alert):
         raise TypeError(f"judge must return an Alert or None, got {alert!r}")
-    if not isinstance(alert.kind, str) or not alert.kind:
-        raise ValueError(f"an alert's kind must be a word, got {alert.kind!r}")
-    if alert.severity not in get_args(Severity):
-        raise ValueError(f"an alert's severity must be one of {', '.join(get_args(Severity))}, got {alert.severity!r}")
     return alert
 
 

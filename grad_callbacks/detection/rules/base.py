@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, ClassVar
 
 from grad_callbacks.events import Alert, AlertKind, declare_kind
@@ -43,7 +45,8 @@ class Rule(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if cls.kind:
+        if isinstance(cls.kind, str) and cls.kind:  # else set per object, or by a subclass
+            _refuse_unusable(cls)
             declare_kind(
                 AlertKind(
                     name=cls.kind,
@@ -83,3 +86,13 @@ class Rule(ABC):
         """
         if state:
             raise ValueError(f"{type(self).__name__} has a state_dict, but no load_state_dict: define both")
+
+
+def _refuse_unusable(cls: type[Rule]) -> None:
+    """Raise a ValueError for a kind that could not be written in a plan, a table or a picture."""
+    if ":" in cls.kind or cls.kind == "healthy":
+        raise ValueError(f"{cls.__name__}.kind must be a word without a colon, and not 'healthy', got {cls.kind!r}")
+    if isinstance(cls.order, bool) or not isinstance(cls.order, Real):
+        raise ValueError(f"{cls.__name__}.order must be a number, got {cls.order!r}")
+    if not isinstance(cls.colour, str) or not re.fullmatch("#[0-9a-f]{6}", cls.colour):
+        raise ValueError(f"{cls.__name__}.colour must be written as '#rrggbb', got {cls.colour!r}")

@@ -41,6 +41,8 @@ def read_plan(plan: Plan) -> dict[str, list[Remedy]]:
             supplements others and none that it could supplement.
     """
     specs = {_checked_key(key): value for key, value in plan.items()}
+    if len(specs) < len(plan):
+        raise ValueError(f"prescription has two lists for one kind and cause: {', '.join(map(repr, plan))}")
     lists: dict[str, list[Remedy]] = {}
     made: dict[str, Remedy] = {}
     for key in [*KINDS, *(key for key in specs if key not in KINDS)]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from grad_callbacks._utils.barrier import Barrier, log
@@ -132,10 +133,9 @@ class PlannedRemedies:
         return {key: did for key, did in acted.items() if did is not False}
 
     def states(self) -> dict[str, list[list[Any]]]:
-        """Name and state of every remedy, in the plan's order."""
-        empty: dict[str, Any] = {}
+        """Name and state of every remedy, in the plan's order; None for one that was left out."""
         return {
-            key: [[type(remedy).__name__, self._call(remedy, remedy.state_dict, default=empty)] for remedy in remedies]
+            key: [[type(remedy).__name__, self._call(remedy, _state, remedy, default=None)] for remedy in remedies]
             for key, remedies in self.lists.items()
         }
 
@@ -166,11 +166,26 @@ def _has_any(remedy: Remedy, traits: tuple[str, ...]) -> bool:
 
 def _engage(remedy: Remedy, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
     detail = remedy.engage(step, evidence)
-    if detail is not None:
-        detail["steps"] = 0
-    return detail
+    return None if detail is None else {**_plain(detail), "steps": 0}
 
 
 def _act(remedy: Remedy, step: OptimizerStep) -> bool | Tensor:
     did = remedy.act(step)
-    return did if isinstance(did, Tensor) else bool(did)
+    if not isinstance(did, Tensor):
+        return bool(did)
+    if did.numel() != 1:
+        raise TypeError(f"act must return whether anything was changed, got a tensor of shape {tuple(did.shape)}")
+    return did if did.dtype == torch.bool else did != 0
+
+
+def _state(remedy: Remedy) -> dict[str, Any] | None:
+    return remedy.state_dict()
+
+
+def _plain(value: Any) -> Any:
+    """A value that any checkpoint and table can hold: itself, or what it is printed as."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)

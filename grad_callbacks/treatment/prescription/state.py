@@ -55,7 +55,7 @@ class PrescriptionState:
     def load_state_dict(
         self, state: Mapping[str, Any], made: Sequence[Intervention], lists: Mapping[str, Sequence[Remedy]]
     ) -> None:
-        """Continue from :meth:`state_dict`.
+        """Continue from :meth:`state_dict`; treatments from lists that the plan no longer has are no longer followed.
 
         Args:
             state: The state.
@@ -66,6 +66,6 @@ class PrescriptionState:
         self.treatments = [
             Treatment.of(saved, made[saved["made"]], lists[saved["key"]][saved["place"]])
             for saved in state["(treatments)"]
-            if saved["made"] < len(made)
+            if saved["made"] < len(made) and saved["place"] < len(lists.get(saved["key"], ()))
         ]
         self.nonfinite = state["(nonfinite)"]

@@ -19,6 +19,8 @@ class Remedy(ABC):
     :meth:`act`; nothing needs to be registered. Each optimizer gets its own copy. All other methods have a default. One
     that keeps anything between steps also defines :meth:`state_dict` and :meth:`load_state_dict`.
 
+    An error in one of these methods is caught; one in a hook that it puts into the model or the backward pass is not.
+
     The traits below tell the prescription what it may expect; they may be set per object.
 
     Attributes:

@@ -104,6 +104,7 @@ def _sandbox_for(setup: TrialSetup) -> Iterator[Sandbox]:
             prescription.attach(setup.model)
             yield Sandbox(copied, rate, prescription, own, UpdateRatios(setup.layers))
         finally:
+            prescription.planned.barrier.lets_through = False
             prescription.detach()
             setup.prescription.attach(setup.model)
 
