@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,8 @@ def _changed_runs(job: tuple[tuple[Path, ...], str, float]) -> int | None:
     with _changed(name, factor) as is_changed:
         if not is_changed:
             return None
-        alerts = _alerts(paths)
-    return sum(one != other for one, other in zip(alerts, _usual_alerts(paths), strict=True))
+        alerts = _alerts(paths, _readers(name))
+    return sum(one != other for one, other in zip(alerts, _usual_alerts(paths, _readers(name)), strict=True))
 
 
 @contextmanager
@@ -99,13 +99,21 @@ def _changed(name: str, factor: float) -> Iterator[bool]:
             object.__setattr__(instance, entry, usual)
 
 
-def _alerts(paths: tuple[Path, ...]) -> Alerts:
-    return [_of_run(recording) for recording in _recordings(paths)]
+def _readers(name: str) -> tuple[str, ...]:
+    """The rules that read a threshold: the one whose module has it, or all; none if it is of the first step alone."""
+    module = name.partition(":")[0].rpartition(".")[2]
+    if module == "first_step":
+        return ()
+    return tuple(rule for rule in RULES if module.startswith(rule.lower())) or tuple(RULES)
 
 
-@lru_cache(maxsize=1)
-def _usual_alerts(paths: tuple[Path, ...]) -> Alerts:
-    return _alerts(paths)
+def _alerts(paths: tuple[Path, ...], rules: tuple[str, ...]) -> Alerts:
+    return [_of_run(recording, rules) for recording in _recordings(paths)]
+
+
+@cache
+def _usual_alerts(paths: tuple[Path, ...], rules: tuple[str, ...]) -> Alerts:
+    return _alerts(paths, rules)
 
 
 @lru_cache(maxsize=1)
@@ -114,19 +122,19 @@ def _recordings(paths: tuple[Path, ...]) -> list[Recording]:
     return [Recording.read(path) for path in paths]
 
 
-def _of_run(recording: Recording) -> list[tuple[str, int]]:
+def _of_run(recording: Recording, rules: tuple[str, ...]) -> list[tuple[str, int]]:
     found = []
     for stream in recording.streams.values():
         first = judge_first_step(next(stream.readings))
         found += [] if first is None else [(first.kind, -1)]
-        found += [(alert.kind, alert.step) for alert in replay(stream, _rules())]
+        found += [(alert.kind, alert.step) for alert in replay(stream, _specs(rules))]
     return found
 
 
-def _rules() -> list[Any]:
-    """The built-in rules with their present thresholds: those that are arguments are given as such."""
-    limits = {name: import_module(f"grad_callbacks.detection.rules.{name.lower()}").LIMITS for name in RULES}
-    return [{name: {key: getattr(limits[name], key) for key in _arguments(name)}} for name in RULES]
+def _specs(rules: tuple[str, ...]) -> list[Any]:
+    """Rules with their present thresholds: those that are arguments are given as such."""
+    limits = {name: import_module(f"grad_callbacks.detection.rules.{name.lower()}").LIMITS for name in rules}
+    return [{name: {key: getattr(limits[name], key) for key in _arguments(name)}} for name in rules]
 
 
 def _arguments(name: str) -> list[str]:
