@@ -65,10 +65,10 @@ class Line(LightningModule):
         super().__init__()
         self.layer = nn.Linear(8, 1, bias=False)
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:  # noqa: D102
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         return nn.functional.mse_loss(self.layer(batch[0]), batch[1])
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:  # noqa: D102
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.05)
 
 
@@ -90,7 +90,7 @@ if __name__ == "__main__":
     guard = GradientGuard({"exploding": [WeightDecay(0.1)]})
     watched, treated = train(GradientGuard("observe")), train(guard)
     for alert in guard.alerts:
-        print(f"step {alert.step}: {alert.kind}: {alert.message}")  # noqa: T201
+        print(f"step {alert.step}: {alert.kind}: {alert.message}")
     for made in guard.interventions:
-        print(f"step {made.step}: {made.remedy} against {made.alert_kind}: {made.detail}")  # noqa: T201
-    print(f"norm of the weights: {watched:.1f} without the remedy, {treated:.1f} with it")  # noqa: T201
+        print(f"step {made.step}: {made.remedy} against {made.alert_kind}: {made.detail}")
+    print(f"norm of the weights: {watched:.1f} without the remedy, {treated:.1f} with it")

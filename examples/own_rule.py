@@ -77,10 +77,10 @@ class Line(LightningModule):
         super().__init__()
         self.layer = nn.Linear(32, 1)
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:  # noqa: D102
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         return nn.functional.mse_loss(self.layer(batch[0]), batch[1])
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:  # noqa: D102
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.08)
 
 
@@ -93,6 +93,6 @@ if __name__ == "__main__":
     trainer = Trainer(accelerator="cpu", max_epochs=1, callbacks=[guard], **quiet)
     trainer.fit(Line(), DataLoader(TensorDataset(inputs, targets), batch_size=8))
     for alert in guard.alerts:
-        print(f"step {alert.step}: {alert.kind}: {alert.message}")  # noqa: T201
+        print(f"step {alert.step}: {alert.kind}: {alert.message}")
     for made in guard.interventions:
-        print(f"step {made.step}: {made.remedy} against {made.alert_kind}: {made.detail}")  # noqa: T201
+        print(f"step {made.step}: {made.remedy} against {made.alert_kind}: {made.detail}")
