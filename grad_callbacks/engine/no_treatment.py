@@ -16,7 +16,6 @@ class NoTreatment:
     """Does nothing; has the methods of :class:`~grad_callbacks.engine.remedy_runner.RemedyRunner`."""
 
     latest: Mapping[tuple[str, str], Intervention] = {}
-    snapshots: None = None
     nbytes: int = 0
 
     def before_backward(self, loss: Tensor) -> None:
