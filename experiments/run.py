@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.models.unbiased import without_biases
 from experiments.sweep import as_child
 from experiments.tasks import Task
 from grad_callbacks import GradientMonitor
@@ -84,6 +85,8 @@ def run(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result:
     # Everything is made before the logger, so that a wrong setting leaves no half-written run behind.
     data = _make(cfg, "data")
     model = _make(cfg, "model", in_features=data.in_features, out_features=data.out_features)
+    if not cfg.biases:
+        without_biases(model)
     task = _make(cfg, "task", model=model, optimizer=_make(cfg, "optimizer"), schedule=_make(cfg, "schedule"))
     if isinstance(task, Task):
         with _named("optimizer"):

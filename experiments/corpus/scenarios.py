@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 FOLDER = "experiment/corpus"
 
 Split = Literal["tune", "score"]
+
+UNBIASED = "_unbiased"  # ends the name of a scenario's twin, whose network has no biases
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Scenario:
     @property
     def split(self) -> Split:
         """``"tune"`` or ``"score"``: whether the first byte of the name's SHA-256 is even or odd. Nobody chooses."""
-        return "score" if self.digest[0] % 2 else "tune"
+        name = self.name.removesuffix(UNBIASED)  # twins are in the same half
+        return "score" if hashlib.sha256(name.encode()).digest()[0] % 2 else "tune"
 
     @property
     def kind(self) -> str:
@@ -56,6 +59,10 @@ class Scenario:
     def digest(self) -> bytes:
         """SHA-256 of the name."""
         return hashlib.sha256(self.name.encode()).digest()
+
+    def unbiased(self) -> Scenario:
+        """Return its twin, whose network has no biases; so has that of its reference."""
+        return replace(self, name=self.name + UNBIASED, reference=self.reference + UNBIASED)
 
     @classmethod
     def of(cls, name: str, config: dict[str, Any]) -> Scenario:
@@ -80,14 +87,19 @@ class Scenario:
         )
 
 
-def load_scenarios(conf: Path = CONF) -> dict[str, Scenario]:
+def load_scenarios(conf: Path = CONF, unbiased: bool = False) -> dict[str, Scenario]:
     """Return all scenarios by name, in the order of their names.
+
+    Args:
+        conf: The folder of the configs.
+        unbiased: Their twins instead, whose networks have no biases.
 
     Raises:
         ValueError: If a file does not say what is expected.
     """
     files = sorted((conf / FOLDER).glob("*.yaml"))
-    return {file.stem: Scenario.of(file.stem, yaml.safe_load(file.read_text()) or {}) for file in files}
+    found = [Scenario.of(file.stem, yaml.safe_load(file.read_text()) or {}) for file in files]
+    return {one.name: one for one in ([scenario.unbiased() for scenario in found] if unbiased else found)}
 
 
 def with_references(chosen: Iterable[Scenario], scenarios: Mapping[str, Scenario]) -> dict[str, Scenario]:
@@ -125,5 +137,6 @@ def configs(conf: Path = CONF) -> Iterator[None]:
 
 def compose_run(name: str, seed: int) -> DictConfig:
     """Compose the config of one run, without guard, logger and progress bar; inside :func:`configs`."""
-    overrides = [f"experiment=corpus/{name}", f"seed={seed}", "guard=none", "logger=none"]
-    return compose("config", overrides=[*overrides, "trainer.enable_progress_bar=false"])
+    overrides = [f"experiment=corpus/{name.removesuffix(UNBIASED)}", f"seed={seed}", "guard=none", "logger=none"]
+    overrides += [f"biases={str(not name.endswith(UNBIASED)).lower()}", "trainer.enable_progress_bar=false"]
+    return compose("config", overrides=overrides)

@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--split", choices=("score", "tune", "all"), help=halves)
     common.add_argument("--subset", choices=("quick",), help="only some 24 scenarios")
     common.add_argument("--scenarios", nargs="+", default=[], metavar="NAME", help="only these")
+    common.add_argument("--unbiased", action="store_true", help="the same with networks that have no biases")
     common.add_argument("--seeds", nargs="+", default=[], type=_whole, metavar="SEED", help="default: 0 1 2; quick: 0")
     common.add_argument("--workers", type=_positive, default=2, help="processes (default: %(default)s)")
     common.add_argument("--folder", type=Path, default=Path("recordings"), help="of recordings (default: %(default)s)")
@@ -119,12 +120,14 @@ def _picture(options: argparse.Namespace, folder: Path) -> Path:
 
 
 def _choice(options: argparse.Namespace) -> Any:
+    from experiments.corpus.scenarios import UNBIASED
     from experiments.scoreboard.choosing import choose
 
     is_quick = options.subset == "quick"
     split = options.split or ("all" if is_quick or options.scenarios else options.default_split)
     conf = None if options.conf is None else options.conf.absolute()
-    return choose(split, is_quick, options.scenarios, options.seeds, conf)
+    names = [name + UNBIASED * options.unbiased for name in options.scenarios]
+    return choose(split, is_quick, names, options.seeds, conf, options.unbiased)
 
 
 def _whole(text: str) -> int:

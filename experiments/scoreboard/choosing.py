@@ -34,7 +34,12 @@ class Choice:
 
 
 def choose(
-    split: str, is_quick: bool = False, names: Sequence[str] = (), seeds: Sequence[int] = (), conf: Path | None = None
+    split: str,
+    is_quick: bool = False,
+    names: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    conf: Path | None = None,
+    unbiased: bool = False,
 ) -> Choice:
     """Choose scenarios.
 
@@ -44,12 +49,13 @@ def choose(
         names: Only these; by default all.
         seeds: By default 0, 1 and 2, or 0 where ``is_quick``.
         conf: The folder of the configs, by default that of this repository.
+        unbiased: The scenarios' twins instead, whose networks have no biases.
 
     Raises:
         ValueError: If a scenario does not exist or is wrong, or none is left.
     """
     conf = conf or CONF
-    scenarios = load_scenarios(conf)
+    scenarios = load_scenarios(conf, unbiased)
     unknown = sorted(set(names) - set(scenarios))
     if unknown:
         raise ValueError(f"there is no scenario {unknown[0]!r} in {conf / 'experiment' / 'corpus'}")
@@ -62,7 +68,7 @@ def choose(
         scenarios={scenario.name: scenario for scenario in found},
         needed=with_references(found, scenarios),
         seeds=list(seeds) or ([0] if is_quick else [0, 1, 2]),
-        split=split,
+        split=f"{split}, without biases" if unbiased else split,
         conf=conf,
     )
 

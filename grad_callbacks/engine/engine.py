@@ -244,7 +244,7 @@ class Engine:
             alerts.append(begun[0])
         for alert in alerts:
             self.record.add(alert, late=step.on_device)
-        self.gauge.update_ratios.is_wanted = is_near = rules.is_near
+        self.gauge.update_ratios.is_wanted = self.gauge.signal.is_wanted = is_near = rules.is_near
         rules.note(step)
         interventions = treatment.answer(alerts, step, before) if begun is None else [begun[1]]
         interventions += treatment.support(interventions, step)

@@ -17,6 +17,7 @@ from grad_callbacks.measurement.layers import Layers, all_by_depth
 from grad_callbacks.measurement.pending_reading import About, PendingReading
 from grad_callbacks.measurement.recurrence import Recurrence
 from grad_callbacks.measurement.sharding import agree, is_alone
+from grad_callbacks.measurement.signal import Signal
 from grad_callbacks.measurement.update_ratio import StepPlan, UpdateRatios
 
 
@@ -50,6 +51,7 @@ class Gauge:
     Attributes:
         layers: The layers at present.
         update_ratios: How far steps move them, relative to their weights.
+        signal: What they put out, and the error that comes back.
         order: Names of the layers in forward order; empty while unknown.
     """
 
@@ -63,6 +65,7 @@ class Gauge:
         self._model = model
         self.replicas = replicas
         self._recurrence = Recurrence(model)
+        self.signal = Signal(model)
         self._optimizer = optimizer
         self.order: list[str] = []
         self._used: list[str] = []  # layers in the order of their use, as far as losses have shown it
@@ -87,10 +90,11 @@ class Gauge:
 
     def take(self, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> PendingReading | None:
         """Measure the gradients as they are now; None if there is none."""
-        recurrent = self._recurrence.take()
+        of_pass = (*self._recurrence.take(), self.signal.take(self.layers))
         if self.replicas is None and self.layers.sharding is None and not is_alone():
-            about, recurrent = replace(about, loss=None), (None, None)  # those of the other processes are unknown
-        return PendingReading.take(self.update_ratios, plan, about, loss_scale, recurrent, self.replicas)
+            # Those of the other processes are unknown.
+            about, of_pass = replace(about, loss=None), (None, None, None)
+        return PendingReading.take(self.update_ratios, plan, about, self.signal, loss_scale, of_pass, self.replicas)
 
     def fetch_update_ratios(self) -> bool:
         """Copy the last update ratios to the host without waiting for the next reading; True if there were any."""
@@ -103,6 +107,7 @@ class Gauge:
     def close(self) -> None:
         """Remove all hooks from the model."""
         self._recurrence.detach()
+        self.signal.detach()
         self._release_order()
 
     def _release_order(self) -> None:
@@ -112,7 +117,12 @@ class Gauge:
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings and lists."""
-        return {"order": list(self.order), "layers": list(self.layers.names), "motion": self.update_ratios.state_dict()}
+        return {
+            "order": list(self.order),
+            "layers": list(self.layers.names),
+            "motion": self.update_ratios.state_dict(),
+            "signal": self.signal.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
@@ -120,6 +130,8 @@ class Gauge:
             self._fix_order(state["order"])
         if state["layers"] == list(self.layers.names):  # fine-tuning may have added layers since
             self.update_ratios.load_state_dict(state["motion"])
+            if "signal" in state:  # an older version did not measure it
+                self.signal.load_state_dict(state["signal"])
 
     def _fix_order(self, order: list[str]) -> None:
         self._release_order()
@@ -130,6 +142,7 @@ class Gauge:
         self._grouping = _grouping(self._optimizer)
         self.layers = Layers.of(self._optimizer, self._model, self.order)
         self.update_ratios = UpdateRatios(self.layers)
+        self.signal.forget()
         if self.layers.sharding is not None:
             self.layers.sharding.check_alike(self.layers.names)
 

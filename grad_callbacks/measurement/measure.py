@@ -56,8 +56,8 @@ def measure(
         loss_scale: Factor that the gradients still contain (a fused optimizer under a loss scaler).
         companions: Sums of squares over each parameter's local part, by name, shape ``(parameters,)``, to be
             added up over the processes in the same collective.
-        scalars: Numbers that each process has of its own, such as its loss: their means over the processes are taken.
-            None is unknown, and stays so: NaN.
+        scalars: Numbers that each process has of its own, such as its loss, one or several in a tensor: their means
+            over the processes are taken. None is one unknown number, and stays so: NaN.
         replicas: The processes that train replicas of the same parameters, if they do.
 
     Returns:
@@ -94,5 +94,5 @@ def _gathered(numbers: Sequence[Tensor | None], device: torch.device) -> Tensor:
     if all(number is None for number in numbers):
         return to_device([math.nan] * len(numbers), device)
     unknown = to_device([math.nan], device)
-    known = [number if number is None else number.detach().double().reshape(1) for number in numbers]
+    known = [number if number is None else number.detach().double().reshape(-1) for number in numbers]
     return torch.cat([unknown if n is None else n.to(device, non_blocking=device.type == "cuda") for n in known])

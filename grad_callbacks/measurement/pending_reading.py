@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from grad_callbacks.measurement.device_transfer import DeviceTransfer
 from grad_callbacks.measurement.measure import Measurement, measure
 from grad_callbacks.measurement.reading import Reading
+from grad_callbacks.measurement.signal import Signal
 from grad_callbacks.measurement.update_ratio import StepPlan, UpdateRatios
 
 
@@ -45,11 +47,14 @@ class PendingReading:
         plan: How the optimizer will turn the gradients into a step.
     """
 
-    def __init__(self, measurement: Measurement, update_ratios: UpdateRatios, plan: StepPlan, about: About) -> None:
+    def __init__(
+        self, measurement: Measurement, update_ratios: UpdateRatios, plan: StepPlan, about: About, signal: Signal
+    ) -> None:
         self.measurement = measurement
         self.plan = plan
         self._update_ratios = update_ratios
         self._about = about
+        self._signal = signal
         numbers = [measurement.norms, measurement.present, measurement.scalars, *measurement.companions.values()]
         self._transfer = DeviceTransfer(numbers)
 
@@ -59,8 +64,9 @@ class PendingReading:
         update_ratios: UpdateRatios,
         plan: StepPlan,
         about: About,
+        signal: Signal,
         loss_scale: float | Tensor = 1.0,
-        recurrent: tuple[Tensor | None, Tensor | None] = (None, None),
+        of_pass: Sequence[Tensor | None] = (None, None, None),
         group: dist.ProcessGroup | None = None,
     ) -> PendingReading | None:
         """Measure gradients, and weights if it is time; None if no parameter has a gradient.
@@ -70,22 +76,24 @@ class PendingReading:
             plan: How the optimizer will turn the gradients into a step.
             about: What the reading says besides the measured numbers.
             loss_scale: Factor that the gradients still contain.
-            recurrent: ``through_time`` and ``recurrence`` as in the reading, scalars on the device.
+            signal: Keeps what was last measured of the layers' outputs.
+            of_pass: What forward and backward pass have shown, on the device: ``through_time`` and ``recurrence`` as in
+                the reading, and the numbers for ``signal``.
             group: The processes that train replicas, each with a loss of its own.
         """
         if not update_ratios.layers.parameters:
             return None
-        scalars = (about.loss, *recurrent)
+        scalars = (about.loss, *of_pass)
         measurement = measure(update_ratios.layers, loss_scale, update_ratios.before_step(), scalars, group)
         if measurement is None:
             update_ratios.void_step()
             return None
-        return cls(measurement, update_ratios, plan, about)
+        return cls(measurement, update_ratios, plan, about, signal)
 
     @cached_property
     def reading(self) -> Reading:
         """The reading. The first use waits until the numbers have arrived."""
-        norms, present, (loss, through_time, recurrence), *sums = self._transfer.wait()
+        norms, present, (loss, through_time, recurrence, *rest), *sums = self._transfer.wait()
         self._update_ratios.arrive(dict(zip(self.measurement.companions, sums, strict=True)))
         is_finite = bool(np.isfinite(norms).all())
         motion, displacement, moved = None, math.nan, math.nan
@@ -111,4 +119,5 @@ class PendingReading:
             has_loss=self._about.loss is not None,
             through_time=float(through_time),
             recurrence=float(recurrence),
+            **self._signal.arrive(rest),
         )

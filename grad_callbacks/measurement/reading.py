@@ -9,26 +9,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.depth_profile import Profile, decay_per_layer
 from grad_callbacks.measurement.layers import Layers
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class ReadingThresholds(Thresholds):
-    """Thresholds of what is computed from a reading."""
-
-    cancelled_bias: float = threshold(
-        1e-3,
-        "in a model with normalisation, a bias with a smaller gradient is cancelled by the normalisation after it",
-        unit="x the RMS of its layer's gradient",
-        source="not measured",
-    )
-
-
-LIMITS = ReadingThresholds()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +40,10 @@ class Reading:
             where it was not measured (see :class:`~grad_callbacks.measurement.recurrence.Recurrence`).
         recurrence: Powers of ten by which the weights of plain recurrent layers would multiply an error over a whole
             sequence if their states were small; NaN except in the first reading.
+        signal: Root mean square of each layer's output as last measured, shape ``(layers,)``; NaN for a layer that is
+            not called as a module. None before (see :class:`~grad_callbacks.measurement.signal.Signal`).
+        spread: The share of :attr:`signal` that differs over the examples of the batch, between 0 and 1.
+        error: L2 norm of the gradient with respect to each layer's output, over the whole batch.
     """
 
     step: int
@@ -74,6 +62,9 @@ class Reading:
     has_loss: bool = False
     through_time: float = math.nan
     recurrence: float = math.nan
+    signal: FloatArray | None = None
+    spread: FloatArray | None = None
+    error: FloatArray | None = None
 
     @cached_property
     def norm(self) -> float:
@@ -127,19 +118,14 @@ class Reading:
 
     @cached_property
     def error_profile(self) -> Profile:
-        """The biases' root mean square over depth: the error itself, without the signal it is multiplied with.
+        """The norm of the error over depth: of the gradient with respect to each layer's output.
 
-        A flat weight profile can hide a vanishing error behind a vanishing signal; the bias gradient is the
-        error alone. Normalisation cancels the bias before it, whose gradient is then near zero: in a model with
-        normalisation, biases whose gradient is below a thousandth of their layer's are left out.
+        A flat profile of the weights can hide a vanishing error behind a vanishing signal. Empty where no output was
+        measured.
         """
-        bias = ~self.layers.is_weight & self.present
-        entries = self.layers.sum_over_parameters(np.where(bias, self.layers.numel, 0.0))
-        squares = self.layers.sum_over_parameters(np.where(bias, self.norms**2, 0.0))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rms = np.sqrt(squares / entries)
-        least = LIMITS.cancelled_bias * self.layer_rms if self.layers.are_normalised else 0.0
-        return rms[self.profiled & (entries > 0) & (rms > least)]
+        if self.error is None:
+            return np.empty(0)
+        return self.error[self.profiled & np.isfinite(self.error)]
 
     @cached_property
     def decay_per_layer(self) -> float:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from grad_callbacks.measurement import About, Gauge, StepPlan
 from grad_callbacks.measurement.depth_profile import decay_per_layer, early_to_late
-from tests.support.helpers import layers_of, read
 
 
 @given(factor=st.floats(0.05, 3.0), depth=st.integers(2, 40), scale=st.floats(1e-8, 1e8))
@@ -71,18 +71,22 @@ def test_the_decay_of_the_error_agrees_with_mean_field_theory(
     networks: int,
     tolerance: float,
 ) -> None:
-    decays = []
+    decays, growths = [], []
     for seed in range(networks):
         torch.manual_seed(seed)
         model = random_network(activation, weight_variance, bias_variance, width)
-        for _ in range(4):  # one input at a time: then a bias gradient is the error itself
-            model.zero_grad()
-            output = model(torch.randn(1, width, dtype=torch.float64))
-            output.backward(torch.randn_like(output))
-            reading = read(layers_of(model))
-            bias = ~reading.layers.is_weight
-            decays.append(decay_per_layer(reading.norms[bias][5:-5]))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        gauge = Gauge(model, optimizer)
+        output = model(torch.randn(8, width, dtype=torch.float64))
+        output.backward(torch.randn_like(output))
+        gauge.prepare()
+        reading = gauge.take(StepPlan.of(optimizer, [0.0]), About(0)).reading
+        gauge.close()
+        decays.append(decay_per_layer(reading.error_profile[5:-5]))
+        growths.append(decay_per_layer(reading.signal[::-1][5:-5]))
     assert np.median(decays) == pytest.approx(expected, rel=tolerance)
+    if activation is nn.ReLU:  # the factor of the signal is the same there
+        assert np.median(growths) == pytest.approx(expected, rel=tolerance)
 
 
 def random_network(
@@ -90,8 +94,9 @@ def random_network(
 ) -> nn.Sequential:
     blocks: list[nn.Module] = []
     for _ in range(30):
-        linear = nn.Linear(width, width, dtype=torch.float64)
+        linear = nn.Linear(width, width, bias=bias_variance > 0, dtype=torch.float64)
         nn.init.normal_(linear.weight, std=math.sqrt(weight_variance / width))
-        nn.init.normal_(linear.bias, std=math.sqrt(bias_variance))
+        if bias_variance > 0:
+            nn.init.normal_(linear.bias, std=math.sqrt(bias_variance))
         blocks += [linear, activation()]
     return nn.Sequential(*blocks)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
-from torch import nn
 
 from grad_callbacks import Alert, Exploding
 from tests.support.exploding_readings import judged
@@ -20,19 +20,15 @@ def test_in_a_recurrence_a_first_step_need_not_be_so_long(displacement: float, s
     assert [alert.step for alert in judged(Exploding(), first, calm=0)] == steps
 
 
+def layered(errors: list[float]) -> dict[str, Any]:
+    """Readings whose error has these sizes from the first layer to the last, and whose weights show none of it."""
+    return {"norms": [1.0] * len(errors), "error": np.array(errors), "displacement": math.nan}
+
+
 @pytest.mark.parametrize(("displacement", "steps"), [(0.6, [2]), (0.4, []), (math.nan, [])])
 def test_an_error_that_grows_over_depth_and_throws_the_weights_about(displacement: float, steps: list[int]) -> None:
-    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(8)))
-    norms = [10 * 500.0 ** (-i / 7) for i in range(8) for _ in ("weight", "bias")]
-    event = {"norms": norms, "model": model, "displacement": displacement}
+    event = {**layered([10 * 500.0 ** (-i / 7) for i in range(8)]), "displacement": displacement}
     assert [alert.step for alert in judged(Exploding(), *[event] * 5, calm=0)] == steps
-
-
-def layered(errors: list[float]) -> dict[str, Any]:
-    """Readings whose error, as the biases show it, has these sizes from the first layer to the last."""
-    model = nn.Sequential(*(nn.Linear(4, 4) for _ in errors))
-    norms = [size for error in errors for size in (1.0, error)]
-    return {"model": model, "norms": norms, "displacement": math.nan}
 
 
 @pytest.mark.parametrize(("layers", "steps"), [(3, [0]), (2, [])])

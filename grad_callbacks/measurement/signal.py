@@ -1,0 +1,183 @@
+"""Signal and error: what each layer puts out, and the gradient with respect to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from grad_callbacks._utils.compiled import has_compiled_part
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.measurement.device_transfer import to_device
+from grad_callbacks.measurement.layer_order import owners
+from grad_callbacks.measurement.layers import Layers
+from grad_callbacks.measurement.norms import as_real
+
+
+@dataclass(frozen=True)
+class SignalThresholds(Thresholds):
+    """Numbers of the measurement of signal and error."""
+
+    first: int = threshold(3, "the first readings are all measured", unit="readings", source="not measured")
+    interval: int = threshold(
+        50, "later readings are measured at this interval", unit="readings", source="not measured"
+    )
+
+
+LIMITS = SignalThresholds()
+QUANTITIES = ("signal", "spread", "error")
+
+
+@dataclass
+class _Seen:
+    """Sums over a layer's uses since the last reading, scalars on its device."""
+
+    uses: int = 0
+    square: Tensor | None = None  # mean square of the outputs' entries
+    variance: Tensor | None = None  # over the batch, mean of the outputs' entries
+    error: Tensor | None = None  # squared norm of the gradient with respect to the outputs
+
+    def numbers(self) -> Iterator[Tensor | None]:
+        """Yield root mean square, share of it that differs over the batch, and the error's norm."""
+        if self.square is None or self.variance is None:
+            yield from (None, None)
+        else:
+            yield (self.square / self.uses).sqrt()
+            yield (self.variance / self.square).sqrt()
+        yield None if self.error is None else self.error.sqrt()
+
+
+class Signal:
+    """Measures what the layers with a weight put out, and the gradient that comes back to it.
+
+    By the chain rule the error at a layer is the error at the next one times a Jacobian (Schoenholz et al. 2017, "Deep
+    Information Propagation"), so what vanishes or explodes over depth is seen here, whether a layer has a bias or
+    not. The norm of the error is independent of the width for weights with a variance of one over ``fan_in``.
+
+    The hooks only read, and are there only for the passes that are measured. A compiled model gets none: it would be
+    compiled again because of them.
+
+    Args:
+        model: Its layers are measured.
+
+    Attributes:
+        is_wanted: Measure the next reading too.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.is_wanted = False
+        self._modules = [] if has_compiled_part(model, in_place=True) else list(_measurable(model))
+        self._handles: list[RemovableHandle] = []
+        self._seen: dict[str, _Seen] = {}
+        self._readings = 0
+        self._last: dict[str, NDArray[np.float64]] = {}
+        self._attach()
+
+    def take(self, layers: Layers) -> Tensor | None:
+        """Return the numbers of the passes since the last call; None if this reading is not measured.
+
+        Returns:
+            Float64, shape ``(3 * layers,)``, on the device of ``layers``: for each layer the root mean square of its
+            output; the share of that which differs over the batch; the norm of the gradient with respect to the
+            output. NaN where it is unknown.
+        """
+        if not self._modules:
+            return None
+        found = self._gathered(layers) if self._handles else None
+        self._readings += 1
+        if self._readings < LIMITS.first or self._readings % LIMITS.interval == 0 or self.is_wanted:
+            self._attach()
+        else:
+            self.detach()
+        return found
+
+    def arrive(self, numbers: Sequence[float]) -> dict[str, NDArray[np.float64]]:
+        """Take in what :meth:`take` returned, on the host, and return the last that was measured, by quantity.
+
+        Args:
+            numbers: A single one if nothing was measured.
+        """
+        if len(numbers) > 1:
+            self._last = dict(zip(QUANTITIES, np.array(numbers).reshape(len(QUANTITIES), -1), strict=True))
+        return dict(self._last)
+
+    def forget(self) -> None:
+        """Forget what was measured: the layers are others now."""
+        self._last = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers and lists."""
+        last = {name: values.tolist() for name, values in self._last.items()}
+        return {"readings": self._readings, "is_wanted": self.is_wanted, "is_due": bool(self._handles), "last": last}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._readings, self.is_wanted = state["readings"], state["is_wanted"]
+        self._last = {name: np.array(values) for name, values in state["last"].items()}
+        if not state["is_due"]:
+            self.detach()
+
+    def detach(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._seen.clear()
+
+    def _attach(self) -> None:
+        self._seen.clear()
+        if not self._handles:
+            self._handles = [module.register_forward_hook(partial(self._watch, name)) for name, module in self._modules]
+
+    def _gathered(self, layers: Layers) -> Tensor:
+        unknown = to_device([torch.nan], layers.device).squeeze()
+        rows = [list(self._seen.get(name, _Seen()).numbers()) for name in layers.names]
+        numbers = [row[place] for place in range(len(QUANTITIES)) for row in rows]
+        device = layers.device
+        known = [unknown if n is None else n.double().to(device, non_blocking=True) for n in numbers]
+        return torch.stack(known)
+
+    def _watch(self, name: str, module: nn.Module, inputs: object, output: object) -> None:
+        tensor = _first_tensor(output)
+        if tensor is None or not tensor.requires_grad or not tensor.numel():
+            return
+        seen = self._seen.setdefault(name, _Seen())
+        values = as_real(tensor.detach())
+        values = values if values.dtype == torch.float64 else values.float()
+        square = values.square().mean()
+        variance = values.var(dim=0, correction=0).mean() if len(values) > 1 else square * torch.nan
+        seen.uses += 1
+        seen.square = square if seen.square is None else seen.square + square
+        seen.variance = variance if seen.variance is None else seen.variance + variance
+        tensor.register_hook(partial(self._note_error, seen))  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def _note_error(seen: _Seen, gradient: Tensor) -> None:
+        square = torch.linalg.vector_norm(as_real(gradient.detach()), dtype=torch.float64).square()
+        seen.error = square if seen.error is None else seen.error + square
+
+
+def _measurable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in owners(model):
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag, torch.jit.ScriptModule)):
+            continue
+        if any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False)):
+            yield name, module
+
+
+def _first_tensor(output: object) -> Tensor | None:
+    """The first of what a module returns, if it is an ordinary tensor of numbers that are not whole."""
+    while isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    if not isinstance(output, Tensor) or output.ndim == 0:
+        return None
+    if torch._C._functorch.is_functorch_wrapped_tensor(output):  # inside vmap or grad it must not leave the call
+        return None
+    return output if output.is_floating_point() or output.is_complex() else None
