@@ -9,7 +9,8 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 Severity = Literal["warning", "critical"]
-Outcome = Literal["healthy", "repaired", "unrepaired"]
+Outcome = Literal["healthy", "repaired", "unrepaired", "not measured"]
+QUIET = ("healthy", "no progress", "not measured")  # verdicts on a run without an alert
 
 KINDS = ("vanishing", "exploding", "nonfinite")  # of the built-in rules
 

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.callbacks._step_context import is_strategy
+
+
+@dataclass(frozen=True)
+class UnseenStepsThresholds(Thresholds):
+    """When a callback says that it sees no step."""
+
+    batches: int = threshold(
+        50, "accumulation windows without a step that was seen", unit="windows", source="not measured"
+    )
+
+
+LIMITS = UnseenStepsThresholds()
 
 # Strategies under which no process can see the gradients, and what to use instead.
 _UNSUPPORTED = {
@@ -42,6 +57,32 @@ def warn_without_parameters(pl_module: LightningModule, name: str) -> None:
     """Warn of a model that has nothing to watch."""
     if not any(parameter.requires_grad for parameter in pl_module.parameters()):
         rank_zero_warn(f"{name}: the model has no trainable parameters, there is nothing to watch.")
+
+
+class UnseenSteps:
+    """Warns once if batches pass and no optimizer step is seen.
+
+    Args:
+        name: Of the callback.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._batches = 0
+
+    def note_batch(self, trainer: Trainer, seen: int) -> None:
+        """Take in a batch.
+
+        Args:
+            trainer: Trains it.
+            seen: Steps seen so far, over all optimizers.
+        """
+        self._batches += 1
+        if seen == 0 and self._batches == LIMITS.batches * trainer.accumulate_grad_batches:
+            rank_zero_warn(
+                f"{self._name}: {self._batches} batches have passed and no optimizer step was seen, so nothing is "
+                "measured. In manual optimization only steps of `self.optimizers()` are seen, no others."
+            )
 
 
 def warn_without_gradients(name: str, optimizer: int, step: int) -> None:

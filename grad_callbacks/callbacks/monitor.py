@@ -21,6 +21,7 @@ from grad_callbacks.callbacks._mlflow import MLflowRuns
 from grad_callbacks.callbacks._replay import StepReplay
 from grad_callbacks.callbacks._step_context import StepInputs, watched_module
 from grad_callbacks.callbacks._unsupported import (
+    UnseenSteps,
     refuse_unsupported,
     warn_of_spawning,
     warn_without_gradients,
@@ -117,6 +118,7 @@ class GradientMonitor(Callback):
         self._inputs = StepInputs()
         self._replay: StepReplay | None = None  # while training
         self._warned_without_gradients = False
+        self._unseen = UnseenSteps(type(self).__name__)
 
     @property
     def state_key(self) -> str:
@@ -210,6 +212,7 @@ class GradientMonitor(Callback):
     ) -> None:
         """Record the loss, and send the metrics to the Trainer's loggers when they are due."""
         self.record.feed(outputs)
+        self._unseen.note_batch(trainer, sum(engine.seen for engine in self._engines))
         if self._metrics.is_due:
             self._metrics.send(trainer, self._engines.by_index, self.alerts)
 

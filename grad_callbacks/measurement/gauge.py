@@ -94,7 +94,7 @@ class Gauge:
         if self.replicas is None and self.layers.sharding is None and not is_alone():
             # Those of the other processes are unknown.
             about, of_pass = replace(about, loss=None), (None, None, None)
-        return PendingReading.take(self.update_ratios, plan, about, self.signal, loss_scale, of_pass, self.replicas)
+        return PendingReading.take(self.update_ratios, plan, about, loss_scale, of_pass, self.replicas, self.signal)
 
     def fetch_update_ratios(self) -> bool:
         """Copy the last update ratios to the host without waiting for the next reading; True if there were any."""

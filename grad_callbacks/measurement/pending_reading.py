@@ -48,7 +48,12 @@ class PendingReading:
     """
 
     def __init__(
-        self, measurement: Measurement, update_ratios: UpdateRatios, plan: StepPlan, about: About, signal: Signal
+        self,
+        measurement: Measurement,
+        update_ratios: UpdateRatios,
+        plan: StepPlan,
+        about: About,
+        signal: Signal | None,
     ) -> None:
         self.measurement = measurement
         self.plan = plan
@@ -64,10 +69,10 @@ class PendingReading:
         update_ratios: UpdateRatios,
         plan: StepPlan,
         about: About,
-        signal: Signal,
         loss_scale: float | Tensor = 1.0,
         of_pass: Sequence[Tensor | None] = (None, None, None),
         group: dist.ProcessGroup | None = None,
+        signal: Signal | None = None,
     ) -> PendingReading | None:
         """Measure gradients, and weights if it is time; None if no parameter has a gradient.
 
@@ -76,10 +81,10 @@ class PendingReading:
             plan: How the optimizer will turn the gradients into a step.
             about: What the reading says besides the measured numbers.
             loss_scale: Factor that the gradients still contain.
-            signal: Keeps what was last measured of the layers' outputs.
             of_pass: What forward and backward pass have shown, on the device: ``through_time`` and ``recurrence`` as in
                 the reading, and the numbers for ``signal``.
             group: The processes that train replicas, each with a loss of its own.
+            signal: Keeps what was last measured of the layers' outputs; None if nothing is.
         """
         if not update_ratios.layers.parameters:
             return None
@@ -119,5 +124,5 @@ class PendingReading:
             has_loss=self._about.loss is not None,
             through_time=float(through_time),
             recurrence=float(recurrence),
-            **self._signal.arrive(rest),
+            **({} if self._signal is None else self._signal.arrive(rest)),
         )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from grad_callbacks._utils.compiled import eagerly
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 
 _PARTS = ("_parameters", "_modules")  # dicts of a module whose entries are put back one by one
@@ -46,14 +47,14 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """Undo what happens inside to a model, its gradients and the random number generators.
 
     Inside, the model works on copies: of its buffers, of tensors, containers and random generators in its
-    attributes, and of weights up to 1 GiB. Afterwards it gets the originals back, unchanged to
-    the bit, also for autograd graphs that hold them. The gradients are put aside. Not undone are effects outside of the
-    model: prints, files, changes that forward makes to objects of other classes.
+    attributes, and of weights up to 1 GiB. Afterwards it gets the originals back, unchanged to the bit, also for
+    autograd graphs that hold them. The gradients are put aside, and compiled parts run as they were written. Not undone
+    are effects outside of the model: prints, files, changes that forward makes to objects of other classes.
     """
     originals = _Originals(model)
     states = _random_states()
     try:
-        with torch.enable_grad(), warnings.catch_warnings():
+        with torch.enable_grad(), eagerly(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             originals.replace_by_copies()
             yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,8 @@ from grad_callbacks.measurement.device_transfer import to_device
 from grad_callbacks.measurement.layer_order import owners
 from grad_callbacks.measurement.layers import Layers
 from grad_callbacks.measurement.norms import as_real
+from grad_callbacks.measurement.replay import undisturbed
+from grad_callbacks.measurement.sharding import is_alone
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ class SignalThresholds(Thresholds):
     first: int = threshold(3, "the first readings are all measured", unit="readings", source="not measured")
     interval: int = threshold(
         50, "later readings are measured at this interval", unit="readings", source="not measured"
+    )
+    replayed_interval: int = threshold(
+        1000,
+        "the same of a compiled model, after its first reading: each costs as much as a step",
+        unit="readings",
+        source="formula: a thousandth of the steps",
     )
 
 
@@ -61,8 +69,8 @@ class Signal:
     Information Propagation"), so what vanishes or explodes over depth is seen here, whether a layer has a bias or
     not. The norm of the error is independent of the width for weights with a variance of one over ``fan_in``.
 
-    The hooks only read, and are there only for the passes that are measured. A compiled model gets none: it would be
-    compiled again because of them.
+    The hooks only read, and are there only for the passes that are measured. A compiled model gets none in its own
+    passes, since it would be compiled again because of them: its batch is run again as the model was written.
 
     Args:
         model: Its layers are measured.
@@ -73,12 +81,32 @@ class Signal:
 
     def __init__(self, model: nn.Module) -> None:
         self.is_wanted = False
-        self._modules = [] if has_compiled_part(model, in_place=True) else list(_measurable(model))
+        self._model = model
+        self._modules = list(_measurable(model))
+        self._is_compiled = has_compiled_part(model, in_place=True)
         self._handles: list[RemovableHandle] = []
         self._seen: dict[str, _Seen] = {}
         self._readings = 0
         self._last: dict[str, NDArray[np.float64]] = {}
+        self._prepare()
+
+    def replay(self, replay: Callable[[], Tensor] | None) -> None:
+        """Run a compiled model's batch again, if this reading is to be measured.
+
+        Args:
+            replay: Computes its loss; None where that is not possible.
+        """
+        if not (self._is_compiled and self._is_due and replay is not None and is_alone()):
+            return
         self._attach()
+        try:
+            with undisturbed(self._model):
+                needed = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+                torch.autograd.grad(replay(), needed, allow_unused=True)
+        except Exception:  # the user's code and memory: a measurement must not end a training
+            self._seen.clear()
+        finally:
+            self._release()
 
     def take(self, layers: Layers) -> Tensor | None:
         """Return the numbers of the passes since the last call; None if this reading is not measured.
@@ -90,12 +118,9 @@ class Signal:
         """
         if not self._modules:
             return None
-        found = self._gathered(layers) if self._handles else None
+        found = self._gathered(layers) if self._is_due else None
         self._readings += 1
-        if self._readings < LIMITS.first or self._readings % LIMITS.interval == 0 or self.is_wanted:
-            self._attach()
-        else:
-            self.detach()
+        self._prepare()
         return found
 
     def arrive(self, numbers: Sequence[float]) -> dict[str, NDArray[np.float64]]:
@@ -115,26 +140,41 @@ class Signal:
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and lists."""
         last = {name: values.tolist() for name, values in self._last.items()}
-        return {"readings": self._readings, "is_wanted": self.is_wanted, "is_due": bool(self._handles), "last": last}
+        return {"readings": self._readings, "is_wanted": self.is_wanted, "is_due": self._is_due, "last": last}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._readings, self.is_wanted = state["readings"], state["is_wanted"]
         self._last = {name: np.array(values) for name, values in state["last"].items()}
-        if not state["is_due"]:
+        self._is_due = state["is_due"]
+        if not self._is_due:
             self.detach()
 
     def detach(self) -> None:
         """Take the hooks away."""
+        self._release()
+        self._seen.clear()
+
+    def _prepare(self) -> None:
+        """Decide whether the next reading is measured, and hook into its passes if so."""
+        first, interval = LIMITS.first, LIMITS.interval
+        if self._is_compiled:
+            first, interval = 1, LIMITS.replayed_interval
+        self._is_due = self._readings < first or self._readings % interval == 0 or self.is_wanted
+        self._seen.clear()
+        if not self._is_due:
+            self._release()
+        elif not self._is_compiled:
+            self._attach()
+
+    def _attach(self) -> None:
+        if not self._handles:
+            self._handles = [module.register_forward_hook(partial(self._watch, name)) for name, module in self._modules]
+
+    def _release(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._seen.clear()
-
-    def _attach(self) -> None:
-        self._seen.clear()
-        if not self._handles:
-            self._handles = [module.register_forward_hook(partial(self._watch, name)) for name, module in self._modules]
 
     def _gathered(self, layers: Layers) -> Tensor:
         unknown = to_device([torch.nan], layers.device).squeeze()

@@ -29,6 +29,12 @@ class LossRecoveryThresholds(Thresholds):
         unit="1",
         source="not measured",
     )
+    progress: int = threshold(
+        100,
+        "losses before which nothing is said of a loss that has not come down",
+        unit="losses",
+        source="measured: of 270 healthy recorded runs it says so of none",
+    )
 
 
 LIMITS = LossRecoveryThresholds()
@@ -102,6 +108,23 @@ class LossRecovery:
         """True if the loss is well below all of the first ones; also if nothing is known of them."""
         known = _finite(self._first)
         return not known or min(known) - self.now > LOSS_LEVEL.learned * abs(min(known))
+
+    @property
+    def is_where_it_began(self) -> bool:
+        """True if the loss is not below where it began, after 100 losses or more.
+
+        False where that means nothing: losses of both signs, as of policy gradients.
+        """
+        known = [*_finite(self._first), *_finite(self._recent)]
+        if self._count < LIMITS.progress or not known or min(known) < 0 < max(known):
+            return False
+        return not self.now < self.began
+
+    @property
+    def began(self) -> float:
+        """Median of the first 5 finite losses; NaN without any."""
+        finite = _finite(self._first)
+        return median(finite) if finite else math.nan
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""

@@ -49,8 +49,21 @@ class Record:
 
     @property
     def verdict(self) -> str:
-        """What was wrong with the run: the kind of its first alert, or ``"healthy"``."""
-        return self.alerts[0].kind if self.alerts else "healthy"
+        """What was wrong with the run: the kind of its first alert, or else one of three.
+
+        ``"not measured"``: no step was read. ``"no progress"``: after 100 steps or more the training loss is not below
+        where it began; asked of runs with one optimizer and losses of one sign. ``"healthy"``: neither.
+        """
+        if self.alerts:
+            return self.alerts[0].kind
+        if self.is_empty:
+            return "not measured"
+        return "no progress" if self._is_where_it_began else "healthy"
+
+    @property
+    def _is_where_it_began(self) -> bool:
+        """True if the loss has not come down at all; the losses of adversaries (several optimizers) need not."""
+        return len(self.losses) == 1 and all(loss.is_where_it_began for loss in self.losses.values())
 
     @property
     def outcome(self) -> Outcome:
@@ -59,10 +72,10 @@ class Record:
         ``"repaired"`` if remedies were applied, no rule finds anything wrong any more, and the training loss does not
         stay above where it was before the first alert. Gradients that are still large, since they were measured before
         the clipping that bounds them, are not wrong. Of a run whose trouble was there from the start the loss must have
-        come down: it was no better before.
+        come down: it was no better before. Without an alert ``"unrepaired"`` means no progress.
         """
         if not self.alerts:
-            return "healthy"
+            return _OUTCOMES[self.verdict]
         calm = not set(self.still_wrong) - self._bounded and self.loss.has_returned and self._has_learned
         return "repaired" if self.interventions and calm else "unrepaired"
 
@@ -151,6 +164,9 @@ class Record:
         for index, loss in self.losses.items():
             loss.load_state_dict(state["losses"][index])
         self.active = {index: list(kinds) for index, kinds in state["active"].items()}
+
+
+_OUTCOMES: dict[str, Outcome] = {"healthy": "healthy", "no progress": "unrepaired", "not measured": "not measured"}
 
 
 def _with_traits(intervention: Mapping[str, Any]) -> dict[str, Any]:

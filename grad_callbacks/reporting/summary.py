@@ -28,6 +28,13 @@ class SummaryThresholds(Thresholds):
 LIMITS = SummaryThresholds()
 
 
+_UNMEASURED = (
+    "Not measured: no step with a gradient was seen. If there were some, this object was not asked: some libraries "
+    "train with a copy of a callback (look in `trainer.callbacks`), and in manual optimization only steps of "
+    "`self.optimizers()` are seen."
+)
+
+
 def summarise(
     outcome: Outcome,
     alerts: Sequence[Alert],
@@ -47,11 +54,17 @@ def summarise(
         loss: The training loss before the first alert and now.
     """
     if history.empty:
-        return [("Seen", "No step had a gradient.")]
+        return [("Wrong", _UNMEASURED)]
     seen = count(int(history["step"].max() - history["step"].min()) + 1, "step")
     watched = f"{seen} and {count(history['layer'].nunique(), 'layer')} watched"
     if not alerts:
-        return [("Wrong", "Nothing. No alert was raised."), ("Done", "Nothing was changed."), ("Seen", _calm(history))]
+        wrong = "Nothing. No alert was raised."
+        if outcome != "healthy":
+            wrong = (
+                f"The training loss has not come down: {loss.began:.3g} at the start, {loss.now:.3g} at the end. No "
+                "alert was raised."
+            )
+        return [("Wrong", wrong), ("Done", "Nothing was changed."), ("Seen", _calm(history))]
     main, number = leading(alerts), "One alert" if len(alerts) == 1 else f"{len(alerts)} alerts"
     when = f"at step {main.step}" if len(alerts) == 1 else f"from step {alerts[0].step} on"
     what = f"{_capital(kind_text(main.kind))} {when}{_where(main.layers, history)}"

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import GradientGuard, OptimizerStep
 from grad_callbacks.measurement import About, Layers, PendingReading, Reading, StepPlan, UpdateRatios
-from grad_callbacks.measurement.signal import Signal
 from grad_callbacks.treatment.step.learning_rate import LearningRate
 
 SGD = torch.optim.SGD
@@ -138,17 +137,10 @@ def square_layers(count: int) -> Layers:
     return layers_of(nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(count))))
 
 
-def no_signal() -> Signal:
-    """Measures nothing."""
-    return Signal(nn.Identity())
-
-
-def read(
-    layers: Layers, step: int = 0, loss_scale: float = 1.0, signal: Signal | None = None, **about: Any
-) -> Reading | None:
+def read(layers: Layers, step: int = 0, loss_scale: float = 1.0, **about: Any) -> Reading | None:
     """Measure the gradients of ``layers`` as an engine does."""
     plan = StepPlan((0.1,), None, (0.0,))
-    incoming = PendingReading.take(UpdateRatios(layers), plan, About(step, **about), signal or no_signal(), loss_scale)
+    incoming = PendingReading.take(UpdateRatios(layers), plan, About(step, **about), loss_scale)
     return None if incoming is None else incoming.reading
 
 
@@ -159,7 +151,7 @@ def pending(
     optimizer = optimizer or SGD(model.parameters(), lr=0.1)
     plan = StepPlan.of(optimizer, [0.1])
     incoming = PendingReading.take(
-        UpdateRatios(Layers.of(optimizer, model)), plan, About(0), no_signal(), options.get("loss_scale", 1.0)
+        UpdateRatios(Layers.of(optimizer, model)), plan, About(0), options.get("loss_scale", 1.0)
     )
     assert incoming is not None
     return OptimizerStep(incoming, optimizer, LearningRate(optimizer), on_device=on_device, **options)

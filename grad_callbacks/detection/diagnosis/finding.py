@@ -12,6 +12,7 @@ from grad_callbacks.events import Alert, Evidence
 Cause = Literal[
     "saturated activations",
     "dead units",
+    "saturated output",
     "weights too small",
     "depth without normalisation or skips",
     "recurrence over many steps",

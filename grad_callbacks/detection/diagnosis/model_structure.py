@@ -60,6 +60,8 @@ class Structure:
         recurrent: Names of the recurrent modules; ``"(a weight used n times)"`` for a loop written by hand.
         is_gated: All recurrent modules are gated (LSTM, GRU).
         activations: How often each kind of activation occurs, by class name.
+        output_activation: What stands between the last weights and the loss, by class name; "" for nothing.
+        criterion: The kind of loss, as the graph names it: ``"LogSoftmax"`` for a cross entropy.
     """
 
     depth: int
@@ -70,6 +72,8 @@ class Structure:
     recurrent: tuple[str, ...] = ()
     is_gated: bool = False
     activations: dict[str, int] = field(default_factory=dict)
+    output_activation: str = ""
+    criterion: str = ""
 
     @property
     def is_post_norm(self) -> bool:
@@ -102,6 +106,8 @@ class Structure:
             recurrent=tuple(names),
             is_gated=bool(recurrent) and not any(isinstance(m, (nn.RNN, nn.RNNCell)) for _, m in recurrent),
             activations=dict(kinds or (graph.activations if graph else {})),
+            output_activation=graph.output[0] if graph else "",
+            criterion=graph.output[1] if graph else "",
         )
 
 
@@ -138,6 +144,7 @@ class _Graph:
         )
         self.activations = {kind: kinds[name] for name, kind in _ACTIVATIONS.items() if kinds[name]}
         self.most_uses = max(weights.values(), default=0)
+        self.output = _output(loss.grad_fn)
         self._skips = {node: short for node in self._depth if (short := self._short_way(node)) is not None}
         self.skips = len(self._skips)
         self.skips_from_norm = sum("Norm" in _kind(_unshaped(node)) for node in self._skips.values())
@@ -177,6 +184,18 @@ class _Graph:
                     seen.add(found)
                     waiting.append(found)
         return False
+
+
+def _output(node: Any) -> tuple[str, str]:
+    """The activation that a loss is taken of, and the loss; of several terms those of the first."""
+    criterion = ""
+    while node is not None and (kind := _kind(node)) not in _PRODUCTS:
+        if kind == "LogSoftmax" or kind.endswith("Loss") or "BinaryCrossEntropy" in kind:
+            criterion = kind
+        elif kind == "Softmax" or kind in _ACTIVATIONS:
+            return _ACTIVATIONS.get(kind, kind), criterion
+        node = next(iter(_inputs(node)), None)
+    return "", criterion
 
 
 def _inputs(node: Any) -> list[Any]:

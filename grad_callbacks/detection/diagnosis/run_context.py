@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from grad_callbacks._utils.compiled import has_compiled_part
+from grad_callbacks._utils.compiled import can_run_eagerly, has_compiled_part
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.activations import ActivationProbe
 from grad_callbacks.detection.diagnosis.case import Case
@@ -52,7 +52,8 @@ class RunContext:
     def __init__(self, model: nn.Module, is_sharded: bool = False) -> None:
         self._model = model
         self._is_sharded = is_sharded
-        self._may_replay = is_alone() and not has_compiled_part(model)
+        self._may_replay = is_alone() and can_run_eagerly(model)
+        self._may_hook = is_alone() and not has_compiled_part(model, in_place=True)  # or it would be compiled again
         self._first_gains = {} if is_sharded else weight_gains(model)
         self._first_rates: tuple[float, ...] | None = None
         self._highest_rates: tuple[float, ...] | None = None
@@ -63,7 +64,7 @@ class RunContext:
 
     def look_out(self, is_near: bool) -> None:
         """Watch the activations of the next forward pass if an alert is near, else do not."""
-        if is_near and self._probe is None and self._may_replay:
+        if is_near and self._probe is None and self._may_hook:
             self._probe = ActivationProbe(self._model)
             self._probe.attach()
         elif not is_near and self._probe is not None:

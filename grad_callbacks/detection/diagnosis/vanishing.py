@@ -58,6 +58,8 @@ LIMITS = VanishingCauseThresholds()
 
 def cause_of_vanishing(probes: Probes) -> Finding:
     """Decide, most specific first: what stops the error, then what shrinks it at every layer."""
+    if probes.alert.cause == "saturated output":
+        return _saturated_output(probes)
     kind, gain, structure = probes.activation, probes.gain, probes.structure
     saturates = kind in SATURATING
     slope = mean_of(activity.slope for activity in probes.activities.values() if activity.kind == kind)
@@ -89,6 +91,41 @@ def cause_of_vanishing(probes: Probes) -> Finding:
     # The weights are as they should be, and still the error shrinks: width is finite, depth is large
     # (Hanin 2018: the error's spread grows with the sum of inverse widths).
     return _depth(probes)
+
+
+def _saturated_output(probes: Probes) -> Finding:
+    """Nothing comes back from the loss itself, or all units of a layer are dead."""
+    structure, target = probes.structure, probes.flow.target
+    kind, is_cross_entropy = structure.output_activation, structure.criterion == "LogSoftmax"
+    dead = _dead_share(probes)
+    if kind and is_cross_entropy:
+        return Finding(
+            "saturated output",
+            f"the {kind} in front of the cross entropy is saturated: cross entropy takes logits, and has a softmax of "
+            "its own",
+            (f"logits: no {kind} in front of `cross_entropy`", advice.lower_rate(probes)),
+            {"dead_share": dead},
+        )
+    if dead >= LIMITS.dead_share:
+        return _killed(probes, dead) or _dead(probes, dead)
+    if kind:
+        seen = f"the {kind} of the output is saturated"
+        reach = "" if math.isnan(target) else f", and the targets have a size of {rounded(target)}"
+        return Finding(
+            "saturated output",
+            seen + reach,
+            (
+                f"no {kind} at the output, or targets standardised into its range",
+                advice.lower_rate(probes),
+            ),
+            {"target": target, "dead_share": dead},
+        )
+    return Finding(
+        "saturated output",
+        "nothing comes back from the loss",
+        (advice.lower_rate(probes), advice.initialise(probes), "a loss that still has a slope at these outputs"),
+        {"dead_share": dead},
+    )
 
 
 def _dead_share(probes: Probes) -> float:

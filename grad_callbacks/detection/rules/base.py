@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
-from grad_callbacks.events import Alert, AlertKind, declare_kind
+from grad_callbacks.events import QUIET, Alert, AlertKind, declare_kind
 from grad_callbacks.measurement import Reading
 
 
@@ -90,8 +90,8 @@ class Rule(ABC):
 
 def _refuse_unusable(cls: type[Rule]) -> None:
     """Raise a ValueError for a kind that could not be written in a plan, a table or a picture."""
-    if ":" in cls.kind or cls.kind == "healthy":
-        raise ValueError(f"{cls.__name__}.kind must be a word without a colon, and not 'healthy', got {cls.kind!r}")
+    if ":" in cls.kind or cls.kind in QUIET:
+        raise ValueError(f"{cls.__name__}.kind must be a word without a colon, none of {QUIET}, got {cls.kind!r}")
     if isinstance(cls.order, bool) or not isinstance(cls.order, Real):
         raise ValueError(f"{cls.__name__}.order must be a number, got {cls.order!r}")
     if not isinstance(cls.colour, str) or not re.fullmatch("#[0-9a-f]{6}", cls.colour):

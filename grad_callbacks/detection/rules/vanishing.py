@@ -11,14 +11,16 @@ from grad_callbacks._utils.validation import at_least, fraction
 from grad_callbacks.detection.plain_numbers import rounded
 from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.vanishing_conditions import (
+    Balance,
     Plateau,
     SpoiltProfile,
     decays,
     early_layers_move_less,
     first_half_is_dead,
     first_layer_is_cut_off,
+    loss_is_independent,
 )
-from grad_callbacks.detection.rules.vanishing_message import describe, faint_layers, guess
+from grad_callbacks.detection.rules.vanishing_message import describe, describe_gone, faint_layers, guess
 from grad_callbacks.detection.rules.vanishing_thresholds import LIMITS
 from grad_callbacks.events import Alert, Evidence
 from grad_callbacks.measurement import Reading
@@ -42,6 +44,8 @@ class Vanishing(Rule):
     * On a plateau: for 10 times ``patience`` readings the early layers' gradient is below ``ratio``, and the loss above
       half of where it began and not falling by 5%: the last layers have learned what they can do alone. 4 times
       ``patience`` and twice ``ratio`` are enough where the early layers move by less than 5 times ``motion``.
+    * Gone: in ``patience`` readings more than not, the gradient is so small in all layers at once that the loss does
+      not depend on any weight, and the loss is above half of where it began: saturated outputs, dead units everywhere.
     * Spoilt by first steps that were too long, as those of Adam without a warm-up in a post-norm transformer (Liu et
       al. 2020, "Understanding the Difficulty of Training Transformers"): for ``patience`` readings the early layers'
       gradient is below 5e-3 and a fiftieth of what it began with, and the loss above half of where it began.
@@ -92,6 +96,7 @@ class Vanishing(Rule):
         self._spoilt_for = 0  # the gradient has become small and was not so at the start
         self._stalled_in_time = 0  # the early time steps are cut off, and nothing has been learned yet
         self._spoilt = SpoiltProfile()
+        self._gone = Balance()  # the loss depends on no weight, and most is still to be learned
         self._through_time = math.nan  # as last measured
         self._has_alerted = False
 
@@ -112,6 +117,7 @@ class Vanishing(Rule):
         return max(
             self._still,
             self._spoilt_for,
+            self._gone.lasting,
             self._stalled // limits.stalled_patience,
             self._stalled_in_time // limits.stalled_patience,
             self._plateau.count // limits.plateau_patience,
@@ -154,7 +160,9 @@ class Vanishing(Rule):
         is_spoilt = self._spoilt.is_spoilt(reading.profile)
         much_is_left = self._loss.level > limits.much_left * self._loss.scale
         self._spoilt_for = self._spoilt_for + 1 if is_spoilt and much_is_left else 0
-        return has_vanished or is_cut_off or nearly or is_spoilt
+        is_gone = much_is_left and loss_is_independent(reading, limits)
+        self._gone.take_in(is_gone, limits.patience)
+        return has_vanished or is_cut_off or nearly or is_spoilt or self._gone.lasting > 0
 
     def _take_in_time(self, reading: Reading) -> None:
         """Count the condition over the steps of a sequence."""
@@ -169,6 +177,9 @@ class Vanishing(Rule):
 
     def _alert_over_depth(self, reading: Reading) -> Alert:
         limits = self.limits
+        if self._gone.lasting >= limits.patience:
+            message, evidence, cause, advice = describe_gone(reading, self._loss.level)
+            return self._alert(reading, reading.layers.names, message, evidence, cause, advice)
         message, evidence = describe(reading, limits)
         if self._still < limits.patience:
             is_stalled = self._stalled >= limits.stalled_patience * limits.patience
@@ -208,6 +219,7 @@ class Vanishing(Rule):
             "began": self._spoilt.state(),
             "sunken": self._spoilt_for,
             "forgotten": self._stalled_in_time,
+            "gone": self._gone.state_dict(),
             "time": self._through_time,
             "told": self._has_alerted,
         }
@@ -220,4 +232,5 @@ class Vanishing(Rule):
         self._slow_plateau.load_state_dict(state["slow"])
         self._spoilt.restore(state["began"])
         self._spoilt_for = state["sunken"]
+        self._gone.load_state_dict(state.get("gone", {}))  # an older version did not count it
         self._through_time, self._has_alerted = state["time"], state["told"]

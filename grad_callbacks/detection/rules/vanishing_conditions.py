@@ -41,6 +41,18 @@ def first_layer_is_cut_off(reading: Reading) -> bool:
     return len(reading.profile) >= LIMITS.early_part and bool(reading.norm > 0 and reading.profile[0] == 0)
 
 
+def loss_is_independent(reading: Reading, limits: VanishingThresholds) -> bool:
+    """True if the gradient is so small everywhere that the loss does not depend on any weight.
+
+    To first order a change of all weights by their whole norm changes the loss by at most norm times norm. Whatever the
+    loss is multiplied with drops out. A loss of zero has nothing to lose.
+    """
+    if reading.weight_norms is None or not math.isfinite(reading.loss):
+        return False
+    weights = math.sqrt(np.nansum(reading.weight_norms[reading.layer_present] ** 2))
+    return reading.comparable_norm * weights < limits.independence * abs(reading.loss)
+
+
 def early_layers_move_less(reading: Reading, motion: float) -> bool:
     """True if an update changes most of the early layers by less than ``motion`` of their norm."""
     if reading.motion is None or len(reading.profile) < LIMITS.early_part:
@@ -71,6 +83,32 @@ class SpoiltProfile:
     def restore(self, state: float) -> None:
         """Continue from :meth:`state`."""
         self._began = state
+
+
+class Balance:
+    """Counts readings with a condition less those without it, from 0 up: it need not hold in every batch.
+
+    Attributes:
+        lasting: The count; not below ``patience`` once that was reached, until the balance is back at 0.
+    """
+
+    def __init__(self) -> None:
+        self.lasting = 0
+        self._count = 0
+
+    def take_in(self, holds: bool, patience: int) -> None:
+        """Take in a reading."""
+        self._count = min(self._count + 1, 2 * patience) if holds else max(self._count - 1, 0)
+        is_on = self._count > 0 and self.lasting >= patience
+        self.lasting = max(self._count, patience) if is_on else self._count
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers."""
+        return {"lasting": self.lasting, "count": self._count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.lasting, self._count = state.get("lasting", 0), state.get("count", 0)
 
 
 class Plateau:

@@ -51,6 +51,19 @@ def describe_dead(reading: Reading) -> str:
     return f"{int((profile == 0).sum())} of {len(profile)} layers receive no gradient at all"
 
 
+def describe_gone(reading: Reading, loss: float) -> tuple[str, dict[str, float], str, str]:
+    """Return message, evidence, cause and advice where no layer gets a gradient any more.
+
+    Args:
+        reading: The reading.
+        loss: Level of the loss.
+    """
+    size = "zero" if reading.norm == 0 else f"next to nothing ({rounded(reading.norm)})"
+    message = f"the gradient is {size} in all {len(reading.layers.names)} layers, with the loss at {rounded(loss)}"
+    advice = "give the loss logits instead of probabilities; standardise the targets; lower the learning rate"
+    return message, {"norm": reading.norm, "loss": loss}, "saturated output", advice
+
+
 def faint_layers(reading: Reading, limits: VanishingThresholds) -> tuple[str, ...]:
     """Return the early layers and all others whose gradient is small."""
     profile = reading.profile

@@ -63,6 +63,14 @@ class VanishingThresholds(Thresholds):
         source="not measured",
     )
 
+    independence: float = threshold(
+        1.2e-7,
+        "the loss does not depend on the weights if the first-order effect of changing all of them by their whole norm "
+        "is a smaller share of it",
+        unit="share of the loss",
+        source="IEEE 754: the spacing of float32, in which the loss itself is rounded",
+    )
+
     stalled_patience: int = threshold(
         5,
         "multiple of `patience` for which nothing may be learned, where the early layers move",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from grad_callbacks.events import QUIET
 from grad_callbacks.tracking.comparison.compare import KEYS
 from grad_callbacks.tracking.comparison.significance import sign_flip_p
 
@@ -45,7 +46,7 @@ def _over_seeds(key: dict[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
     values = runs["accuracy"].where(np.isfinite(runs["accuracy"])).dropna()
     is_baseline = bool(runs["is_baseline"].any())
     gains = runs["difference"].where(np.isfinite(runs["difference"])).dropna()
-    alarmed = runs[~runs["verdict"].isin(["", "healthy"])]
+    alarmed = runs[~runs["verdict"].isin(["", *QUIET])]
     remedies = dict.fromkeys(
         name for names in runs["remedies"] for name in names.split(", ") if name not in ("", "none")
     )

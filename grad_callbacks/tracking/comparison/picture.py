@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from grad_callbacks.events import QUIET
 from grad_callbacks.tracking.comparison.labels import run_label
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def comparison_picture(table: pd.DataFrame) -> Figure:
 
 def _bar_text(row: Any) -> str:
     accuracy = f"{row['accuracy']:.3f}"
-    if row["verdict"] in ("", "healthy"):
+    if row["verdict"] in ("", *QUIET):
         return accuracy
     done = "nothing done" if row["remedies"] == "none" else row["remedies"]
     return f"{accuracy}  {row['verdict']} at step {row['first_alert_step']}: {done}"

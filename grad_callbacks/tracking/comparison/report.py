@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grad_callbacks.events import QUIET
 from grad_callbacks.tracking.comparison.compare import compare
 from grad_callbacks.tracking.comparison.labels import plus_minus, run_label
 from grad_callbacks.tracking.comparison.over_seeds import has_several_seeds, over_seeds
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 FOLDER = "comparison"
 NOTE = "mlflow.note.content"
 _HEADING = "# Comparison"
-_NO_KIND = ("healthy", "not measured")  # verdicts that are no kind of alert
 
 
 def write_comparison(table: pd.DataFrame, folder: Path) -> None:
@@ -130,7 +130,7 @@ def record_sweep(client: MlflowClient, experiment: str, parent: str) -> None:
 
 
 def _kinds(table: pd.DataFrame) -> set[str]:
-    return {verdict for verdict in table["verdict"] if verdict not in ("", *_NO_KIND)}
+    return {verdict for verdict in table["verdict"] if verdict not in ("", *QUIET)}
 
 
 def _count(number: int, thing: str) -> str:

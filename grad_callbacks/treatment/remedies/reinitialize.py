@@ -10,7 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from grad_callbacks._utils.compiled import has_compiled_part
+from grad_callbacks._utils.compiled import can_run_eagerly
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least
 from grad_callbacks.events import Evidence
@@ -155,8 +155,8 @@ def _were_poor(found: Mapping[str, Any] | None, model: nn.Module) -> bool:
 
 
 def _replay(run_state: RunState) -> Callable[[], Tensor] | None:
-    """How to run the batch again; a compiled model has no layers that hooks could see."""
-    return None if has_compiled_part(run_state.model) else run_state.batch.replay
+    """How to run the batch again; a model compiled by an old torch has no layers to see."""
+    return run_state.batch.replay if can_run_eagerly(run_state.model) else None
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-from grad_callbacks._utils.compiled import has_compiled_part
+from grad_callbacks._utils.compiled import can_run_eagerly
 from grad_callbacks.measurement.batch import tensors_in
 from grad_callbacks.measurement.replay import undisturbed
 from grad_callbacks.treatment.remedies._support.agreement import from_all
@@ -17,8 +17,8 @@ from grad_callbacks.treatment.step.run_state import RunState
 
 
 def can_be_replayed(run_state: RunState) -> bool:
-    """True if hooks see what happens when the batch is run again; a compiled model has no modules to hook into."""
-    return run_state.batch.replay is not None and not has_compiled_part(run_state.model)
+    """True if hooks see what happens when the batch is run again (see :func:`can_run_eagerly`)."""
+    return run_state.batch.replay is not None and can_run_eagerly(run_state.model)
 
 
 def replayed_loss(run_state: RunState, weights: Mapping[int, Tensor] | None = None) -> float:
