@@ -42,12 +42,11 @@ class Exploding(Rule):
     * ``DIVERGED_EARLY``, ``UNSETTLED_EARLY``: among the first 20 updates of an adaptive optimizer one changed the
       weights by more than ``displacement`` of their norm, the loss is ``rise`` times the first one, and the norm has
       doubled. The second name is for updates below 0.9 of the weights' norm, with which RMSprop often begins.
-    * ``DIVERGED_LATE``: the same later, against the largest of the first losses and the usual norm.
-    * ``LOSS_DIVERGED``: the level of the loss is ``rise`` times the largest of the first ones, after an update of a
-      fifth of ``displacement``, and the norm is twice the usual one. The norm may be any where the loss had come down
-      to a tenth of the first one.
-    * ``PROGRESS_LOST``: within 20 readings after a jump of the norm, half of what had been learned before it is lost,
-      after an update of a twentieth of ``displacement``. A single batch can do that to Adam, by its momentum.
+    * ``LOSS_DIVERGED``: the level of the loss is ``rise`` times the largest of the first ones, and the norm twice the
+      usual one, whatever the optimizer and however short its steps.
+    * ``PROGRESS_LOST``: for 20 readings the loss has been more than half of the way back from its best to where it
+      began, with a norm of twice the usual one in half of them. Within 20 readings after a jump of the norm 3 are
+      enough, with any norm: a single batch can do that to Adam, by its momentum.
     * ``GROWS_OVER_DEPTH``: the error grows ``growth``-fold from the last layers to the first, along a fitted factor per
       layer, or from the last layer to a recurrent one. A tenth of that is enough where the update is too large.
     * ``RECURRENCE_STUCK``: a plain recurrent network, whose weights would multiply a small error a hundredfold over a

@@ -20,9 +20,8 @@ class Condition(Enum):
     NORM_JUMPED = "the same for adaptive optimizers, which bound their updates"
     DIVERGED_EARLY = "the first updates changed the weights too much, and the loss has risen"
     UNSETTLED_EARLY = "the same after smaller updates, as those that RMSprop begins with: the loss often recovers"
-    DIVERGED_LATE = "the same later in the run"
     LOSS_DIVERGED = "the level of the loss is far above that at the start"
-    PROGRESS_LOST = "the norm has jumped and is normal again, but what was learned before is lost"
+    PROGRESS_LOST = "half of what was learned is lost"
     GROWS_OVER_DEPTH = "the error grows on its way back through the layers"
     RECURRENCE_STUCK = "a recurrent network whose weights would multiply an error has learned nothing"
     BECAME_NONFINITE = "one of these was true, or nearly, one reading before the gradients became NaN or infinite"
@@ -121,7 +120,7 @@ def _norm_jumped(reading: Reading, run: RunHistory) -> bool:
     return times > limits.jump / limits.jump_divisor and abs(reading.loss) > limits.loss_jump * run.loss.scale
 
 
-# The next four are for adaptive optimizers: elsewhere noisy updates may be large, and those that are too large are seen
+# The next two are for adaptive optimizers: elsewhere noisy updates may be large, and those that are too large are seen
 # before they are made.
 
 
@@ -141,31 +140,15 @@ def _unsettled_early(reading: Reading, run: RunHistory) -> bool:
     return _has_left_the_start(reading, run) and run.largest_update > run.limits.displacement
 
 
-def _diverged_late(reading: Reading, run: RunHistory) -> bool:
-    limits = run.limits
-    norm_is_up = reading.comparable_norm > limits.norm_rise * run.baseline.level
-    loss_is_up = reading.loss > limits.rise * run.loss.scale
-    has_moved = reading.moved > limits.displacement
-    return is_adaptive(reading) and not run.is_early and norm_is_up and loss_is_up and has_moved
-
-
 def _loss_diverged(reading: Reading, run: RunHistory) -> bool:
-    limits = run.limits
-    norm_is_up = reading.comparable_norm > limits.norm_rise * run.baseline.level
-    # A run that began with large gradients has a high usual norm.
-    had_nearly_learned = run.loss.best < limits.nearly_learned * run.loss.start
-    has_moved = run.largest_update > limits.displacement / limits.loss_diverged_divisor
-    loss_is_up = run.loss.risen > limits.rise
-    return is_adaptive(reading) and (norm_is_up or had_nearly_learned) and loss_is_up and has_moved
+    norm_is_up = reading.comparable_norm > run.limits.norm_rise * run.baseline.level
+    return norm_is_up and run.loss.risen > run.limits.rise
 
 
 def _progress_lost(reading: Reading, run: RunHistory) -> bool:
-    if not is_adaptive(reading) or run.since_jump > run.limits.aftermath_readings:
-        return False
-    limits, loss, before = run.limits, run.loss, run.loss_before_jump
-    had_learned = before < (1 - limits.learned_before_jump) * loss.start
-    is_lost = before + limits.progress_lost * (loss.start - before) < loss.level < limits.jump_is_over * loss.scale
-    return had_learned and is_lost and run.largest_update > limits.displacement / limits.progress_lost_divisor
+    if run.has_just_jumped:
+        return run.lost_for >= run.limits.lost_after_jump
+    return run.lost_for >= run.limits.lost_readings and 2 * run.large_while_lost >= run.lost_for
 
 
 def _recurrence_stuck(reading: Reading, run: RunHistory) -> bool:
@@ -180,7 +163,6 @@ _IN_ORDER: tuple[tuple[Condition, Callable[[Reading, RunHistory], bool]], ...] =
     (Condition.STEP_TOO_LARGE, _step_too_large),
     (Condition.DIVERGED_EARLY, _diverged_early),
     (Condition.UNSETTLED_EARLY, _unsettled_early),
-    (Condition.DIVERGED_LATE, _diverged_late),
     (Condition.LOSS_DIVERGED, _loss_diverged),
     (Condition.PROGRESS_LOST, _progress_lost),
     (Condition.GROWS_OVER_DEPTH, grows_over_depth),

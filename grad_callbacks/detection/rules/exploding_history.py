@@ -9,7 +9,7 @@ from typing import Any
 from grad_callbacks.detection.rules.baseline import Baseline
 from grad_callbacks.detection.rules.exploding_thresholds import ExplodingThresholds
 from grad_callbacks.measurement import Reading
-from grad_callbacks.measurement.loss_level import LossLevel
+from grad_callbacks.measurement.loss_level import LOSS_LEVEL, LossLevel
 
 
 class RunHistory:
@@ -29,7 +29,8 @@ class RunHistory:
         last_norm: Gradient norm of the reading before; infinite without one.
         since_jump: Readings since the norm last jumped; infinite without a jump. Counted for adaptive optimizers only.
         jump_loss: Absolute loss of the reading at which it jumped.
-        loss_before_jump: Level of the loss before that.
+        lost_for: Readings in a row for which half of what was learned has been lost.
+        large_while_lost: How many of these had a norm well above the usual one.
         is_recurrent: The network has recurrent layers.
         recurrence: Powers of ten by which recurrent weights would multiply an error over a sequence, measured at the
             first reading; NaN if not.
@@ -44,7 +45,8 @@ class RunHistory:
         self.first_norm, self.first_loss = math.nan, math.nan
         self.last_norm = math.inf
         self.since_jump = math.inf
-        self.jump_loss, self.loss_before_jump = math.nan, math.nan
+        self.jump_loss = math.nan
+        self.lost_for = self.large_while_lost = 0
         self.is_recurrent = False
         self.recurrence = math.nan
         self._updates: list[float] = []  # how far the latest updates have moved all weights
@@ -64,6 +66,11 @@ class RunHistory:
         """The farthest that one of the latest updates has moved all weights, relative to their norm; 0 if unknown."""
         return max(self._updates, default=0.0)
 
+    @property
+    def has_just_jumped(self) -> bool:
+        """True while a jump of the norm shows its consequences."""
+        return self.since_jump <= self.limits.aftermath_readings
+
     def take_in(self, reading: Reading) -> None:
         """Take in a finite reading, before it is judged."""
         self.loss_before = self.loss.level
@@ -77,11 +84,22 @@ class RunHistory:
             self._updates = [*self._updates, reading.moved][-self.limits.remembered_updates :]
         if is_adaptive(reading):
             self.since_jump += 1
+        if self._has_lost_progress:
+            self.lost_for += 1
+            self.large_while_lost += reading.comparable_norm > self.limits.norm_rise * self.baseline.level
+        else:
+            self.lost_for = self.large_while_lost = 0
+
+    @property
+    def _has_lost_progress(self) -> bool:
+        loss = self.loss
+        limit = loss.best + self.limits.progress_lost * (loss.start - loss.best)
+        return loss.gained > LOSS_LEVEL.learned and loss.level > limit
 
     def note_jump(self, reading: Reading) -> None:
         """Remember that the norm has jumped; jumps that follow closely belong to the first."""
-        if self.since_jump > self.limits.aftermath_readings:
-            self.jump_loss, self.loss_before_jump = abs(reading.loss), self.loss_before
+        if not self.has_just_jumped:
+            self.jump_loss = abs(reading.loss)
         self.since_jump = 0
 
     def close(self, reading: Reading, is_normal: bool) -> None:
@@ -104,7 +122,8 @@ class RunHistory:
             "last_norm": self.last_norm,
             "moves": list(self._updates),
             "since_jump": self.since_jump,
-            "jump": [self.jump_loss, self.loss_before_jump],
+            "jump": [self.jump_loss],
+            "lost": [self.lost_for, int(self.large_while_lost)],
             "count": self.readings,
             "is_recurrent": self.is_recurrent,
             "recurrence": self.recurrence,
@@ -118,7 +137,8 @@ class RunHistory:
         self.last_norm = state["last_norm"]
         self._updates = list(state["moves"])
         self.since_jump = state["since_jump"]
-        self.jump_loss, self.loss_before_jump = state["jump"]
+        self.jump_loss = state["jump"][0]
+        self.lost_for, self.large_while_lost = state.get("lost", (0, 0))  # an older version did not count it
         self.readings, self.is_recurrent = state["count"], state["is_recurrent"]
         self.recurrence = state["recurrence"]
 

@@ -12,7 +12,7 @@ from grad_callbacks.detection.rules.exploding_history import RunHistory
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.depth_profile import decay_per_layer, early_to_late
 
-_AFTER_AN_UPDATE = (Condition.DIVERGED_EARLY, Condition.UNSETTLED_EARLY, Condition.DIVERGED_LATE)
+_AFTER_AN_UPDATE = (Condition.DIVERGED_EARLY, Condition.UNSETTLED_EARLY)
 _LOSS_HAS_RISEN = (*_AFTER_AN_UPDATE, Condition.LOSS_DIVERGED, Condition.PROGRESS_LOST)
 
 
@@ -45,8 +45,11 @@ def describe(reading: Reading, condition: Condition, run: RunHistory, alarms: in
             f"an error by 1e{run.recurrence:.0f} over a sequence"
         )
     if condition is Condition.PROGRESS_LOST:
-        evidence |= {"readings_since_jump": run.since_jump, "jump_loss": run.jump_loss}
-        seen += f"; {run.since_jump:.0f} readings ago the norm jumped, at a loss of {rounded(run.jump_loss)}"
+        evidence["best_loss"] = run.loss.best
+        seen += f"; half of what had been learned is lost: the loss was down at {rounded(run.loss.best)}"
+        if run.has_just_jumped:
+            evidence |= {"readings_since_jump": run.since_jump, "jump_loss": run.jump_loss}
+            seen += f"; {run.since_jump:.0f} readings ago the norm jumped, at a loss of {rounded(run.jump_loss)}"
     if math.isfinite(reading.loss):
         evidence["loss"] = reading.loss
         if condition in _LOSS_HAS_RISEN:
@@ -67,7 +70,8 @@ def guess(reading: Reading, condition: Condition, run: RunHistory, is_critical: 
             "weights too large",
             "initialise with He or Xavier; scale residual branches; add normalisation",
         )
-    if condition is Condition.PROGRESS_LOST or (condition is Condition.STEP_TOO_LARGE and not is_critical):
+    lost_by_jump = condition is Condition.PROGRESS_LOST and run.has_just_jumped
+    if lost_by_jump or (condition is Condition.STEP_TOO_LARGE and not is_critical):
         return (
             "bad batch",
             "clip by norm (ClipNorm) near the usual norm; if it happens again, lower the learning rate",

@@ -62,19 +62,6 @@ class ExplodingThresholds(Thresholds):
         source="measured: seven runs whose loss came down by itself had moved their weights by 0.60 to 0.80 of their "
         "norm, all 27 of the corpus whose loss did not by 1.0 or more",
     )
-    loss_diverged_divisor: float = threshold(
-        5.0,
-        "`displacement` over this is the largest recent update at least where the loss has diverged: without any only "
-        "the scale of the loss has changed",
-        unit="1",
-        source="not measured",
-    )
-    nearly_learned: float = threshold(
-        0.1,
-        "where the loss had come down to this share of the first one, its divergence needs no large norm",
-        unit="share of the first loss",
-        source="not measured",
-    )
 
     harmful_rise: float = threshold(
         0.1,
@@ -123,24 +110,20 @@ class ExplodingThresholds(Thresholds):
     aftermath_readings: int = threshold(
         20, "readings in which a jump of the norm shows its consequences", unit="readings", source="not measured"
     )
-    learned_before_jump: float = threshold(
-        0.3,
-        "share of the first loss that must have been gained before the jump",
-        unit="share of the first loss",
-        source="not measured",
-    )
     progress_lost: float = threshold(
-        0.5, "share of what had been gained that a jump has cost", unit="share of the gain", source="not measured"
+        0.5,
+        "what has been learned is lost if the loss has gone back so far from its best to its start",
+        unit="share of the gain",
+        source="the corpus calls a run's loss lost by the same measure (experiments.corpus.labels.HALF)",
     )
-    jump_is_over: float = threshold(
-        3.0, "a jump of the loss is over below this multiple", unit="x first losses' largest", source="not measured"
+    lost_readings: int = threshold(
+        20,
+        "readings in a row for which it must be lost, with a large norm in half of them",
+        unit="readings",
+        source="not measured; a spike that comes back by itself is shorter",
     )
-    progress_lost_divisor: float = threshold(
-        20.0,
-        "`displacement` over this is the largest recent update at least where progress is lost: else the batches have "
-        "become harder",
-        unit="1",
-        source="not measured",
+    lost_after_jump: int = threshold(
+        3, "the same after a jump of the norm, whatever the norm", unit="readings", source="not measured"
     )
 
     fitted_layers: int = threshold(
