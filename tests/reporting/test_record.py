@@ -9,6 +9,7 @@ import torch
 
 from grad_callbacks import Alert, Intervention, Record
 from grad_callbacks.treatment.remedies import REMEDIES
+from tests.support.helpers import reading
 
 
 def record_of(
@@ -83,3 +84,41 @@ def test_interventions_saved_without_their_remedys_traits_count_as_before(remedy
     resumed.load_state_dict(state)
     assert resumed.interventions == whole.interventions
     assert resumed.outcome == whole.outcome
+
+
+def quiet(losses: list[float], optimizers: int = 1) -> Record:
+    """A run without an alert."""
+    record = Record()
+    record.readings.append(reading())
+    for loss in losses:
+        for index in range(optimizers):
+            record.feed(torch.tensor(loss), index)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("losses", "optimizers", "verdict", "outcome"),
+    [
+        (FALLING, 1, "healthy", "healthy"),
+        ([*[2.3] * 5, *[4.0] * 100], 1, "no progress", "unrepaired"),
+        ([2.3] * 100, 1, "no progress", "unrepaired"),
+        ([2.3] * 99, 1, "healthy", "healthy"),  # too early to say
+        ([2.3] * 100, 2, "healthy", "healthy"),  # adversaries need not come down
+        ([-0.1, 0.1] * 60, 1, "healthy", "healthy"),  # a policy gradient
+        ([-2.0 - 0.01 * k for k in range(100)], 1, "healthy", "healthy"),
+        ([], 1, "healthy", "healthy"),  # the loss is unknown
+    ],
+)
+def test_a_run_that_has_learned_nothing_is_not_healthy(
+    losses: list[float], optimizers: int, verdict: str, outcome: str
+) -> None:
+    record = quiet(losses, optimizers)
+    assert (record.verdict, record.outcome) == (verdict, outcome)
+    if verdict == "no progress":
+        assert f"not come down: 2.3 at the start, {losses[-1]:.3g} at the end" in record.report()
+
+
+def test_before_the_first_reading_nothing_is_measured() -> None:
+    record = Record()
+    assert (record.verdict, record.outcome) == ("not measured", "not measured")
+    assert "trainer.callbacks" in record.report()

@@ -58,6 +58,8 @@ _PARTIAL = (
     *("exp", "exp2", "expm1", "sinh", "cosh", "std", "var", "std_mean", "var_mean", "mean", "median"),
     *("nll_loss_forward", "nll_loss2d_forward", "linalg_inv_ex", "linalg_cholesky_ex", "linalg_eigh"),
 )
+# Defined for all numbers: a NaN is the difference of two products that have overflowed.
+_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution", "convolution_backward")
 _RAW = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "detach", "alias")  # memory as it was
 _TORCH = str(Path(torch.__file__).parent)
 
@@ -170,7 +172,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = torch._C._current_autograd_node() if self._in_backward else None
         is_half = any(isinstance(value, Tensor) and value.dtype is torch.float16 for value in made)
         is_nan = any(_has_nan(value) for value in made)
-        source: Source = "operation" if is_nan and not is_half else "overflow"
+        source: Source = "operation" if is_nan and not is_half and name not in _PRODUCTS else "overflow"
         if name in _PARTIAL and not (is_half and not self._is_undefined_in_float32(name, args)):
             source = "operation"
         elif is_half:
