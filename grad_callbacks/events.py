@@ -198,6 +198,7 @@ class Intervention:
         optimizer: Index of the optimizer it acts on.
         clips: The remedy bounds the gradient, from this step on.
         begins_anew: The run starts over with it, so the loss must come down again.
+        rewinds: The run goes on from earlier weights.
     """
 
     step: int
@@ -207,6 +208,7 @@ class Intervention:
     optimizer: int = 0
     clips: bool = False
     begins_anew: bool = False
+    rewinds: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that a checkpoint or a JSON file can hold."""

@@ -7,8 +7,10 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from grad_callbacks.callbacks._averages import restart_averages
 from grad_callbacks.callbacks.monitor import GradientMonitor
 from grad_callbacks.events import Alert, TrialResult
+from grad_callbacks.reporting.step_result import StepResult
 from grad_callbacks.treatment.prescription.prescription import Prescription
 from grad_callbacks.treatment.prescription.presets import DEFAULT_PLAN
 from grad_callbacks.treatment.trial import Trial
@@ -101,6 +103,12 @@ class GradientGuard(GradientMonitor):
     def nbytes(self) -> int:
         """Bytes that snapshots, and batches kept for trials, take at the moment; nothing after the training."""
         return sum(engine.nbytes for engine in self._engines)
+
+    def _on_step_result(self, trainer: Trainer, index: int, result: StepResult) -> None:
+        changed = [made for made in result.interventions if made.rewinds or made.begins_anew]
+        if changed and (count := restart_averages(trainer)):
+            changed[-1].detail["averages_restarted"] = count
+        super()._on_step_result(trainer, index, result)
 
     def _prescription(self) -> Prescription:
         return self.prescription

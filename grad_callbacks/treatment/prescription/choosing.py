@@ -135,5 +135,5 @@ class Chooser:
 
 def _intervention(remedy: Remedy, alert: Alert, detail: dict[str, Any]) -> Intervention:
     name = type(remedy).__name__
-    traits = {"clips": remedy.clips, "begins_anew": remedy.begins_anew}
+    traits = {"clips": remedy.clips, "begins_anew": remedy.begins_anew, "rewinds": remedy.rewinds}
     return Intervention(alert.step, name, alert.kind, detail, alert.optimizer, **traits)
