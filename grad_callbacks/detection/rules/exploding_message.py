@@ -29,7 +29,8 @@ def describe(reading: Reading, condition: Condition, run: RunHistory, alarms: in
         seen += f", {rounded(norm / usual)} times the usual {rounded(usual)}"
     if math.isfinite(reading.displacement):
         evidence["displacement"] = reading.displacement
-        evidence.setdefault("reference", reading.norm * run.limits.reference_displacement / reading.displacement)
+        if reading.displacement > 0:  # not with a learning rate of zero
+            evidence.setdefault("reference", reading.norm * run.limits.reference_displacement / reading.displacement)
         seen += f"; the update would change the weights by {of_weight_norm(reading.displacement)}"
     if condition is Condition.GROWS_OVER_DEPTH:
         error = reading.error_profile

@@ -53,6 +53,13 @@ def test_an_error_that_grows_over_depth_is_told_whatever_the_optimizer_makes_of_
         assert judged(Exploding(), *[harmless] * 5, calm=0) == []
 
 
+def test_a_learning_rate_of_zero_hides_no_growth() -> None:
+    growing = {**layered([4.0**i for i in range(8)][::-1]), "displacement": 0.0}
+    [alert] = judged(Exploding(), *[growing] * 5, calm=0)
+    assert alert.evidence["displacement"] == 0.0
+    assert "reference" not in alert.evidence
+
+
 def stuck(recurrence: float, losses: Callable[[int], float]) -> list[Alert]:
     """Alerts of 200 readings of a recurrent net, whose first reading tells what its weights make of an error."""
     rule, alerts = Exploding(), []
