@@ -18,6 +18,13 @@ from tests.support.journals import edit, metrics, old_journal
 from tests.support.servers import NO_SERVER, artifacts_of, steps_of, the_run
 
 
+@pytest.fixture(autouse=True)
+def _no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command asks for some, and would leave that to the next test."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+
+
 @pytest.fixture
 def private(tmp_path: Path) -> Path:
     """A file that is no business of a journal, in a folder with another one."""
