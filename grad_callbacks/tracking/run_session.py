@@ -140,7 +140,7 @@ class RunSession:
             )
         if sender.rejected:
             log.warning("%d values of run %s are left out: MLflow cannot store them", sender.rejected, self.run_id)
-        if done and not settings.keep_journal and journal.is_wholly_sent():
+        if done and not settings.keep_journal and self._writer.is_wholly_sent():
             journal.remove()
         elif journal.path.exists() and not sender.is_done_with_file():
             log.warning(

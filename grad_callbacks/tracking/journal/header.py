@@ -42,6 +42,8 @@ def checked_header(path: Path) -> dict[str, Any]:
     Raises:
         UnreadableJournal: If it is one, but its header is damaged, or was written by a newer version.
     """
+    if path.name.startswith("."):
+        raise UnreadableJournal("no journal has such a name: what belongs to it would be outside of the folder")
     if path.is_symlink():
         raise UnreadableJournal("it is a link, and only files of the folder itself are sent: copy the file here")
     lines = _first_lines(path)
@@ -121,6 +123,8 @@ def _first_lines(path: Path) -> list[bytes]:
 
 
 def _looks_like_a_journal(path: Path, lines: list[bytes]) -> bool:
+    if not any(lines):  # of a process whose disk was full from the start
+        return False
     beside = (path.with_suffix(".lock"), path.with_suffix(".sent"))
     return any(file.exists() for file in beside) or any(parse(line) is not None for line in lines)
 
