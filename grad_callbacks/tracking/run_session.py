@@ -16,6 +16,7 @@ from grad_callbacks.tracking.context import hydra_config, record_config, record_
 from grad_callbacks.tracking.journal.client import JournalingClient
 from grad_callbacks.tracking.journal.entries import status_entry
 from grad_callbacks.tracking.journal.format import ENDED, SUFFIX, Entry, now
+from grad_callbacks.tracking.journal.header import is_id
 from grad_callbacks.tracking.journal.journal import Journal, journals
 from grad_callbacks.tracking.journal.ownership import signed
 from grad_callbacks.tracking.journal.sender import Sender
@@ -192,7 +193,7 @@ def _open_journal(settings: RunSettings, run_id: str | None) -> Journal:
 
 def _new_header(settings: RunSettings, run_id: str | None) -> dict[str, Any]:
     header = {
-        "id": run_id or uuid.uuid4().hex,
+        "id": run_id if run_id and is_id(run_id) else uuid.uuid4().hex,
         "uri": mask_address(settings.tracking_uri),
         "experiment": settings.experiment,
         "artifact_location": settings.artifact_location,

@@ -22,6 +22,11 @@ class UnreadableJournal(ValueError):
     """A journal cannot be read; the message says why and what to do."""
 
 
+def is_id(value: object) -> bool:
+    """True if it can be the id of a journal."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
 def header_lines(header: Mapping[str, Any]) -> bytes:
     """Return the lines that begin a file: the header and a copy of it, in case that one is damaged."""
     whole = {"version": VERSION, **header}
@@ -70,7 +75,7 @@ def _valid(header: Entry) -> dict[str, Any]:
     Raises:
         UnreadableJournal: If it has no usable id or experiment.
     """
-    if not isinstance(header["id"], str) or not _ID.fullmatch(header["id"]):
+    if not is_id(header["id"]):
         raise UnreadableJournal("its header has no valid run id")
     if not _is_text(header.setdefault("experiment", "lightning_logs")) or not header["experiment"]:
         raise UnreadableJournal("its header has no valid name of an experiment")
