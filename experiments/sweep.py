@@ -22,7 +22,7 @@ from grad_callbacks.tracking import JournaledMLFlowLogger, prepare_store, record
 from grad_callbacks.tracking.comparison.compare import SWEPT
 from grad_callbacks.tracking.journal.journal import Journal, journals
 from grad_callbacks.tracking.journal.sync import sync_journal
-from grad_callbacks.tracking.secrets.masking import mask_address
+from grad_callbacks.tracking.secrets.masking import mask, mask_address
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class ParentRun(Callback):
         except Exception as error:  # whatever a server raises: the runs are there all the same
             log.warning(
                 "the sweep is not compared now (%s); later: grad-callbacks compare %s --sweep %s",
-                error,
+                mask(str(error)),
                 logger._experiment_name,
                 logger.run_id,
             )

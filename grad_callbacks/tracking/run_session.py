@@ -185,7 +185,7 @@ def _clean_up(folder: Path, journal: Journal, sender: Sender) -> None:
     try:
         clean_up(folder, journal, sender)
     except Exception as error:
-        log.warning("the journals in %s could not be cleaned up: %s", folder, error)
+        log.warning("the journals in %s could not be cleaned up: %s", folder, mask(str(error)))
 
 
 def _last_uncaught_error() -> object:
@@ -199,5 +199,5 @@ def _all_tags(tags: Mapping[str, Any]) -> dict[str, str]:
 
         tags = resolve_tags(tags)
     except Exception as error:
-        log.warning("MLflow cannot find out where the run comes from: %s", error)
+        log.warning("MLflow cannot find out where the run comes from: %s", mask(str(error)))
     return {name: str(mask(value, name)) for name, value in tags.items()}
