@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.fabric.utilities.logger import _add_prefix, _convert_params, _flatten_dict
+from lightning.fabric.utilities.logger import _add_prefix
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from grad_callbacks.tracking.journal.format import Entry
 from grad_callbacks.tracking.journal.journal import DISK_LIMIT, Journal
 from grad_callbacks.tracking.journal.sync import sync_journal
+from grad_callbacks.tracking.journal.values import flattened, plain
 from grad_callbacks.tracking.secrets.masking import mask
 from grad_callbacks.tracking.store import default_artifacts, default_journals, default_store
 from grad_callbacks.tracking.system import SystemMetrics, started_system_metrics
@@ -49,7 +50,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
                   when a run is resumed, is logged as ``<name>.changed``
     Context       ``context/environment.yaml``, the git commit, in a Hydra job ``context/config.yaml``, and system
                   metrics if ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` is set
-    Names         Characters that MLflow refuses are left out, as Lightning does
+    Names         What MLflow refuses is changed, and stays unique: ``loss@a`` becomes ``loss_a-debca075``, told once
     Secrets       Masked by name and within addresses, before anything is written
     Memory        64 MB at most, and only if the disk is full; beyond it the newest entries are dropped with a
                   warning
@@ -167,7 +168,10 @@ class JournaledMLFlowLogger(MLFlowLogger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         """Log parameters, which may be nested."""
-        self.experiment.log_params(str(self.run_id), _flatten_dict(mask(_convert_params(params))))
+        named = plain(params)
+        if not isinstance(named, dict):
+            named = {"params": named}
+        self.experiment.log_params(str(self.run_id), flattened(mask(named)))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

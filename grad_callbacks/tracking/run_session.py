@@ -13,11 +13,12 @@ from typing import Any
 
 from grad_callbacks.tracking.context import hydra_config, record_config, record_environment
 from grad_callbacks.tracking.journal.client import JournalingClient
-from grad_callbacks.tracking.journal.entries import status_entry
+from grad_callbacks.tracking.journal.entries import status_entry, tags_entry
 from grad_callbacks.tracking.journal.format import ENDED, SUFFIX, Entry, now
 from grad_callbacks.tracking.journal.journal import Journal, journals
 from grad_callbacks.tracking.journal.sender import Sender
 from grad_callbacks.tracking.journal.sync import clean_up
+from grad_callbacks.tracking.journal.values import storable, text_of
 from grad_callbacks.tracking.journal.writer import Writer
 from grad_callbacks.tracking.secrets.masking import mask, mask_address
 
@@ -171,9 +172,9 @@ def _new_header(settings: RunSettings, run_id: str | None) -> dict[str, Any]:
     header = {
         "id": run_id or uuid.uuid4().hex,
         "uri": mask_address(settings.tracking_uri),
-        "experiment": settings.experiment,
+        "experiment": storable(settings.experiment),
         "artifact_location": settings.artifact_location,
-        "name": settings.name,
+        "name": None if settings.name is None else text_of(settings.name),
         "tags": _all_tags(settings.tags),
         "start": now(),
         "keep": settings.keep_journal,
@@ -200,4 +201,5 @@ def _all_tags(tags: Mapping[str, Any]) -> dict[str, str]:
         tags = resolve_tags(tags)
     except Exception as error:
         log.warning("MLflow cannot find out where the run comes from: %s", mask(str(error)))
-    return {name: str(mask(value, name)) for name, value in tags.items()}
+    named: dict[str, str] = tags_entry(tags)["g"]
+    return named

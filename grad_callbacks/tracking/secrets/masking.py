@@ -14,8 +14,8 @@ from grad_callbacks.tracking.secrets.texts import mask_text
 __all__ = ["MASK", "is_secret", "mask", "mask_address"]
 
 _CHANNEL = re.compile(r"(?:^|\.)Notify$")  # grad_callbacks.notify.Notify, in a config
-_DEEPEST = 100  # levels of nesting that are followed; Python itself ends a program at about 1000
-_TOO_DEEP = "..."  # stands for what contains itself, and for what lies deeper
+DEEPEST = 100  # levels of nesting that are followed; Python itself ends a program at about 1000
+TOO_DEEP = "..."  # stands for what contains itself, and for what lies deeper
 
 
 def mask(value: Any, key: str = "") -> Any:
@@ -46,8 +46,8 @@ def is_secret(key: str, value: object = "value") -> bool:
 
 def _masked(value: Any, level: int, above: tuple[int, ...]) -> Any:
     if isinstance(value, (Mapping, list, tuple)):
-        if id(value) in above or len(above) >= _DEEPEST:
-            return _TOO_DEEP
+        if id(value) in above or len(above) >= DEEPEST:
+            return TOO_DEEP
         above = (*above, id(value))
     if isinstance(value, Mapping):
         value = _without_channel(value)

@@ -44,8 +44,8 @@ _DESCRIBES = _words(
     "timeout interval seconds minutes hours days limit min max algorithm alg scheme provider backend stride layer "
     "layers template cutter budget required enabled disabled hint column field index position threshold version format "
     "strength manager store ttl expiry expires expiration age entropy bits bytes rotation step steps batch epoch "
-    "epochs dataset model loss weight weights sharing detection detector classifier class classes label labels embedding "
-    "embeddings"
+    "epochs dataset model loss weight weights sharing detection detector classifier class classes label labels "
+    "embedding embeddings"
 )
 # Names that begin so are switches and numbers.
 _SWITCHES = _words(
@@ -63,8 +63,8 @@ _KEYS = _words(
 )
 # `<one of these>_pass`, `_pw` and `_pat` are secrets' names.
 _OWNERS = _words(
-    "db database user root admin login mail email smtp imap ftp ssh http https proxy redis mysql postgres postgresql pg "
-    "mongo mongodb sql ldap bind wifi wlan my service svc account acct server host client vpn registry docker "
+    "db database user root admin login mail email smtp imap ftp ssh http https proxy redis mysql postgres postgresql "
+    "pg mongo mongodb sql ldap bind wifi wlan my service svc account acct server host client vpn registry docker "
     "dockerhub snowflake oracle rabbitmq amqp mqtt kafka elastic es github gitlab azure ado bitbucket jira hub hf git "
     "personal access mlflow tracking ui web app guest sudo store"
 )

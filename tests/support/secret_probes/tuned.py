@@ -1,8 +1,8 @@
 """Probes that the rules were fitted to.
 
 One a line. ``N`` is the name of a value (an innocent one with its value), ``T`` a text, ``C`` a command line. ``{F}``
-is a fake secret, ``{24}`` a fake of 24 letters and digits, ``{32h}`` of 32 hexadecimal digits, ``{16A}`` of capitals and
-digits, ``{6d}`` of 6 digits; ``\n`` is a line break. No text here has the form of a real key.
+is a fake secret, ``{24}`` a fake of 24 letters and digits, ``{32h}`` of 32 hexadecimal digits, ``{16A}`` of capitals
+and digits, ``{6d}`` of 6 digits; ``\n`` is a line break. No text here has the form of a real key.
 """
 
 from __future__ import annotations
