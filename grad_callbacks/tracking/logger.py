@@ -15,6 +15,7 @@ from lightning.fabric.utilities.logger import _add_prefix
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from grad_callbacks.tracking.ending import Ending, ending_of
 from grad_callbacks.tracking.journal.format import Entry
 from grad_callbacks.tracking.journal.journal import DISK_LIMIT, Journal
 from grad_callbacks.tracking.journal.sync import sync_journal
@@ -44,8 +45,9 @@ class JournaledMLFlowLogger(MLFlowLogger):
     Server        Down, slow or frozen: training continues. At the start it waits up to ``probe_timeout`` for the
                   run's id. Until the server is reached :attr:`run_id` is the journal's id, which
                   :attr:`experiment` continues to accept
-    Status        FINISHED; FAILED by an exception; KILLED by Ctrl-C, SIGTERM or ``sys.exit``. After a SIGKILL the
-                  next logger on the same machine and folder, or ``grad-callbacks sync``, marks the run KILLED
+    Status        FINISHED; FAILED by an exception; KILLED by Ctrl-C, SIGTERM, ``sys.exit`` or Optuna's pruning, which
+                  the tag ``grad.ended`` tells apart. After a SIGKILL the next logger on the same machine and folder,
+                  or ``grad-callbacks sync``, marks the run KILLED
     Parameters    Of more than 6000 characters are cut, and logged in full under ``params/``. One that changes, as
                   when a run is resumed, is logged as ``<name>.changed``
     Context       ``context/environment.yaml``, the git commit, in a Hydra job ``context/config.yaml``, and system
@@ -209,7 +211,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
             self._system.stop()
         if self._checkpoint_callback:
             self._scan_and_log_checkpoints(self._checkpoint_callback)
-        if self._session.finish(_mlflow_status(status)):
+        if self._session.finish(_ending(status)):
             self._send_child_journals()
 
     def flush(self, timeout: float) -> bool:
@@ -281,8 +283,10 @@ class JournaledMLFlowLogger(MLFlowLogger):
         self.close()
 
 
-def _mlflow_status(status: str) -> str:
-    """MLflow's word for Lightning's; Lightning also says ``failed`` after Ctrl-C and SIGTERM."""
-    if status == "failed":
-        return "KILLED" if isinstance(sys.exc_info()[1], (KeyboardInterrupt, SystemExit)) else "FAILED"
-    return {"success": "FINISHED", "finished": "FINISHED"}.get(status, status.upper())
+def _ending(status: str) -> Ending:
+    """How a run ended by Lightning's word, which is ``failed`` too after Ctrl-C, SIGTERM and Optuna's pruning."""
+    if status in ("success", "finished"):
+        return ending_of(None)
+    if status == "failed" and (error := sys.exc_info()[1]) is not None:
+        return ending_of(error)
+    return Ending("KILLED", "killed") if status == "killed" else Ending("FAILED", "failed")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from grad_callbacks.tracking.context import hydra_config, record_config, record_environment
+from grad_callbacks.tracking.ending import ENDED_TAG, Ending, ending_of
 from grad_callbacks.tracking.journal.client import JournalingClient
 from grad_callbacks.tracking.journal.entries import status_entry, tags_entry
 from grad_callbacks.tracking.journal.format import ENDED, SUFFIX, Entry, now
@@ -72,6 +73,7 @@ class RunSession:
         """Start sending, and wait ``probe_timeout`` seconds at most for the run's id on the server."""
         if not self._is_fresh:
             self._writer.record(status_entry("RUNNING"))
+            self._writer.record({"untag": ENDED_TAG})  # of the part before
         timeout = self._settings.probe_timeout
         is_local = self._settings.tracking_uri.startswith("sqlite:")
         self._writer.start(max(timeout, SQLITE_TIMEOUT) if is_local else timeout)
@@ -102,9 +104,9 @@ class RunSession:
             log.warning("the environment could not be logged: %s", mask(str(error)))
         return found
 
-    def finish(self, status: str) -> bool:
+    def finish(self, ending: Ending) -> bool:
         """Log how the run ended, and wait for the server; True if it has everything."""
-        self._writer.record(status_entry(status))
+        self._end(ending)
         return self.flush(self._settings.finalize_timeout)
 
     def finish_at_exit(self) -> None:
@@ -112,11 +114,11 @@ class RunSession:
         if self._writer.status in ENDED:
             return
         error = _last_uncaught_error()
-        if error is None or error is self._error_before:
-            status = "FINISHED"
-        else:
-            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        self._writer.record(status_entry(status))
+        self._end(ending_of(None if error is self._error_before else error))
+
+    def _end(self, ending: Ending) -> None:
+        self._writer.record(tags_entry({ENDED_TAG: ending.word}))
+        self._writer.record(status_entry(ending.status))
 
     def flush(self, timeout: float) -> bool:
         """Wait ``timeout`` seconds at most until the server has everything; True if it has."""
