@@ -80,6 +80,16 @@ def prepare_store(uri: str) -> MlflowClient:
         raise _unusable(uri, error) from error
 
 
+def check_exists(uri: str) -> None:
+    """Do nothing, unless this is an SQLite store that is not there: to read runs, none is created.
+
+    Raises:
+        StoreError: If it is not there.
+    """
+    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_file():
+        raise _unusable(uri, FileNotFoundError("there is no such file"))
+
+
 def open_store(uri: str) -> None:
     """Create the tables of an SQLite store if they are missing; only check those of a database on a server.
 

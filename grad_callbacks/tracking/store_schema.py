@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from grad_callbacks.tracking.secrets.masking import mask_address
-
-if TYPE_CHECKING:
-    from alembic.script import ScriptDirectory
 
 log = logging.getLogger("grad_callbacks")
 
 DATABASES = ("postgresql", "mysql", "mssql")  # that MLflow takes beside SQLite
+_MIGRATIONS = Path("store", "db_migrations", "versions")  # in MLflow's package
+_REVISION = re.compile(r"^revision\b[^=\n]*=\s*[\"'](\w+)", re.MULTILINE)
+_DOWN_REVISION = re.compile(r"^down_revision\b[^=\n]*=\s*[\"'](\w+)", re.MULTILINE)
 SHARED_STORES = "docs/shared-store.md"
 
 
@@ -51,8 +51,8 @@ def check_sqlite(path: Path, uri: str) -> None:
         copy = path.with_name(f"{path.name}.{found[0]}.bak")
         _copy(connection, copy)
     log.warning(
-        "the MLflow store %s has the tables of an older MLflow (schema %s). MLflow %s changes them now (schema %s), one "
-        "way: an older MLflow cannot open it any more. A copy for that is %s",
+        "the MLflow store %s has the tables of an older MLflow (schema %s). MLflow %s changes them now (schema %s), "
+        "one way: an older MLflow cannot open it any more. A copy for that is %s",
         uri,
         found[0],
         *_installed(),
@@ -79,9 +79,9 @@ def check_database(uri: str) -> None:
     if found is not None and _is_older(found, uri):
         version, head = _installed()
         raise SchemaError(
-            f"the MLflow store {mask_address(uri)} has the tables of an older MLflow (schema {found}). MLflow {version} "
-            f"(schema {head}) would change them for all who use it, one way; nothing was changed. How to upgrade "
-            f"together: {SHARED_STORES}"
+            f"the MLflow store {mask_address(uri)} has the tables of an older MLflow (schema {found}). MLflow "
+            f"{version} (schema {head}) would change them for all who use it, one way; nothing was changed. "
+            f"How to upgrade together: {SHARED_STORES}"
         )
 
 
@@ -97,8 +97,9 @@ def _is_older(revision: str, uri: str) -> bool:
     if revision in _known():
         return True
     raise SchemaError(
-        f"the MLflow store {mask_address(uri)} was changed by a newer MLflow (schema {revision}), and the installed MLflow "
-        f"{version} (schema {head}) cannot open it: install that MLflow, or choose another store with MLFLOW_TRACKING_URI"
+        f"the MLflow store {mask_address(uri)} was changed by a newer MLflow (schema {revision}), and the installed "
+        f"MLflow {version} (schema {head}) cannot open it: install that newer one, or choose another store with "
+        "MLFLOW_TRACKING_URI"
     )
 
 
@@ -118,7 +119,7 @@ def _copy(connection: sqlite3.Connection, copy: Path) -> None:
 @lru_cache(maxsize=1)
 def _known() -> frozenset[str]:
     """The schemas that the installed MLflow knows."""
-    return frozenset(script.revision for script in _scripts().walk_revisions())
+    return frozenset(_before())
 
 
 @lru_cache(maxsize=1)
@@ -126,12 +127,18 @@ def _installed() -> tuple[str, str]:
     """The version of the installed MLflow, and its schema."""
     from importlib.metadata import version
 
-    return version("mlflow"), str(_scripts().get_current_head())
+    [head] = _before().keys() - set(_before().values())
+    return version("mlflow"), head
 
 
 @lru_cache(maxsize=1)
-def _scripts() -> ScriptDirectory:
-    import mlflow
-    from alembic.script import ScriptDirectory
+def _before() -> dict[str, str]:
+    """Each schema of the installed MLflow, and the one before it.
 
-    return ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    Read from the texts of its migrations: to load them, as Alembic does, takes a second.
+    """
+    import mlflow
+
+    texts = [file.read_text("utf-8") for file in (Path(mlflow.__file__).parent / _MIGRATIONS).glob("*.py")]
+    pairs = [(_REVISION.search(text), _DOWN_REVISION.search(text)) for text in texts]
+    return {own[1]: before[1] if before else "" for own, before in pairs if own}
