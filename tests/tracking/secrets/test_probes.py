@@ -21,6 +21,11 @@ def test_no_secret_that_is_known_leaks_and_no_innocent_is_changed() -> None:
     assert score.changed(tuned.INNOCENTS) == []
 
 
+def test_a_secrets_name_is_known_within_a_text_too() -> None:
+    names = [line[2:] for line in (tuned.SECRETS + held_out.SECRETS).splitlines() if line.startswith("N ")]
+    assert [name for name in names if score.FAKE in mask(f"x {name}={score.FAKE} y")] == []
+
+
 def test_the_probes_are_enough_to_tell() -> None:
     assert score.count(tuned.SECRETS) + score.count(held_out.SECRETS) >= 120
     assert score.count(tuned.INNOCENTS) + score.count(held_out.INNOCENTS) >= 120
