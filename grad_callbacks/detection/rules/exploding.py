@@ -43,10 +43,12 @@ class Exploding(Rule):
       weights by more than ``displacement`` of their norm, the loss is ``rise`` times the first one, and the norm has
       doubled. The second name is for updates below 0.9 of the weights' norm, with which RMSprop often begins.
     * ``LOSS_DIVERGED``: the level of the loss is ``rise`` times the largest of the first ones, and the norm twice the
-      usual one, whatever the optimizer and however short its steps.
+      usual one, under an adaptive optimizer and however short its steps.
     * ``PROGRESS_LOST``: for 20 readings the loss has been more than half of the way back from its best to where it
       began, with a norm of twice the usual one in half of them. Within 20 readings after a jump of the norm 3 are
       enough, with any norm: a single batch can do that to Adam, by its momentum.
+    * ``SURGED``: for 5 readings the loss has been above its usual level by more than its noise, after an update of 10
+      times the usual length, wherever the loss began (:class:`~grad_callbacks.detection.rules.surge.Surge`).
     * ``GROWS_OVER_DEPTH``: the error grows ``growth``-fold from the last layers to the first, along a fitted factor per
       layer, or from the last layer to a recurrent one. A tenth of that is enough where the update is too large.
     * ``RECURRENCE_STUCK``: a plain recurrent network, whose weights would multiply a small error a hundredfold over a
@@ -110,7 +112,8 @@ class Exploding(Rule):
     @property
     def near(self) -> bool:
         """True when the last reading was alarming, or nearly."""
-        return self._was_alarming or self._is_large
+        has_risen = self._run.surge.is_new and not self._run.has_just_jumped
+        return self._was_alarming or self._is_large or has_risen
 
     def judge(self, reading: Reading) -> Alert | None:
         """Raise an alert when an episode starts, when it becomes critical, and at every twentieth alarm."""

@@ -22,6 +22,7 @@ class Condition(Enum):
     UNSETTLED_EARLY = "the same after smaller updates, as those that RMSprop begins with: the loss often recovers"
     LOSS_DIVERGED = "the level of the loss is far above that at the start"
     PROGRESS_LOST = "half of what was learned is lost"
+    SURGED = "updates far longer than usual, and a loss that has risen with them"
     GROWS_OVER_DEPTH = "the error grows on its way back through the layers"
     RECURRENCE_STUCK = "a recurrent network whose weights would multiply an error has learned nothing"
     BECAME_NONFINITE = "one of these was true, or nearly, one reading before the gradients became NaN or infinite"
@@ -120,8 +121,8 @@ def _norm_jumped(reading: Reading, run: RunHistory) -> bool:
     return times > limits.jump / limits.jump_divisor and abs(reading.loss) > limits.loss_jump * run.loss.scale
 
 
-# The next two are for adaptive optimizers: elsewhere noisy updates may be large, and those that are too large are seen
-# before they are made.
+# The next three are for adaptive optimizers: elsewhere noisy updates may be large, and those that are too large are
+# seen before they are made.
 
 
 def _has_left_the_start(reading: Reading, run: RunHistory) -> bool:
@@ -140,15 +141,32 @@ def _unsettled_early(reading: Reading, run: RunHistory) -> bool:
     return _has_left_the_start(reading, run) and run.largest_update > run.limits.displacement
 
 
+# After a jump of norm and loss the loss may only have been multiplied: then steps are no longer than usual.
+
+
 def _loss_diverged(reading: Reading, run: RunHistory) -> bool:
-    norm_is_up = reading.comparable_norm > run.limits.norm_rise * run.baseline.level
-    return norm_is_up and run.loss.risen > run.limits.rise
+    limits = run.limits
+    if not is_adaptive(reading) or (run.has_just_jumped and not _has_moved(run, limits.loss_diverged_divisor)):
+        return False
+    return reading.comparable_norm > limits.norm_rise * run.baseline.level and run.loss.risen > limits.rise
 
 
 def _progress_lost(reading: Reading, run: RunHistory) -> bool:
+    limits = run.limits
+    if not is_adaptive(reading):
+        return False
     if run.has_just_jumped:
-        return run.lost_for >= run.limits.lost_after_jump
-    return run.lost_for >= run.limits.lost_readings and 2 * run.large_while_lost >= run.lost_for
+        is_over = run.loss.risen < limits.jump_is_over
+        return is_over and run.lost_for >= limits.lost_after_jump and _has_moved(run, limits.progress_lost_divisor)
+    return run.lost_for >= limits.lost_readings and 2 * run.large_while_lost >= run.lost_for
+
+
+def _has_moved(run: RunHistory, divisor: float) -> bool:
+    return run.largest_update > run.limits.displacement / divisor
+
+
+def _surged(reading: Reading, run: RunHistory) -> bool:
+    return is_adaptive(reading) and run.surge.holds
 
 
 def _recurrence_stuck(reading: Reading, run: RunHistory) -> bool:
@@ -165,6 +183,7 @@ _IN_ORDER: tuple[tuple[Condition, Callable[[Reading, RunHistory], bool]], ...] =
     (Condition.UNSETTLED_EARLY, _unsettled_early),
     (Condition.LOSS_DIVERGED, _loss_diverged),
     (Condition.PROGRESS_LOST, _progress_lost),
+    (Condition.SURGED, _surged),
     (Condition.GROWS_OVER_DEPTH, grows_over_depth),
     (Condition.RECURRENCE_STUCK, _recurrence_stuck),
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 from grad_callbacks.detection.rules.baseline import Baseline
 from grad_callbacks.detection.rules.exploding_thresholds import ExplodingThresholds
+from grad_callbacks.detection.rules.surge import Surge
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.loss_level import LOSS_LEVEL, LossLevel
 
@@ -31,6 +32,7 @@ class RunHistory:
         jump_loss: Absolute loss of the reading at which it jumped.
         lost_for: Readings in a row for which half of what was learned has been lost.
         large_while_lost: How many of these had a norm well above the usual one.
+        surge: Motion and loss beside the run's own usual ones.
         is_recurrent: The network has recurrent layers.
         recurrence: Powers of ten by which recurrent weights would multiply an error over a sequence, measured at the
             first reading; NaN if not.
@@ -47,6 +49,7 @@ class RunHistory:
         self.since_jump = math.inf
         self.jump_loss = math.nan
         self.lost_for = self.large_while_lost = 0
+        self.surge = Surge()
         self.is_recurrent = False
         self.recurrence = math.nan
         self._updates: list[float] = []  # how far the latest updates have moved all weights
@@ -82,8 +85,11 @@ class RunHistory:
         self.is_recurrent = self.is_recurrent or math.isfinite(reading.through_time)
         if math.isfinite(reading.moved):
             self._updates = [*self._updates, reading.moved][-self.limits.remembered_updates :]
+        self.surge.take_in(reading.moved, reading.loss, self.loss.level)
         if is_adaptive(reading):
             self.since_jump += 1
+        if self.since_jump == self.limits.aftermath_readings + 1:
+            self.lost_for = self.large_while_lost = 0  # the usual norm is another by now
         if self._has_lost_progress:
             self.lost_for += 1
             self.large_while_lost += reading.comparable_norm > self.limits.norm_rise * self.baseline.level
@@ -123,6 +129,7 @@ class RunHistory:
             "moves": list(self._updates),
             "since_jump": self.since_jump,
             "jump": [self.jump_loss],
+            "surge": self.surge.state_dict(),
             "lost": [self.lost_for, int(self.large_while_lost)],
             "count": self.readings,
             "is_recurrent": self.is_recurrent,
@@ -135,6 +142,8 @@ class RunHistory:
         self.loss.load_state_dict(state["course"])
         self.first_norm, self.first_loss = state["first"] or (math.nan, math.nan)
         self.last_norm = state["last_norm"]
+        if "surge" in state:  # an older version did not look for one
+            self.surge.load_state_dict(state["surge"])
         self._updates = list(state["moves"])
         self.since_jump = state["since_jump"]
         self.jump_loss = state["jump"][0]

@@ -13,7 +13,7 @@ from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.depth_profile import decay_per_layer, early_to_late
 
 _AFTER_AN_UPDATE = (Condition.DIVERGED_EARLY, Condition.UNSETTLED_EARLY)
-_LOSS_HAS_RISEN = (*_AFTER_AN_UPDATE, Condition.LOSS_DIVERGED, Condition.PROGRESS_LOST)
+_LOSS_HAS_RISEN = (*_AFTER_AN_UPDATE, Condition.LOSS_DIVERGED, Condition.PROGRESS_LOST, Condition.SURGED)
 
 
 def describe(reading: Reading, condition: Condition, run: RunHistory, alarms: int) -> tuple[str, dict[str, float]]:
@@ -51,6 +51,9 @@ def describe(reading: Reading, condition: Condition, run: RunHistory, alarms: in
         if run.has_just_jumped:
             evidence |= {"readings_since_jump": run.since_jump, "jump_loss": run.jump_loss}
             seen += f"; {run.since_jump:.0f} readings ago the norm jumped, at a loss of {rounded(run.jump_loss)}"
+    if condition is Condition.SURGED:
+        evidence["motion"] = run.surge.farthest
+        seen += f"; an update was {rounded(run.surge.farthest)} times as long as usual"
     if math.isfinite(reading.loss):
         evidence["loss"] = reading.loss
         if condition in _LOSS_HAS_RISEN:

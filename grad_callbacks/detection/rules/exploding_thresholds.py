@@ -116,6 +116,17 @@ class ExplodingThresholds(Thresholds):
         unit="share of the gain",
         source="the corpus calls a run's loss lost by the same measure (experiments.corpus.labels.HALF)",
     )
+    loss_diverged_divisor: float = threshold(
+        5.0,
+        "after a jump of the norm, `displacement` over this is the update that shows harm where the loss has diverged: "
+        "without one the loss may have been multiplied",
+        unit="1",
+        source="not measured",
+    )
+    progress_lost_divisor: float = threshold(20.0, "the same where progress is lost", unit="1", source="not measured")
+    jump_is_over: float = threshold(
+        3.0, "a jump of the loss is over below this multiple", unit="x first losses' largest", source="not measured"
+    )
     lost_readings: int = threshold(
         20,
         "readings in a row for which it must be lost, with a large norm in half of them",
