@@ -1,0 +1,42 @@
+"""What the user was told: the command's output and the log, and whether they account for what is missing."""
+
+from __future__ import annotations
+
+import re
+
+LOSS = re.compile(
+    r"lost|damag|missing|refus|reject|dropp|unreadable|cannot be|not sent|not all sent|set aside|skipp|left out"
+    r"|incomplete|not complete|not logged|ignored|no journal|not a journal|cut off|not taken|pending|out of range",
+    re.IGNORECASE,
+)
+WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
+SHOWN = 160  # characters of what was told that the table shows
+
+
+def losses(text: str) -> list[str]:
+    """Return the lines that speak of a loss."""
+    return [line for line in text.splitlines() if LOSS.search(line)]
+
+
+def numbers(line: str) -> list[int]:
+    """Return the numbers in a line, without those that say how much was sent."""
+    words = (word.strip(".,;:()[]'\"").replace(",", "") for word in re.sub(r"sent, \d+ new entr\w+", "", line).split())
+    return [int(word) if word.isdigit() else WORDS[word] for word in words if word.isdigit() or word in WORDS]
+
+
+def accounts_for(text: str, counts: set[int]) -> bool:
+    """True if a line that speaks of a loss has one of these numbers, or the first numbers of all such lines make it."""
+    found = [numbers(line) for line in losses(text)]
+    return any(counts & set(line) for line in found) or sum(line[0] for line in found if line) in counts
+
+
+def names(text: str, journal: str) -> bool:
+    """True if a line that speaks of a loss names the journal."""
+    return any(journal in line for line in losses(text))
+
+
+def shown(text: str) -> str:
+    """Return the first line of a loss, or else the last line, cut to fit the table."""
+    lines = losses(text) or text.strip().splitlines()[-1:] or ["nothing"]
+    line = lines[0].replace("|", "/").strip()
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]}…"
