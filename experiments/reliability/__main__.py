@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,6 +79,8 @@ def _run(row: Row, place: Workplace, name: str) -> Case:
             return row.run(place, name)
     except Hung as error:
         return Case(name, "hung", str(error))
+    except Exception:
+        return Case(name, "error", " ".join(traceback.format_exc().splitlines()[-3:]))
 
 
 def _parser() -> argparse.ArgumentParser:

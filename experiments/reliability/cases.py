@@ -34,6 +34,7 @@ class Case:
     ``harm``      a file that is nobody's business was read or removed
     ``ended``     the training, or the whole ``sync``, ended with an error
     ``hung``      it did not come to an end
+    ``error``     an exception that none of these explains
     ``not run``   what the case needs is not here
     ============  ==============================================================
 
@@ -109,8 +110,9 @@ def judge(
         return Case(name, "wrong", f"nobody logged {_some(found.invented)}", shown)
     if not found.missing:
         return Case(name, COMPLETE, "", shown)
-    detail = f"{len(found.missing)} of {len(logged)} entries missing ({_some(sorted(map(_text, found.missing)))})"
-    if told.accounts_for(said, {len(found.missing), found.values} | also):
+    what = _some(sorted(map(_text, found.missing)))
+    detail = f"{len(found.missing)} of {len(logged)} entries missing ({what}); {_statuses(runs)}"
+    if told.accounts_for(said, {len(found.missing), found.values} | also) or told.names_all(said, found.missing):
         return Case(name, TOLD, detail, shown)
     if not runs and journal and told.names(said, journal):
         return Case(name, TOLD, f"nothing of it was sent: {detail}", shown)
@@ -135,6 +137,10 @@ def time_limit(seconds: int = LIMIT) -> Iterator[None]:
 
 class Hung(BaseException):
     """The time is over; not an ``Exception``, which the code under test might catch."""
+
+
+def _statuses(runs: Sequence[Found]) -> str:
+    return ", ".join(item[1] for run in runs for item in run.items if item[0] == "status") or "no run"
 
 
 def _some(what: Sequence[str]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 LOSS = re.compile(
-    r"lost|damag|missing|refus|reject|dropp|unreadable|cannot be|not sent|not all sent|set aside|skipp|left out"
+    r"lost|damag|missing|refus|reject|dropp|unreadable|cannot|not sent|not all sent|set aside|skipp|left out|could not"
     r"|incomplete|not complete|not logged|ignored|no journal|not a journal|cut off|not taken|pending|out of range",
     re.IGNORECASE,
 )
@@ -33,6 +35,13 @@ def accounts_for(text: str, counts: set[int]) -> bool:
 def names(text: str, journal: str) -> bool:
     """True if a line that speaks of a loss names the journal."""
     return any(journal in line for line in losses(text))
+
+
+def names_all(text: str, missing: Iterable[frozenset[tuple[str, ...]]]) -> bool:
+    """True if the lines that speak of a loss name every missing artifact, parameter and tag; metrics are too many."""
+    lines = " ".join(losses(text))
+    items = [item for entry in missing for item in entry]
+    return all(item[0] in ("artifact", "param", "tag") and Path(item[1]).stem in lines for item in items)
 
 
 def shown(text: str) -> str:

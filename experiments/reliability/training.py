@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from experiments.reliability.truth import Entry, metrics, single
+from experiments.reliability.truth import ANY, Entry, metrics, single
 from grad_callbacks.tracking import JournaledMLFlowLogger
 
 CHECKPOINT_EVERY = 10  # steps
@@ -93,6 +93,8 @@ def noted(folder: Path) -> list[Entry]:
             logged.append(metrics({"value": int(line[1]) * ATTEMPT + int(line[2])}, int(line[2])))
         elif line[0] == "a":
             logged.append(single("artifact", line[1], line[1]))
+        elif len(logged) == 0:
+            logged.append(single("artifact", "context/environment.yaml", ANY))
     return logged
 
 
@@ -130,3 +132,17 @@ def quiet() -> None:
     warnings.filterwarnings("ignore")
     for name in ("lightning.pytorch", "lightning.fabric", "mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def write_only(folder: str, uri: str, steps: int) -> None:
+    """Log without a Trainer, whose checkpoints a limit of file sizes would end."""
+    quiet()
+    logger = JournaledMLFlowLogger(
+        "trained", "kept", tracking_uri=uri, journal_dir=Path(folder) / "journal", finalize_timeout=3, probe_timeout=3
+    )
+    logger.log_hyperparams({"lr": 0.1})
+    for step in range(steps):
+        logger.log_metrics({"value": step}, step)
+    logger.finalize("success")
+    logger.close()
+    os.write(1, b"ended normally\n")
