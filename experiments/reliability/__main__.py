@@ -14,6 +14,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is im
 os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "2"  # seconds: a server that is slow or silent must not take minutes
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
 
+from experiments.reliability import long_run
 from experiments.reliability import rows as all_rows
 from experiments.reliability.cases import Case, Hung, Row, time_limit
 from experiments.reliability.report import markdown, summary
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.chdir(place.folder)  # an SQLite store without a place for artifacts puts them into the working folder
     try:
+        if options.long:
+            sys.stdout.write(long_run.run(place, options.results, options.long))
+            chosen = []
         for row in chosen:
             _try(row, place, results[row.group], options)
     finally:
@@ -53,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_quick = options.subset == "quick"
     outcomes = [(row, [results[row.group].of(row.name).get(name) for name in row.chosen(is_quick)]) for row in chosen]
     kept = [(row, [case for case in cases if case is not None]) for row, cases in outcomes]
-    if options.output is not None and options.only is None:
+    if options.only is None and not options.long:
         options.output.write_text(markdown(kept, options.results, is_quick))
         sys.stdout.write(f"Written to {options.output}\n")
     return 0 if all(summary(row, cases).is_survived for row, cases in kept) else 1
@@ -91,6 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier calls")
     parser.add_argument("--results", type=Path, default=ROOT / "reliability", help="folder of the results")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the markdown file")
+    parser.add_argument(
+        "--long",
+        type=int,
+        nargs="?",
+        const=100_000,
+        metavar="STEPS",
+        help="the long training instead; minutes to hours",
+    )
     parser.add_argument("--old-server", metavar="PYTHON", help="an interpreter with the oldest supported MLflow")
     return parser
 

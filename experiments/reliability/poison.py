@@ -14,7 +14,7 @@ from experiments.reliability import told
 from experiments.reliability.cases import COMPLETE, TOLD, Case, Row, judge
 from experiments.reliability.saying import listening, synced
 from experiments.reliability.stores import Store
-from experiments.reliability.truth import Found, metrics, single
+from experiments.reliability.truth import ANY, Found, metrics, single
 from experiments.reliability.workplace import Workplace
 
 Poison = Callable[[Any, Any], None]  # the logger, its client
@@ -125,6 +125,8 @@ def _poisons() -> dict[str, Poison]:
         made[f"parameter of {key}"] = lambda logger, client, value=value: logger.log_hyperparams({"poison": value})
         made[f"tag of {key}"] = lambda logger, client, value=value: client.set_tag(logger.run_id, "poison", value)
         made[f"text of {key}"] = lambda logger, client, value=value: client.log_text(logger.run_id, value, "poison.txt")
+        if key in ("none", "empty"):  # which leave the name as it is
+            continue
         made[f"run named {key}"] = lambda logger, client, value=value: client.update_run(logger.run_id, name=value)
     made["unknown status"] = lambda logger, client: client.set_terminated(logger.run_id, "NONSENSE")
     made["end at 10**30"] = lambda logger, client: client.set_terminated(logger.run_id, "FINISHED", 10**30)
@@ -178,6 +180,7 @@ def _poisoned(place: Workplace, case: str, store: Store) -> Case:
         )
         logger.log_hyperparams({GOOD: 1})
         logged = [single("param", GOOD, 1), single("experiment", "poisoned")]
+        logged.append(single("artifact", "context/environment.yaml", ANY))
         for step in range(10):
             logger.log_metrics({GOOD: step}, step)
             logged.append(metrics({GOOD: step}, step))
