@@ -6,12 +6,15 @@ import logging
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before MLflow is imported
+# The user's key, with which journals are signed; processes that tests start have the same.
+os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir()) / f"grad-callbacks-tests-{os.getuid()}")
 
 import pytest
 import torch

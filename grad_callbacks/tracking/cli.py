@@ -41,11 +41,20 @@ def _parser() -> argparse.ArgumentParser:
         "sync", help="send logged data that the server did not get during training, each entry once"
     )
     sync.add_argument("folder", nargs="?", type=Path, help="folder of the journals (default: ./mlflow-journal)")
-    sync.add_argument("--tracking-uri", help="MLflow tracking address (default: the one that each run was logged to)")
+    sync.add_argument(
+        "--uri",
+        "--tracking-uri",
+        help="MLflow tracking address (default: the one that each run was logged to, if you logged it)",
+    )
     sync.add_argument(
         "--ended", action="store_true", help="treat unfinished runs from other hosts as ended (status KILLED)"
     )
     sync.add_argument("--prune", action="store_true", help="remove journals of which everything is sent")
+    sync.add_argument(
+        "--trust",
+        action="store_true",
+        help="treat journals from elsewhere like your own: follow the server, run and artifact location that they name",
+    )
     sync.set_defaults(run=_sync)
 
     compare = commands.add_parser(
@@ -110,12 +119,17 @@ def _sync(options: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
     pending = 0
-    for run in sync(folder, options.tracking_uri, ended=options.ended, prune=options.prune):
+    for run in sync(folder, options.uri, ended=options.ended, prune=options.prune, trust=options.trust):
         pending += run.state == "pending"
         states = {"sent": f"sent, {run.entries} new entries", "running": "is still being written by its process"}
-        refused = f", {run.rejected} refused" if run.rejected else ""
         state = states.get(run.state, f"not all sent: {run.reason}")
-        sys.stdout.write(f"{run.run_id or run.journal.stem}: {state}{refused}\n")
+        refused = f", {run.rejected} refused" if run.rejected else ""
+        lost = f", {run.lost} lost" if run.lost else ""
+        sys.stdout.write(f"{run.run_id or run.journal.stem}: {state}{refused}{lost}\n")
+        sys.stdout.writelines(f"  {note}\n" for note in run.notes)
+        sys.stdout.flush()  # the next one may take long
+    if pending:
+        sys.stdout.write(f"{pending} journals are not all sent\n")
     return 1 if pending else 0
 
 

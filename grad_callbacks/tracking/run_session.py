@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from grad_callbacks.tracking.journal.client import JournalingClient
 from grad_callbacks.tracking.journal.entries import status_entry
 from grad_callbacks.tracking.journal.format import ENDED, SUFFIX, Entry, now
 from grad_callbacks.tracking.journal.journal import Journal, journals
+from grad_callbacks.tracking.journal.ownership import signed
 from grad_callbacks.tracking.journal.sender import Sender
 from grad_callbacks.tracking.journal.sync import clean_up
 from grad_callbacks.tracking.journal.writer import Writer
@@ -125,16 +127,27 @@ class RunSession:
         """Send what can be sent, end the thread, and remove the journal if the server has all of it."""
         settings, journal = self._settings, self._writer.journal
         done = self._writer.close(settings.finalize_timeout)
-        if journal.dropped:
-            log.warning("%d entries are lost: neither the disk nor the MLflow server took them", journal.dropped)
+        server, sender = mask_address(settings.tracking_uri), self._writer.sender
+        if lost := journal.dropped + len(journal.unwritten):
+            log.warning(
+                "%d entries of run %s are lost: the journal %s could not be written (%s), and the MLflow server %s "
+                "has not taken them",
+                lost,
+                self.run_id,
+                journal.path,
+                journal.write_error,
+                server,
+            )
+        if sender.rejected:
+            log.warning("%d values of run %s are left out: MLflow cannot store them", sender.rejected, self.run_id)
         if done and not settings.keep_journal and journal.is_wholly_sent():
             journal.remove()
-        elif not done and journal.path.exists():
+        elif journal.path.exists() and not sender.is_done_with_file():
             log.warning(
                 "run %s is not complete on the MLflow server %s. Send the rest with: grad-callbacks sync %s",
                 self.run_id,
-                mask_address(settings.tracking_uri),
-                settings.journal_dir,
+                server,
+                shlex.quote(str(settings.journal_dir)),
             )
 
 
@@ -147,6 +160,13 @@ def write_child_journal(settings: RunSettings, name: str, tags: Mapping[str, str
     for entry in entries:
         child.append(entry)
     child.close()
+    if child.unwritten or child.dropped:
+        log.warning(
+            "%d entries of the run %s are lost: its journal cannot be written (%s)",
+            len(child.unwritten) + child.dropped,
+            name,
+            child.write_error,
+        )
     return child.path
 
 
@@ -157,6 +177,9 @@ def _open_journal(settings: RunSettings, run_id: str | None) -> Journal:
             names = {journal.id, journal.header.get("run_id"), *journal.positions.run_ids()}
             if run_id in names and journal.take_existing():
                 journal.disk_limit = settings.disk_limit
+                journal.named_runs = {run_id}
+                for note in journal.notes:
+                    log.warning("%s: %s", journal.path.name, note)
                 return journal
     header = _new_header(settings, run_id)
     path = settings.journal_dir / f"{header['id']}{SUFFIX}"
@@ -178,7 +201,7 @@ def _new_header(settings: RunSettings, run_id: str | None) -> dict[str, Any]:
         "start": now(),
         "keep": settings.keep_journal,
     }
-    return header | ({"run_id": run_id} if run_id else {})
+    return signed(header | ({"run_id": run_id} if run_id else {}))
 
 
 def _clean_up(folder: Path, journal: Journal, sender: Sender) -> None:

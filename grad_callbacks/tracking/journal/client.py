@@ -36,6 +36,9 @@ class Recorder(Protocol):
     def is_fresh(self, run_id: str) -> bool:
         """True if everything in the run was logged by this process."""
 
+    def is_table(self, path: str) -> None:
+        """Keep the last copy of this artifact, a table, to which rows may be added."""
+
     @property
     def copies(self) -> dict[str, Path]:
         """The journal's last copy of each artifact of its run, by the artifact's path."""
@@ -217,16 +220,26 @@ class _Tables(MlflowClient):
         self._client = client
         self._recorder = recorder
         self._tags: dict[str, str] = {}
+        self._is_local = False  # the table's rows so far are all in the journal's copy
 
     def list_artifacts(self, run_id: str, path: str | None = None) -> list[Any]:
-        copies = [SimpleNamespace(path=place) for place, copy in self._recorder.copies.items() if copy.exists()]
-        if self._recorder.is_fresh(run_id):
+        copies = [SimpleNamespace(path=place) for place, copy in [*self._recorder.copies.items()] if copy.exists()]
+        if self._is_local:
             return copies
         return copies + (_tolerant(self._client.list_artifacts, run_id, path) or [])
 
+    def log_table(self, run_id: str, data: Any, artifact_file: str) -> None:
+        place = posixpath.normpath(str(artifact_file))
+        copy = self._recorder.copies.get(place)
+        self._is_local = self._recorder.is_fresh(run_id) and (copy is None or copy.exists())
+        self._recorder.is_table(place)
+        super().log_table(run_id, data, artifact_file)
+
     def download_artifacts(self, run_id: str, path: str, dst_path: str | None = None) -> str:
         copy = self._recorder.copies.get(path)
-        return str(copy) if copy is not None else self._client.download_artifacts(run_id, path, dst_path)
+        if copy is not None and copy.exists():
+            return str(copy)
+        return self._client.download_artifacts(run_id, path, dst_path)
 
     def get_run(self, run_id: str) -> Any:
         run = None if self._recorder.is_fresh(run_id) else _tolerant(self._client.get_run, run_id)

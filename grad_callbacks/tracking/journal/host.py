@@ -36,7 +36,8 @@ class Host:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Host:
         """Rebuild from :meth:`to_dict`."""
-        return cls(str(value.get("name", "")), str(value.get("boot", "")), int(value.get("pid", 0)))
+        pid = value.get("pid")
+        return cls(str(value.get("name", "")), str(value.get("boot", "")), pid if isinstance(pid, int) else 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that a journal can hold."""

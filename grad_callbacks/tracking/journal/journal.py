@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from grad_callbacks.tracking.journal.copies import ArtifactCopies
-from grad_callbacks.tracking.journal.format import ENDED, SUFFIX, Entry, now, to_header_line, to_line
+from grad_callbacks.tracking.journal.format import ENDED, VERSION, Entry, now, to_line
+from grad_callbacks.tracking.journal.header import header_lines, journal_files, read_header
 from grad_callbacks.tracking.journal.host import Host
 from grad_callbacks.tracking.journal.lock import JournalLock
+from grad_callbacks.tracking.journal.ownership import is_own
 from grad_callbacks.tracking.journal.positions import Positions
 from grad_callbacks.tracking.journal.reader import JournalReader
+from grad_callbacks.tracking.journal.trimming import TRIM_SIZE, sent_copies, trim
 
 DISK_LIMIT = 10 * 2**30  # bytes of a run's journal together with its copies of artifacts
 MEMORY_LIMIT = 64 * 2**20  # bytes of entries that the disk did not take
+NUMBER_SIZE = 40  # bytes that number and checksum add to a line at most
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
 
 
 class Journal(JournalReader):
@@ -31,9 +36,10 @@ class Journal(JournalReader):
     ``<name>.sent``     for each server its run's id and how many bytes of the journal it has
     ==================  ==================================================================================
 
-    Each line is handed to the operating system at once, so it survives when the process is killed. An incomplete last
-    line is skipped. Entries that the disk does not take stay in memory, up to 64 MB, and are sent to the server from
-    there; beyond that they are dropped and counted in :attr:`dropped`.
+    Each line is handed to the operating system at once, so it survives when the process is killed, and has a number and
+    a checksum, so damage is seen. Entries that the disk does not take stay in memory, up to 64 MB, and are sent to the
+    server from there; beyond that they are dropped and counted in :attr:`dropped`. The format is described in
+    ``docs/journal.md``.
 
     Args:
         path: The ``.jsonl`` file; made if it does not exist.
@@ -44,6 +50,9 @@ class Journal(JournalReader):
         dropped: How many entries are lost, because neither disk nor memory took them.
         write_error: The last error of the disk; None if there was none.
         unwritten: Entries that the disk did not take, with their sizes in bytes.
+        is_trusted: Where the header leads is followed: this user's own process wrote it, or the user said so.
+        named_runs: The ids of existing runs that the user asked to continue.
+        notes: What was found out of order when the journal was taken.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any] | None = None, disk_limit: int = DISK_LIMIT) -> None:
@@ -58,6 +67,10 @@ class Journal(JournalReader):
         self._unwritten_bytes = 0
         self._mutex = threading.Lock()
         self._file = -1
+        self._number = 0  # of the next entry; counted when the file is opened
+        self.is_trusted = header is not None or is_own(self.header)
+        self.named_runs: set[str] = set()
+        self.notes: list[str] = []
 
     def take(self) -> bool:
         """Take the lock; False if another living process has it."""
@@ -67,10 +80,23 @@ class Journal(JournalReader):
         """Take the lock of a journal that was found; False if another process has it or has just removed it."""
         if not self.take():
             return False
-        if self.path.exists():
-            return True
-        self.close()
-        return False
+        self.header = read_header(self.path)  # as the process that had it has left it
+        if "id" not in self.header:
+            self.close()
+            return False
+        self.positions.read()
+        self.reconcile()
+        return True
+
+    def reconcile(self) -> None:
+        """Make the positions fit the file, before anything is sent or written: either may be damaged."""
+        if self.positions.problem:
+            self.notes.append(self.positions.problem)
+        for server in self.positions.limit(self.end()):
+            self.notes.append(
+                f"the journal is shorter than what {server} has of it, as after a power cut: nothing of that is "
+                "missing there, and what was logged since is sent"
+            )
 
     # Writing
 
@@ -81,10 +107,9 @@ class Journal(JournalReader):
 
     def append(self, entry: Entry) -> None:
         """Write one entry; if the disk refuses, keep it in memory."""
-        line = to_line(entry)
         with self._mutex:
-            if self.unwritten or not self._write(line):
-                self._keep_in_memory(entry, len(line))
+            if self.unwritten or not self._write(entry):
+                self._keep_in_memory(entry, len(to_line(entry)) + NUMBER_SIZE)
 
     def copy_artifact(self, local: Path) -> Entry:
         """Copy a file and return the fields of its entry: ``file``, the copy's path, and ``bytes``.
@@ -117,7 +142,7 @@ class Journal(JournalReader):
     def _retry_unwritten(self) -> None:
         while self.unwritten:
             entry, size = self.unwritten[0]
-            if not self._write(to_line(entry)):
+            if not self._write(entry):
                 return
             self.unwritten.popleft()
             self._unwritten_bytes -= size
@@ -127,18 +152,25 @@ class Journal(JournalReader):
             return True
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_LINK, 0o600)
         except OSError as error:
             self.write_error = error
             return False
         size = os.fstat(self._file).st_size
         opened = {"opened": Host.here().to_dict(), "t": now()}
-        first = opened if size else self.header | opened
-        is_incomplete = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
-        return self._put((b"\n" if is_incomplete else b"") + to_header_line(first))
+        if not size:
+            self.header = {"version": VERSION} | self.header
+            self._number = 1
+            return self._put(header_lines(self.header | opened))
+        self._number = self.next_number()
+        is_incomplete = os.pread(self._file, 1, size - 1) != b"\n"
+        return self._put((b"\n" if is_incomplete else b"") + to_line(opened))
 
-    def _write(self, line: bytes) -> bool:
-        return self._open() and self._put(line)
+    def _write(self, entry: Entry) -> bool:
+        if not self._open() or not self._put(to_line(entry, self._number)):
+            return False
+        self._number += 1
+        return True
 
     def _put(self, line: bytes) -> bool:
         size = os.fstat(self._file).st_size
@@ -171,19 +203,45 @@ class Journal(JournalReader):
         with self._mutex:
             return list(self.unwritten)
 
-    def forget_in_memory(self, count: int) -> None:
-        """Remove the first ``count`` entries from memory, with their copies: the server has them."""
+    def forget_in_memory(self, sent: list[Entry]) -> None:
+        """Remove entries from memory, with their copies: the server has them. Others may be on the disk now."""
+        ids = {id(entry) for entry in sent}
         with self._mutex:
-            for _ in range(count):
-                entry, size = self.unwritten.popleft()
-                self._unwritten_bytes -= size
-                if "file" in entry:
-                    self.copies.remove(entry)
+            kept = [pair for pair in self.unwritten if id(pair[0]) not in ids]
+            self.unwritten = deque(kept)
+            self._unwritten_bytes = sum(size for _, size in kept)
+        for entry in sent:
+            if "file" in entry:
+                self.copies.remove(entry)
+
+    def remove_sent(self, tables: Mapping[str, str]) -> bool:
+        """Remove what every server of the journal has from the file's start; True if it did (see :mod:`.trimming`).
+
+        Args:
+            tables: Copies that are still needed, by their artifact's path.
+        """
+        upto = self.positions.least()
+        if self.header.get("keep") or self.unwritten or self._file < 0 or upto - self.base < TRIM_SIZE:
+            return False
+        if not self.positions.is_saved:
+            return False
+        needed = set(tables.values()) | self.positions.deferred_files()
+        sent = [entry for entry in sent_copies(self, upto) if entry["file"] not in needed]
+        with self._mutex:
+            header = self.header | {"copies": dict(tables), "sent": self.positions.run_id_of_each()}
+            trimmed = trim(self, upto, header, self._number)
+            if trimmed is None:
+                return False
+            os.close(self._file)
+            self._file, self.header = trimmed
+        for entry in sent:
+            self.copies.remove(entry)
+        return True
 
     def release_copy(self, entry: Entry) -> None:
         """Remove a copy that was sent, if half of the disk limit is used; other copies stay until all is sent."""
         if self.bytes() > self.disk_limit // 2:
-            self.copies.release(entry)
+            self.copies.remove(entry)
 
     def bytes(self) -> int:
         """Bytes of the file and of the copies."""
@@ -203,9 +261,9 @@ class Journal(JournalReader):
 
 
 def journals(folder: Path) -> Iterator[Journal]:
-    """Yield the journals in a folder, ordered by the start of their runs."""
+    """Yield the journals in a folder that can be read, ordered by the start of their runs."""
     found = []
-    for path in folder.glob(f"*{SUFFIX}"):
+    for path in journal_files(folder):
         journal = Journal(path)
         if "id" in journal.header:
             found.append(journal)

@@ -28,8 +28,12 @@ class JournalLock:
     def take(self) -> bool:
         """Take the lock; False if another living process has it.
 
-        True on a file system without locks: there no other process can be detected.
+        True on a file system without locks: there no other process can be detected. A link in the lock's place is
+        removed: it was not made by a process that logs.
         """
+        with suppress(OSError):
+            if self.path.is_symlink():
+                self.path.unlink()
         self.last_seen = self._last_change()  # before taking the lock changes it
         lock = FileLock(self.path, thread_local=False)
         try:

@@ -10,20 +10,25 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from grad_callbacks.tracking.journal.batches import MAX_METRICS, MAX_PARAMS, MAX_TAGS, Batch, metrics_of
+from grad_callbacks.tracking.journal.artifacts import ArtifactSender
+from grad_callbacks.tracking.journal.batches import MAX_METRICS, MAX_PARAMS, MAX_TAGS, Batch
+from grad_callbacks.tracking.journal.errors import Verdict, is_forbidden, is_missing, judge
 from grad_callbacks.tracking.journal.format import Entry
 from grad_callbacks.tracking.journal.journal import Journal
-from grad_callbacks.tracking.journal.run_lookup import status_code
+from grad_callbacks.tracking.journal.sendable import Refused, metrics_of
+from grad_callbacks.tracking.journal.tags import JOURNAL_TAG
 from grad_callbacks.tracking.secrets.masking import mask
 from grad_callbacks.tracking.store import open_store
 
 log = logging.getLogger("grad_callbacks")
 
-_TEMPORARY = (401, 403, 404, 408, 429)  # HTTP status codes of client errors that may pass by themselves
+MAX_DEFERRED = 1000  # entries to try again; if more fail, it is the server that is broken
+
+Value = Metric | Param | RunTag
 
 
 class Requests:
-    """Sends entries to one run; data that the server refuses are counted and skipped.
+    """Sends entries to one run. What the server refuses is set aside and counted; what comes after it goes on.
 
     Sending an entry twice changes nothing: MLflow's databases keep one of several metrics that agree in name, value,
     time and step, and artifacts are overwritten; a parameter that has another value already gets a name of its own.
@@ -31,8 +36,8 @@ class Requests:
     Args:
         uri: The tracking address.
         journal: The run's journal, which holds copies of artifacts.
-        deferred: Entries of artifacts that could not be stored although the server answered.
-        rejected: How many entries were refused so far.
+        deferred: Entries that could not be stored although the server answered.
+        rejected: How many values were refused so far.
 
     Attributes:
         run_id: The server's id of the run; set before anything is sent.
@@ -46,6 +51,7 @@ class Requests:
         self.deferred: list[Entry] = list(deferred)
         self.rejected = rejected
         self._journal = journal
+        self._has_warned = False
         self._client: MlflowClient | None = None
         self._params: dict[str, str] | None = None  # those of the run on the server, once they were read
 
@@ -65,15 +71,16 @@ class Requests:
         """
         if batch.single is not None:
             self._send_single(batch.single)
-            return
-        metrics, params = batch.metrics, self._new_params(batch.params)
-        tags = [RunTag(name, value) for name, value in batch.tags.items()]
-        while metrics or params or tags:  # one entry may hold more than a request takes
-            self._log(metrics[:MAX_METRICS], params[:MAX_PARAMS], tags[:MAX_TAGS])
-            metrics, params, tags = metrics[MAX_METRICS:], params[MAX_PARAMS:], tags[MAX_TAGS:]
+        else:
+            metrics, params = batch.metrics, self._new_params(batch.params)
+            tags = [RunTag(name, value) for name, value in batch.tags.items()]
+            while metrics or params or tags:  # one entry may hold more than a request takes
+                self._log([*metrics[:MAX_METRICS], *params[:MAX_PARAMS], *tags[:MAX_TAGS]])
+                metrics, params, tags = metrics[MAX_METRICS:], params[MAX_PARAMS:], tags[MAX_TAGS:]
+        self.reject(batch.refused)
 
     def retry_deferred(self) -> None:
-        """Try again to store the artifacts that could not be stored before.
+        """Try again to store what could not be stored before.
 
         Raises:
             Exception: Whatever MLflow raises if the server does not answer.
@@ -86,22 +93,40 @@ class Requests:
         finally:
             self.deferred += waiting
 
-    def _log(self, metrics: list[Metric], params: list[Param], tags: list[RunTag]) -> None:
-        if not metrics and not params and not tags:
+    def reject(self, refused: Sequence[Refused]) -> None:
+        """Count values that can never be stored; the first one is logged."""
+        self.rejected += len(refused)
+        if refused and not self._has_warned:
+            self._has_warned = True
+            what, why = refused[0]
+            log.warning("MLflow cannot store %s: %s. It is left out, and so is any other such value", what, why)
+
+    def _log(self, values: list[Value]) -> None:
+        """Log values of the run; if they are refused, send half as many at once, until the one to blame is alone."""
+        if not values:
             return
         try:
-            self.client.log_batch(str(self.run_id), metrics, params, tags)
-        except MlflowException as error:
-            self._raise_outage(error)
-            parts: list[tuple[list[Metric], list[Param], list[RunTag]]]
-            parts = [([m], [], []) for m in metrics] + [([], [p], []) for p in params] + [([], [], [t]) for t in tags]
-            if len(parts) == 1:
-                self._reject([*metrics, *params, *tags][0], error)
-                return
-            for part in parts:  # MLflow refuses a whole batch for one value
-                self._log(*part)
+            self._log_batch(values)
+        except Exception as error:
+            verdict = self._verdict(error)
+            if len(values) > 1:
+                self._log(values[: len(values) // 2])
+                self._log(values[len(values) // 2 :])
+            elif verdict is Verdict.UNCLEAR:
+                self._defer(_entry_of(values[0]), error)
+            else:
+                self.reject([(str(mask(str(values[0]))), _reason(error))])
+            return
         if self._params is not None:
-            self._params |= {param.key: param.value for param in params}
+            self._params |= {value.key: value.value for value in values if isinstance(value, Param)}
+
+    def _log_batch(self, values: list[Value]) -> None:
+        self.client.log_batch(
+            str(self.run_id),
+            [value for value in values if isinstance(value, Metric)],
+            [value for value in values if isinstance(value, Param)],
+            [value for value in values if isinstance(value, RunTag)],
+        )
 
     def _new_params(self, params: dict[str, str]) -> list[Param]:
         """MLflow cannot change a parameter: another value, as of a resumed run, is kept as ``<name>.changed``."""
@@ -121,11 +146,24 @@ class Requests:
 
     def _send_single(self, entry: Entry) -> None:
         run_id = str(entry.get("run", self.run_id))
+        if run_id != self.run_id and not self._journal.is_trusted:
+            self.reject([(f"data of the run {run_id}", "this journal is not yours, and it is another run's")])
+            return
         try:
             self._send_kind(entry, run_id)
-        except MlflowException as error:
-            self._raise_outage(error, is_own_run="run" not in entry)
-            self._reject(entry, error)
+        except Exception as error:
+            if "run" in entry and is_missing(error):
+                self.reject([(f"data of the run {run_id}", _reason(error))])
+                return
+            if "run" in entry and is_forbidden(error):
+                self.client.get_run(str(self.run_id))  # raises if everything is forbidden
+                verdict = Verdict.UNCLEAR
+            else:
+                verdict = self._verdict(error)
+            if verdict is Verdict.UNCLEAR:
+                self._defer(entry, error)
+            else:
+                self.reject([(str(mask(ascii(entry)[:200])), _reason(error))])
 
     def _send_kind(self, entry: Entry, run_id: str) -> None:
         if "file" in entry:
@@ -134,8 +172,8 @@ class Requests:
             if "run" in entry or entry["untag"] in self.client.get_run(run_id).data.tags:
                 self.client.delete_tag(run_id, entry["untag"])
         elif "status" in entry:
-            if entry["status"] == "RUNNING":
-                self.client.update_run(run_id, "RUNNING")
+            if entry["status"] in ("RUNNING", "SCHEDULED"):
+                self.client.update_run(run_id, entry["status"])
             else:
                 self.client.set_terminated(run_id, entry["status"], entry["t"])
         elif "name" in entry:
@@ -151,30 +189,58 @@ class Requests:
             )
 
     def _send_file(self, entry: Entry, run_id: str) -> None:
-        copy = self._journal.copies.path_of(entry)
-        if not copy.exists():
-            self._reject(entry, "its copy is missing")
-            return
-        try:
-            self.client.log_artifact(run_id, str(copy), entry["to"] or None)
-        except Exception as error:
-            self.client.get_run(run_id)  # raises if it is the server that does not answer
-            log.warning("artifact %s cannot be stored now: %s", copy.name, mask(str(error)))
-            self.deferred.append(entry)
-            return
-        self._journal.release_copy(entry)
+        sender = ArtifactSender(self.client, self._journal)
+        refused, delay = sender.send(entry, run_id)
+        if refused:
+            self.reject([refused])
+        elif delay is not None:
+            self._defer(entry, delay)
 
-    def _raise_outage(self, error: MlflowException, is_own_run: bool = True) -> None:
-        """Raise the error again unless the data are to blame."""
-        code = status_code(error)
-        if not 400 <= code < 500 or (code in _TEMPORARY and is_own_run):
+    def _defer(self, entry: Entry, error: Exception) -> None:
+        """Set an entry aside, to be tried again at the end and by each later sync."""
+        if len(self.deferred) >= MAX_DEFERRED:
             raise error
-        if is_own_run and self.client.get_run(str(self.run_id)).info.lifecycle_stage != "active":
-            raise MlflowException(f"run {self.run_id} was deleted on the server") from error
+        log.warning("%s cannot be stored now, and is tried again later: %s", mask(ascii(entry)[:200]), _reason(error))
+        self.deferred.append(entry)
 
-    def _reject(self, what: Any, why: object) -> None:
-        self.rejected += 1
-        log.warning("MLflow refuses %s: %s", mask(str(what)), mask(str(why)))
+    def _verdict(self, error: Exception) -> Verdict:
+        """Judge an error of a request to the run.
+
+        Raises:
+            Exception: The error itself, unless the data are to blame.
+        """
+        verdict = judge(error)
+        if verdict is Verdict.OUTAGE:
+            raise error
+        if self.client.get_run(str(self.run_id)).info.lifecycle_stage != "active":
+            raise MlflowException(f"run {self.run_id} was deleted on the server") from error
+        if verdict is Verdict.UNCLEAR:
+            self._check_that_it_takes_others(error)
+        return verdict
+
+    def _check_that_it_takes_others(self, error: Exception) -> None:
+        """Raise the error if the server does not take a tag either that the run has already."""
+        try:
+            self._log_batch([RunTag(JOURNAL_TAG, self._journal.id)])
+        except Exception:
+            raise error from None
+
+
+def _entry_of(value: Value) -> Entry:
+    if isinstance(value, Metric):
+        of: dict[str, Any] = {
+            name: getattr(value, name)
+            for name in ("model_id", "dataset_name", "dataset_digest")
+            if getattr(value, name)
+        }
+        entry: Entry = {"m": {value.key: value.value}, "s": value.step, "t": value.timestamp}
+        return entry | ({"of": of} if of else {})
+    return {"p" if isinstance(value, Param) else "g": {value.key: value.value}}
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return str(mask(lines[0][:300]))
 
 
 def _dataset(value: dict[str, Any]) -> DatasetInput:

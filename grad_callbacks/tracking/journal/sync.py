@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from grad_callbacks.tracking.journal.destination import destination
 from grad_callbacks.tracking.journal.entries import status_entry
 from grad_callbacks.tracking.journal.format import ENDED
+from grad_callbacks.tracking.journal.header import UnreadableJournal, checked_header, journal_files
 from grad_callbacks.tracking.journal.journal import Journal, journals
-from grad_callbacks.tracking.secrets.masking import MASK, mask
-from grad_callbacks.tracking.store import StoreError, default_store
+from grad_callbacks.tracking.secrets.masking import mask, mask_address
 
 if TYPE_CHECKING:
     from grad_callbacks.tracking.journal.sender import Sender
+
+log = logging.getLogger("grad_callbacks")
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,12 @@ class Synced:
         state: ``sent``, ``running`` (its own process sends it) or ``pending`` (the server did not take everything).
         run_id: The server's id of the run, if it is known.
         entries: How many entries were sent by this call.
-        rejected: How many entries the server refused for good.
+        rejected: How many values the server refused for good.
         reason: Why it is pending.
+        lost: How many entries are damaged in the journal, and so are missing on the server.
+        notes: What else the user should know: which entries are damaged, what was repaired.
+        server: Where it was sent, without secrets.
+        is_unreachable: It is pending because the server does not answer.
     """
 
     journal: Path
@@ -37,33 +45,62 @@ class Synced:
     entries: int = 0
     rejected: int = 0
     reason: str = ""
+    lost: int = 0
+    notes: tuple[str, ...] = ()
+    server: str = ""
+    is_unreachable: bool = False
 
 
-def sync(folder: Path, uri: str | None = None, *, ended: bool = False, prune: bool = False) -> Iterator[Synced]:
+def sync(
+    folder: Path, uri: str | None = None, *, ended: bool = False, prune: bool = False, trust: bool = False
+) -> Iterator[Synced]:
     """Send what the journals in a folder still hold, each entry once however often this is called.
 
-    Journals of running processes are skipped. A run whose process has ended without a status is marked KILLED.
+    Journals of running processes are skipped. A run whose process has ended without a status is marked KILLED. A server
+    that does not answer is tried once: the other journals for it are left pending.
+
+    A journal that this user's own process has written goes to the server that it was logged to. Of any other one only
+    the data are taken: it needs ``uri``, unless it names the default store; it leads to no run but its own, and does
+    not say where artifacts are kept.
 
     Args:
         folder: Where the journals are.
         uri: The tracking address; by default the one that each journal names.
         ended: Treat unfinished runs of other hosts as ended (status KILLED): from here it cannot be known.
         prune: Remove journals that are wholly sent.
+        trust: Treat every journal like the user's own.
     """
+    yield from _unreadable(folder)
+    unreachable: dict[str, str] = {}
     for journal in journals(folder):
-        synced = sync_journal(journal, uri, ended=ended, prune=prune)
-        if synced is not None:
-            yield synced
+        journal.is_trusted |= trust
+        to = destination(journal, uri)
+        server = mask_address(to.uri)
+        if not to.uri:
+            yield Synced(journal.path, "pending", reason=to.reason)
+            continue
+        if server in unreachable:
+            reason = f"not tried, since {server} does not answer: {unreachable[server]}"
+            yield Synced(journal.path, "pending", reason=reason, server=server, is_unreachable=True)
+            continue
+        synced = sync_journal(journal, to.uri, ended=ended, prune=prune)
+        if synced is None:
+            continue
+        if synced.is_unreachable:
+            unreachable[server] = synced.reason
+        yield replace(synced, server=server)
 
 
-def sync_journal(
-    journal: Journal, uri: str | None = None, *, ended: bool = False, prune: bool = False
-) -> Synced | None:
-    """Do the same with one journal; None if another process has just removed it."""
-    if not journal.take_existing():
-        return Synced(journal.path, "running") if journal.path.exists() else None
+def sync_journal(journal: Journal, uri: str, *, ended: bool = False, prune: bool = False) -> Synced | None:
+    """Send one journal to a server; None if another process has just removed it."""
+    is_trusted = journal.is_trusted
     try:
-        return _sync_one(journal, uri or _own_server(journal), ended, prune)
+        if not journal.take_existing():
+            return Synced(journal.path, "running") if journal.path.exists() else None
+        journal.is_trusted = is_trusted
+        return _sync_one(journal, uri, ended, prune)
+    except Exception as error:  # of one journal: the others go on
+        return Synced(journal.path, "pending", reason=f"it cannot be read: {_first_line(error)}")
     finally:
         journal.close()
 
@@ -71,13 +108,15 @@ def sync_journal(
 def clean_up(folder: Path, own: Journal, sender: Sender) -> None:
     """Mark runs KILLED whose process has ended without a status, and remove journals that are wholly sent.
 
+    Journals that were not written by this user are left alone.
+
     Args:
         folder: Where the journals are.
         own: The caller's journal, which is skipped.
         sender: Its connection: a status goes to the same server, if the run is there. The rest is left to :func:`sync`.
     """
     for journal in journals(folder):
-        if journal.path == own.path or not journal.take_existing():
+        if journal.path == own.path or not journal.is_trusted or not journal.take_existing():
             continue
         try:
             if mark_if_gone(journal):
@@ -104,28 +143,60 @@ def mark_if_gone(journal: Journal, ended: bool = False) -> bool:
     return True
 
 
-def _own_server(journal: Journal) -> str:
-    uri = str(journal.header.get("uri", ""))
-    return uri if uri and MASK not in uri else default_store()  # a masked address cannot be used
+def _unreadable(folder: Path) -> Iterator[Synced]:
+    """Journals that cannot be read at all, and why."""
+    for path in journal_files(folder):
+        try:
+            checked_header(path)
+        except UnreadableJournal as error:
+            yield Synced(path, "pending", reason=str(error))
 
 
 def _sync_one(journal: Journal, uri: str, ended: bool, prune: bool) -> Synced:
+    from grad_callbacks.tracking.journal.errors import is_of_server
     from grad_callbacks.tracking.journal.sender import Sender
 
+    has_incomplete_end = journal.has_incomplete_end()
     mark_if_gone(journal, ended)
-    sender, entries = Sender(journal, uri), 0
+    sender, entries, reason, is_unreachable = Sender(journal, uri), 0, "", False
     try:
         if not sender.is_done():
             sender.connect()
             while count := sender.step():
                 entries += count
             sender.send_deferred()
-    except StoreError as error:
-        return Synced(journal.path, "pending", sender.run_id, entries, sender.rejected, str(error))
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return Synced(journal.path, "pending", sender.run_id, entries, sender.rejected, str(mask(reason)))
-    state: Literal["sent", "pending"] = "sent" if sender.is_done() else "pending"
+        reason, is_unreachable = _first_line(error), is_of_server(error)
+    if not reason and not sender.is_done():
+        reason = f"{sender.deferred} entries could not be stored, and are tried again by the next sync"
+    synced = Synced(
+        journal.path,
+        "pending" if reason else "sent",
+        sender.run_id,
+        entries,
+        sender.rejected,
+        reason,
+        sender.lost,
+        _notes(journal, sender, has_incomplete_end),
+        is_unreachable=is_unreachable,
+    )
     if prune and journal.is_wholly_sent():
         journal.remove()
-    return Synced(journal.path, state, sender.run_id, entries, sender.rejected, "" if state == "sent" else "artifacts")
+    return synced
+
+
+def _notes(journal: Journal, sender: Sender, has_incomplete_end: bool) -> tuple[str, ...]:
+    notes = list(journal.notes)
+    if sender.lost:
+        notes.append(f"{sender.lost} entries are damaged in the journal and are lost: {', '.join(sender.lost_at)}")
+    elif sender.harmless:
+        notes.append(f"{sender.harmless} damaged lines held no entry: nothing is lost")
+    if has_incomplete_end and not sender.lost:
+        notes.append("its last line is not complete: the entry that was being written when the process ended is lost")
+    if journal.first_number is None:
+        notes.append("it has the older format 1, without checksums: damaged numbers cannot be seen")
+    return tuple(notes)
+
+
+def _first_line(error: Exception) -> str:
+    return str(mask((str(error).strip() or type(error).__name__).splitlines()[0]))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import random
+import shlex
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from grad_callbacks.tracking.journal.copies import UnsafePath, artifact_path
 from grad_callbacks.tracking.journal.entries import status_entry
-from grad_callbacks.tracking.journal.format import Entry
-from grad_callbacks.tracking.journal.journal import Journal
+from grad_callbacks.tracking.journal.format import STATUSES, Entry
+from grad_callbacks.tracking.journal.journal import MEMORY_LIMIT, Journal
 from grad_callbacks.tracking.journal.sender import Sender
 from grad_callbacks.tracking.secrets.masking import mask, mask_address
 
@@ -28,7 +31,8 @@ class Writer:
     """Writes entries into a journal and sends them from a thread of its own.
 
     After a failed request it waits 1 second, then 2, 4 and so on, up to 30. Memory holds one batch of the journal, at
-    most 0.4 MB, and what the disk did not take. No method raises because of the server or the disk.
+    most 0.4 MB, and what the disk did not take. What the server has is removed from the journal's file from time to
+    time, unless the journal is to be kept. No method raises because of the server or the disk.
 
     Args:
         journal: Opened for writing.
@@ -43,6 +47,7 @@ class Writer:
         self.journal = journal
         self.sender = Sender(journal, uri)
         self.copies: dict[str, Path] = {} if is_fresh else _copies(journal)
+        self.tables: set[str] = set(journal.header.get("copies", {}))
         self.status = "RUNNING"
         self._is_fresh = is_fresh
         self._on_connected = on_connected
@@ -52,6 +57,7 @@ class Writer:
         self._is_closing = False
         self._is_urgent = False
         self._since_status = False
+        self._has_warned_of_disk = self._has_warned_of_memory = False
         self._thread = threading.Thread(target=self._run, name="grad-callbacks-writer", daemon=True)
 
     # Called by the training
@@ -75,6 +81,9 @@ class Writer:
 
     def record(self, entry: Entry, run_id: str | None = None) -> None:
         """Write an entry into the journal: of its own run, or of another one that the server has."""
+        if entry.get("status", "RUNNING") not in STATUSES:
+            log.warning("MLflow knows no status %r: the run is marked FAILED", entry["status"])
+            entry = entry | {"status": "FAILED"}
         if run_id is not None and not self._is_own(run_id):
             entry = entry | {"run": run_id}
         elif "status" in entry:
@@ -82,15 +91,9 @@ class Writer:
         else:
             self._since_status = True
             if "file" in entry:
-                self.copies[_artifact_path(entry)] = self.journal.copies.path_of(entry)
-        could_write = self.journal.write_error is None
+                self.copies[artifact_path(entry)] = self.journal.copies.path_of(entry)
         self.journal.append(entry)
-        if self.journal.write_error is not None and could_write:
-            log.warning(
-                "the journal %s cannot be written (%s): logged data go to the server from memory",
-                self.journal.path.name,
-                self.journal.write_error,
-            )
+        self._warn_of_disk()
 
     def copy_artifact(self, local: Path) -> Entry:
         """Copy a file (see :meth:`Journal.copy_artifact`)."""
@@ -103,6 +106,10 @@ class Writer:
     def is_fresh(self, run_id: str) -> bool:
         """True if everything in the run was logged by this process."""
         return self._is_fresh and self._is_own(run_id)
+
+    def is_table(self, path: str) -> None:
+        """Keep the last copy of this artifact, a table, to which rows may be added."""
+        self.tables.add(path)
 
     def flush(self, timeout: float) -> bool:
         """Wait until the server has everything; True if it has.
@@ -136,6 +143,25 @@ class Writer:
         self._thread.join(RETRY_TIMEOUT if done else 0.1)
         return done
 
+    def _warn_of_disk(self) -> None:
+        """Say once that the disk refuses, once that memory is full, and once that the disk takes entries again."""
+        journal = self.journal
+        if journal.unwritten and not self._has_warned_of_disk:
+            log.warning(
+                "the journal %s cannot be written (%s). What is logged is in memory only, up to %d MB: it goes to the "
+                "server from there, and is lost if this process ends before the server has taken it. "
+                "Make room, or set GRAD_CALLBACKS_JOURNAL to a folder on another disk",
+                journal.path,
+                journal.write_error,
+                MEMORY_LIMIT // 2**20,
+            )
+        elif self._has_warned_of_disk and not journal.unwritten:
+            log.warning("the journal %s is written again", journal.path)
+        self._has_warned_of_disk = bool(journal.unwritten)
+        if journal.dropped and not self._has_warned_of_memory:
+            self._has_warned_of_memory = True
+            log.warning("memory is full too: from now on new entries are lost until the server or the disk takes some")
+
     def _is_own(self, run_id: str) -> bool:
         return run_id in (self.sender.run_id, self.journal.id, self.journal.header.get("run_id"))
 
@@ -168,6 +194,7 @@ class Writer:
         self._failures = 0
 
     def _send(self) -> None:
+        self.journal.retry_unwritten()  # in this thread, so that none is sent from memory meanwhile
         if self.sender.run_id is None:
             self.sender.connect()
             with self._condition:
@@ -177,6 +204,18 @@ class Writer:
         end = self.journal.end()
         while not self._is_closing and self.sender.step() and not self.sender.has_reached(end):
             pass
+        if self._is_urgent and self.sender.is_drained():
+            self.sender.send_deferred()
+        self.journal.remove_sent(self._table_copies())
+
+    def _table_copies(self) -> dict[str, str]:
+        """The last copies of tables, as the journal's entries name them."""
+        copies = {path: self.copies[path] for path in sorted(self.tables) if path in self.copies}
+        folder = self.journal.copies.folder
+        return {
+            path: copy.relative_to(folder).as_posix() if copy.is_relative_to(folder) else str(copy)
+            for path, copy in copies.items()
+        }
 
     def _pause(self) -> float:
         if not self._failures:
@@ -185,23 +224,30 @@ class Writer:
         return longest * random.uniform(0.75, 1.0)  # so that many trainings do not come back at the same moment
 
     def _problem(self, what: str) -> str:
+        server, journal = mask_address(self.sender.uri), self.journal
+        if journal.unwritten:
+            return (
+                f"the MLflow server {server} {what}, and the journal {journal.path} cannot be written. Training "
+                f"continues; {len(journal.unwritten)} entries so far are in memory only, and they and what follows are "
+                "lost if this process ends before the server answers or the disk has room"
+            )
         return (
-            f"the MLflow server {mask_address(self.sender.uri)} {what}. Training continues; logged data are kept in "
-            f"{self.journal.path.parent} and sent when the server answers again, or later with: "
-            f"grad-callbacks sync {self.journal.path.parent}"
+            f"the MLflow server {server} {what}. Training continues; logged data are kept in "
+            f"{journal.path.parent} and sent when the server answers again, or later with: "
+            f"grad-callbacks sync {shlex.quote(str(journal.path.parent))}"
         )
 
 
 def _copies(journal: Journal) -> dict[str, Path]:
-    return {
-        _artifact_path(entry): journal.copies.path_of(entry)
-        for entry, _ in journal.entries()
-        if "file" in entry and "run" not in entry
-    }
-
-
-def _artifact_path(entry: Entry) -> str:
-    return "/".join(filter(None, (entry["to"], Path(entry["file"]).name)))
+    """The last copy of each artifact that is in the journal."""
+    copies: dict[str, Path] = {}
+    kept = [{"file": file, "to": place.rpartition("/")[0]} for place, file in journal.header.get("copies", {}).items()]
+    written = (line.entry for line in journal.lines_with(b'"file"', journal.end()) if line.entry is not None)
+    for entry in [*kept, *written]:
+        if "file" in entry and "to" in entry and "run" not in entry:
+            with suppress(UnsafePath):
+                copies[artifact_path(entry)] = journal.copies.path_of(entry)
+    return copies
 
 
 def _first_line(error: Exception) -> str:

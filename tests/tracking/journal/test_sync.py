@@ -11,9 +11,10 @@ from mlflow.exceptions import MlflowException
 
 from grad_callbacks.tracking import JournaledMLFlowLogger, prepare_store, sync
 from grad_callbacks.tracking.cli import main
-from grad_callbacks.tracking.journal.format import read_header
+from grad_callbacks.tracking.journal.header import read_header
 from grad_callbacks.tracking.journal.host import Host
 from grad_callbacks.tracking.journal.journal import Journal
+from tests.support.journals import edit, replaced
 from tests.support.servers import NO_SERVER, artifacts_of, steps_of, the_run
 
 STEPS = 1500
@@ -81,6 +82,7 @@ def test_a_sync_that_died_before_it_noted_what_it_sent_repeats_nothing(
     journal = offline(tmp_path / "journal")
     assert states(tmp_path / "journal", store)[0][0] == "sent"
     notes = json.loads(journal.with_suffix(".sent").read_text())
+    del notes["crc"]  # edited by hand, it has no checksum
     offsets = (offset for _, offset in Journal(journal).entries())
     notes[store]["offset"] = max((offset for offset in offsets if offset <= back), default=0)
     journal.with_suffix(".sent").write_text(json.dumps(notes))
@@ -120,6 +122,7 @@ def test_an_emptied_store_behind_the_same_address_gets_everything_again(
     states(tmp_path / "journal", store)
     journal = next((tmp_path / "journal").glob("*.sent"))
     notes = json.loads(journal.read_text())
+    del notes["crc"]
     notes[store] |= {"run_id": "0" * 32, "offset": notes[store]["offset"] - 100}
     journal.write_text(json.dumps(notes))
     client.delete_run(the_run(client, "plugin").info.run_id)
@@ -137,7 +140,8 @@ def test_a_killed_run_is_marked_but_not_one_of_another_machine(
     client.delete_run(run_id)
 
     copy = tmp_path / "elsewhere" / journal.name
-    copy.write_text(copy.read_text().replace(Host.here().boot, "another").replace(Host.here().name, "elsewhere"))
+    edit(copy, replaced(Host.here().boot, "another"))
+    edit(copy, replaced(Host.here().name, "elsewhere"))
     assert states(tmp_path / "elsewhere", store)[0][0] == "sent"
     check(client, "RUNNING")
     states(tmp_path / "elsewhere", store, ended=True)
