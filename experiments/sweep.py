@@ -20,9 +20,10 @@ from omegaconf import DictConfig
 
 from grad_callbacks.tracking import JournaledMLFlowLogger, prepare_store, record_sweep
 from grad_callbacks.tracking.comparison.compare import SWEPT
+from grad_callbacks.tracking.ending import ending_of
 from grad_callbacks.tracking.journal.journal import Journal, journals
 from grad_callbacks.tracking.journal.sync import sync_journal
-from grad_callbacks.tracking.secrets.masking import mask_address
+from grad_callbacks.tracking.secrets.masking import mask, mask_address
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,9 @@ class ParentRun(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Remember that a job has failed; this may be the job's own process."""
-        if job_return.status == JobStatus.FAILED and (Path(config.hydra.sweep.dir) / NOTE).exists():
+        if job_return.status != JobStatus.FAILED or ending_of(job_return._return_value).status != "FAILED":
+            return  # a trial that Optuna has pruned is no failure
+        if (Path(config.hydra.sweep.dir) / NOTE).exists():
             (Path(config.hydra.sweep.dir) / FAILED).touch()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
@@ -104,7 +107,7 @@ class ParentRun(Callback):
         except Exception as error:  # whatever a server raises: the runs are there all the same
             log.warning(
                 "the sweep is not compared now (%s); later: grad-callbacks compare %s --sweep %s",
-                error,
+                mask(str(error)),
                 logger._experiment_name,
                 logger.run_id,
             )

@@ -108,4 +108,6 @@ def _is_mlflow(logger: Logger) -> TypeGuard[MLFlowLogger]:
 
 
 def _warn(what: str, logger: MLFlowLogger, error: Exception) -> None:
-    rank_zero_warn(f"the {what} could not be written to MLflow run {logger.run_id}: {error}")
+    from grad_callbacks.tracking.secrets.masking import mask  # an error of a store may print its address
+
+    rank_zero_warn(f"the {what} could not be written to MLflow run {logger.run_id}: {mask(str(error))}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from grad_callbacks.tracking.secrets.command import mask_command
 from grad_callbacks.tracking.secrets.masking import mask
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def environment() -> dict[str, str]:
     if torch.version.cuda:
         found["cuda"] = str(torch.version.cuda)
     program, *arguments = sys.argv or [""]
-    found["command"] = " ".join(mask([Path(program).name, *arguments]))
+    found["command"] = " ".join(mask_command([Path(program).name, *arguments]))
     for folder in (Path(program).resolve().parent, Path.cwd()):  # the script's repository, or that of a notebook
         if commit := _git("rev-parse", "HEAD", folder=folder):
             changed = _git("status", "--porcelain", "--untracked-files=no", folder=folder)

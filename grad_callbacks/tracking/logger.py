@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.fabric.utilities.logger import _add_prefix, _convert_params, _flatten_dict
+from lightning.fabric.utilities.logger import _add_prefix
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from grad_callbacks.tracking.ending import Ending, ending_of
 from grad_callbacks.tracking.journal.format import Entry
 from grad_callbacks.tracking.journal.journal import DISK_LIMIT, Journal
 from grad_callbacks.tracking.journal.sync import sync_journal
+from grad_callbacks.tracking.journal.values import flattened, plain
 from grad_callbacks.tracking.secrets.masking import mask
 from grad_callbacks.tracking.store import default_artifacts, default_journals, default_store
 from grad_callbacks.tracking.system import SystemMetrics, started_system_metrics
@@ -43,13 +45,14 @@ class JournaledMLFlowLogger(MLFlowLogger):
     Server        Down, slow or frozen: training continues. At the start it waits up to ``probe_timeout`` for the
                   run's id. Until the server is reached :attr:`run_id` is the journal's id, which
                   :attr:`experiment` continues to accept
-    Status        FINISHED; FAILED by an exception; KILLED by Ctrl-C, SIGTERM or ``sys.exit``. After a SIGKILL the
-                  next logger on the same machine and folder, or ``grad-callbacks sync``, marks the run KILLED
+    Status        FINISHED; FAILED by an exception; KILLED by Ctrl-C, SIGTERM, ``sys.exit`` or Optuna's pruning, which
+                  the tag ``grad.ended`` tells apart. After a SIGKILL the next logger on the same machine and folder,
+                  or ``grad-callbacks sync``, marks the run KILLED
     Parameters    Of more than 6000 characters are cut, and logged in full under ``params/``. One that changes, as
                   when a run is resumed, is logged as ``<name>.changed``
     Context       ``context/environment.yaml``, the git commit, in a Hydra job ``context/config.yaml``, and system
                   metrics if ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` is set
-    Names         Characters that MLflow refuses are left out, as Lightning does
+    Names         What MLflow refuses is changed, and stays unique: ``loss@a`` becomes ``loss_a-debca075``, told once
     Secrets       Masked by name and within addresses, before anything is written
     Memory        64 MB at most, and only if the disk is full; beyond it the newest entries are dropped with a
                   warning
@@ -167,7 +170,10 @@ class JournaledMLFlowLogger(MLFlowLogger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         """Log parameters, which may be nested."""
-        self.experiment.log_params(str(self.run_id), _flatten_dict(mask(_convert_params(params))))
+        named = plain(params)
+        if not isinstance(named, dict):
+            named = {"params": named}
+        self.experiment.log_params(str(self.run_id), flattened(mask(named)))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -205,7 +211,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
             self._system.stop()
         if self._checkpoint_callback:
             self._scan_and_log_checkpoints(self._checkpoint_callback)
-        if self._session.finish(_mlflow_status(status)):
+        if self._session.finish(_ending(status)):
             self._send_child_journals()
 
     def flush(self, timeout: float) -> bool:
@@ -277,8 +283,10 @@ class JournaledMLFlowLogger(MLFlowLogger):
         self.close()
 
 
-def _mlflow_status(status: str) -> str:
-    """MLflow's word for Lightning's; Lightning also says ``failed`` after Ctrl-C and SIGTERM."""
-    if status == "failed":
-        return "KILLED" if isinstance(sys.exc_info()[1], (KeyboardInterrupt, SystemExit)) else "FAILED"
-    return {"success": "FINISHED", "finished": "FINISHED"}.get(status, status.upper())
+def _ending(status: str) -> Ending:
+    """How a run ended by Lightning's word, which is ``failed`` too after Ctrl-C, SIGTERM and Optuna's pruning."""
+    if status in ("success", "finished"):
+        return ending_of(None)
+    if status == "failed" and (error := sys.exc_info()[1]) is not None:
+        return ending_of(error)
+    return Ending("KILLED", "killed") if status == "killed" else Ending("FAILED", "failed")

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from grad_callbacks.tracking.context import hydra_config, record_config, record_environment
+from grad_callbacks.tracking.ending import ENDED_TAG, Ending, ending_of
 from grad_callbacks.tracking.journal.client import JournalingClient
-from grad_callbacks.tracking.journal.entries import status_entry
+from grad_callbacks.tracking.journal.entries import status_entry, tags_entry
 from grad_callbacks.tracking.journal.format import ENDED, SUFFIX, Entry, now
 from grad_callbacks.tracking.journal.journal import Journal, journals
 from grad_callbacks.tracking.journal.ownership import signed
 from grad_callbacks.tracking.journal.sender import Sender
 from grad_callbacks.tracking.journal.sync import clean_up
+from grad_callbacks.tracking.journal.values import storable, text_of
 from grad_callbacks.tracking.journal.writer import Writer
 from grad_callbacks.tracking.secrets.masking import mask, mask_address
 
@@ -73,6 +75,7 @@ class RunSession:
         """Start sending, and wait ``probe_timeout`` seconds at most for the run's id on the server."""
         if not self._is_fresh:
             self._writer.record(status_entry("RUNNING"))
+            self._writer.record({"untag": ENDED_TAG})  # of the part before
         timeout = self._settings.probe_timeout
         is_local = self._settings.tracking_uri.startswith("sqlite:")
         self._writer.start(max(timeout, SQLITE_TIMEOUT) if is_local else timeout)
@@ -103,9 +106,9 @@ class RunSession:
             log.warning("the environment could not be logged: %s", mask(str(error)))
         return found
 
-    def finish(self, status: str) -> bool:
+    def finish(self, ending: Ending) -> bool:
         """Log how the run ended, and wait for the server; True if it has everything."""
-        self._writer.record(status_entry(status))
+        self._end(ending)
         return self.flush(self._settings.finalize_timeout)
 
     def finish_at_exit(self) -> None:
@@ -113,11 +116,11 @@ class RunSession:
         if self._writer.status in ENDED:
             return
         error = _last_uncaught_error()
-        if error is None or error is self._error_before:
-            status = "FINISHED"
-        else:
-            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        self._writer.record(status_entry(status))
+        self._end(ending_of(None if error is self._error_before else error))
+
+    def _end(self, ending: Ending) -> None:
+        self._writer.record(tags_entry({ENDED_TAG: ending.word}))
+        self._writer.record(status_entry(ending.status))
 
     def flush(self, timeout: float) -> bool:
         """Wait ``timeout`` seconds at most until the server has everything; True if it has."""
@@ -194,9 +197,9 @@ def _new_header(settings: RunSettings, run_id: str | None) -> dict[str, Any]:
     header = {
         "id": run_id or uuid.uuid4().hex,
         "uri": mask_address(settings.tracking_uri),
-        "experiment": settings.experiment,
+        "experiment": storable(settings.experiment),
         "artifact_location": settings.artifact_location,
-        "name": settings.name,
+        "name": None if settings.name is None else text_of(settings.name),
         "tags": _all_tags(settings.tags),
         "start": now(),
         "keep": settings.keep_journal,
@@ -208,7 +211,7 @@ def _clean_up(folder: Path, journal: Journal, sender: Sender) -> None:
     try:
         clean_up(folder, journal, sender)
     except Exception as error:
-        log.warning("the journals in %s could not be cleaned up: %s", folder, error)
+        log.warning("the journals in %s could not be cleaned up: %s", folder, mask(str(error)))
 
 
 def _last_uncaught_error() -> object:
@@ -222,5 +225,6 @@ def _all_tags(tags: Mapping[str, Any]) -> dict[str, str]:
 
         tags = resolve_tags(tags)
     except Exception as error:
-        log.warning("MLflow cannot find out where the run comes from: %s", error)
-    return {name: str(mask(value, name)) for name, value in tags.items()}
+        log.warning("MLflow cannot find out where the run comes from: %s", mask(str(error)))
+    named: dict[str, str] = tags_entry(tags)["g"]
+    return named

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from grad_callbacks.tracking.secrets.masking import mask, mask_address
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -99,4 +101,6 @@ def _connect(uri: str) -> MlflowClient:
 
 def _unusable(uri: str, error: Exception) -> StoreError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return StoreError(f"the MLflow store {uri} cannot be used: {reason}. Choose another with MLFLOW_TRACKING_URI.")
+    return StoreError(
+        f"the MLflow store {mask_address(uri)} cannot be used: {mask(reason)}. Choose another with MLFLOW_TRACKING_URI."
+    )

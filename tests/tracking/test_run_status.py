@@ -6,36 +6,85 @@ import signal
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from grad_callbacks.tracking import JournaledMLFlowLogger
+from grad_callbacks.tracking.ending import ENDED_TAG
 from tests.support.processes import Child, ForkServer, wait_until
 from tests.support.servers import steps_of, the_run
 from tests.support.tracked_training import Model, fit
 
 
+class TrialPruned(Exception):
+    """As Optuna's, by its name."""
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(RuntimeError("no memory"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(1), "KILLED")],
-    ids=["exception", "Ctrl-C", "exit"],
+    [
+        (RuntimeError("no memory"), "FAILED failed"),
+        (KeyboardInterrupt(), "KILLED interrupted"),
+        (SystemExit(1), "KILLED exited"),
+        (SIGTERMException(), "KILLED preempted"),
+        (TrialPruned(), "KILLED pruned"),
+    ],
+    ids=["exception", "Ctrl-C", "exit", "SIGTERM", "Optuna"],
 )
 def test_the_status_is_true_when_fit_is_interrupted(error: BaseException, status: str, client: MlflowClient) -> None:
     made = JournaledMLFlowLogger("plugin")
     before = signal.getsignal(signal.SIGINT)
     try:
-        with pytest.raises((RuntimeError, SystemExit)):
+        with pytest.raises((RuntimeError, SystemExit, TrialPruned)):
             fit(made, Model(error))
     finally:
         signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
     made.close()
     run = the_run(client, "plugin")
-    assert run.info.status == status
+    assert f"{run.info.status} {run.data.tags[ENDED_TAG]}" == status
     assert steps_of(client, run.info.run_id, "loss") == [0, 1, 2]
+
+
+class Pruning(Callback):
+    """Ends a trial as Optuna's callback does."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            raise TrialPruned
+
+
+def test_a_run_that_was_pruned_in_validation_and_is_continued_tells_how_it_ended_last(client: MlflowClient) -> None:
+    made = JournaledMLFlowLogger("plugin")
+    trainer = Trainer(
+        max_steps=6,
+        logger=made,
+        callbacks=[Pruning()],
+        limit_train_batches=3,
+        limit_val_batches=1,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        accelerator="cpu",
+    )
+    with pytest.raises(TrialPruned):
+        trainer.fit(Model())
+    made.close()
+    run = the_run(client, "plugin")
+    assert (run.info.status, run.data.tags[ENDED_TAG]) == ("KILLED", "pruned")
+    again = JournaledMLFlowLogger("plugin", run_id=run.info.run_id)
+    again.log_metrics({"loss": 1.0}, step=9)
+    assert again.flush(30)
+    assert ENDED_TAG not in client.get_run(run.info.run_id).data.tags
+    again.finalize("success")
+    again.close()
+    run = the_run(client, "plugin")
+    assert (run.info.status, run.data.tags[ENDED_TAG]) == ("FINISHED", "finished")
 
 
 TRAINING = """
 from grad_callbacks.tracking import JournaledMLFlowLogger
+from grad_callbacks.tracking.ending import ENDED_TAG
 from tests.support.tracked_training import fit
 logger = JournaledMLFlowLogger("plugin")
 """
@@ -45,11 +94,11 @@ LONG = "print(logger.run_id, flush=True); fit(logger, steps=10**7)"
 @pytest.mark.parametrize(
     ("then", "number", "status"),
     [
-        ("logger.log_metrics({'a': 1.0}); raise RuntimeError('outside of fit')", None, "FAILED"),
-        ("logger.log_metrics({'a': 1.0})", None, "FINISHED"),
-        ("fit(logger); logger.log_metrics({'a': 1.0})", None, "FINISHED"),
-        (LONG, signal.SIGTERM, "KILLED"),
-        (LONG, signal.SIGINT, "KILLED"),
+        ("logger.log_metrics({'a': 1.0}); raise RuntimeError('outside of fit')", None, "FAILED failed"),
+        ("logger.log_metrics({'a': 1.0})", None, "FINISHED finished"),
+        ("fit(logger); logger.log_metrics({'a': 1.0})", None, "FINISHED finished"),
+        (LONG, signal.SIGTERM, "KILLED preempted"),
+        (LONG, signal.SIGINT, "KILLED interrupted"),
     ],
     ids=["crash outside fit", "end without fit", "logs after fit", "SIGTERM", "Ctrl-C"],
 )
@@ -61,7 +110,8 @@ def test_the_status_is_true_however_the_process_ends(
         _wait_for_metrics(process, client)
         process.send(number)
     process.wait()
-    assert the_run(client, "plugin").info.status == status, process.said
+    run = the_run(client, "plugin")
+    assert f"{run.info.status} {run.data.tags[ENDED_TAG]}" == status, process.said
     assert not list((tmp_path / "mlflow-journal").iterdir())
 
 

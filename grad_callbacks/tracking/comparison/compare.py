@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from grad_callbacks.tracking.comparison.last_values import last_values
+from grad_callbacks.tracking.ending import ENDED_TAG, STOPPED, ended_word
 from grad_callbacks.tracking.journal.tags import PARENT_TAG, TRIAL_TAG
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ COLUMNS = (
     "guard",
     "seed",
     "status",
+    "ended",
     "verdict",
     "outcome",
     "first_alert_step",
@@ -32,6 +35,7 @@ COLUMNS = (
     "sweep",
 )
 KEYS = ["scenario", "variant", "guard"]  # runs that agree in these differ by their seed only
+MAX_NAMED = 30  # metrics that an error names
 SWEPT = "sweep.swept"  # tag of a sweep's parent run: the tags that distinguish its jobs, separated by spaces
 _UNGUARDED = ("none", "monitor")  # guards that never change training, in order of preference as a baseline
 
@@ -50,7 +54,7 @@ def compare(
     Args:
         client: Of the server that has the runs.
         experiment: The name of the MLflow experiment.
-        metric: What is compared, by its last value; by default the first of :data:`METRICS` that a run has. Less is
+        metric: What is compared, by its newest value; by default the first of :data:`METRICS` that a run has. Less is
             better if its name contains ``loss``, ``error`` or ``perplexity``.
         group: Parameters or tags that distinguish variants, such as ``optimizer.lr``; by default what the ``sweep``
             has varied, or else the parameter ``variant``.
@@ -60,12 +64,14 @@ def compare(
         sweep: Only the runs of this sweep: its parent run's id or name, or ``"latest"``.
 
     Returns:
-        Columns as in :data:`COLUMNS`. ``accuracy`` is the metric, ``difference`` how much better it is than the
-        baseline's of the same scenario and seed (NaN without one). The name of the metric is in ``attrs["metric"]``,
-        whether less of it is better in ``attrs["less_is_better"]``.
+        Columns as in :data:`COLUMNS`. ``ended`` is how the run ended: ``finished``, ``failed``, ``pruned``,
+        ``preempted``, ``interrupted``, ``exited`` or ``killed``. ``accuracy`` is the metric, ``difference`` how much
+        better it is than the baseline's of the same scenario and seed (NaN without one, and for a run that was stopped
+        early). The name of the metric is in ``attrs["metric"]``, whether less of it is better in
+        ``attrs["less_is_better"]``.
 
     Raises:
-        ValueError: If there is no such experiment or sweep; the message names the existing ones.
+        ValueError: If there is no such experiment, sweep or metric; the message names the existing ones.
     """
     import pandas as pd
 
@@ -80,8 +86,9 @@ def compare(
         group = group or parent.data.tags.get(SWEPT, "").split()
         runs = [run for run in runs if run.data.tags.get(PARENT_TAG) == parent.info.run_id]
     runs = [run for run in runs if run.info.run_id not in parents]
-    metric = metric or next((name for name in METRICS if any(name in run.data.metrics for run in runs)), METRICS[0])
-    table = pd.DataFrame([_row(run, metric, group, baseline) for run in runs], columns=[*COLUMNS, "is_baseline"])
+    metric = _metric(runs, metric)
+    values = last_values(client, runs, metric)
+    table = pd.DataFrame([_row(run, values, group, baseline) for run in runs], columns=[*COLUMNS, "is_baseline"])
     finished_first = table.sort_values("status", key=lambda status: status != "FINISHED", kind="stable")
     table = finished_first.drop_duplicates([*KEYS, "seed"])
     table = table.sort_index(ascending=False).reset_index(drop=True)  # the oldest first
@@ -114,7 +121,9 @@ def _sweep(runs: Sequence[Run], parents: set[str], wanted: str) -> Run:
     raise ValueError(f"there is no sweep {wanted!r} in this experiment; there are: {names}")
 
 
-def _row(run: Run, metric: str, group: Sequence[str], baseline: Mapping[str, str] | None) -> dict[str, Any]:
+def _row(
+    run: Run, values: Mapping[str, float], group: Sequence[str], baseline: Mapping[str, str] | None
+) -> dict[str, Any]:
     params, tags = run.data.params, run.data.tags
     variant = ", ".join(f"{_short(name)}={params.get(name, tags.get(name, '–'))}" for name in group)
     scenario = "all runs" if group else run.info.run_name
@@ -129,15 +138,27 @@ def _row(run: Run, metric: str, group: Sequence[str], baseline: Mapping[str, str
         "guard": guard,
         "seed": params.get("seed", ""),
         "status": run.info.status,
+        "ended": ended_word(run.info.status, tags.get(ENDED_TAG, "")),
         "verdict": tags.get("grad.verdict", ""),
         "outcome": tags.get("grad.outcome", ""),
         "first_alert_step": tags.get("grad.first_alert_step", ""),
         "remedies": tags.get("grad.remedies", ""),
-        "accuracy": run.data.metrics.get(metric, float("nan")),
+        "accuracy": values.get(run.info.run_id, float("nan")),
         "run_id": run.info.run_id,
         "sweep": tags.get(PARENT_TAG, ""),
         "is_baseline": is_baseline,
     }
+
+
+def _metric(runs: Sequence[Run], wanted: str | None) -> str:
+    if wanted is None:
+        return next((name for name in METRICS if any(name in run.data.metrics for run in runs)), METRICS[0])
+    known = sorted({name for run in runs for name in run.data.metrics})
+    if runs and wanted not in known:
+        first = ", ".join(known[:MAX_NAMED]) or "none"
+        more = f" and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
+        raise ValueError(f"no run has a metric {wanted!r}; there are: {first}{more}")
+    return wanted
 
 
 def _short(name: str) -> str:
@@ -152,9 +173,8 @@ def _with_difference(table: pd.DataFrame, strata: list[str], sign: float) -> pd.
     rank = candidates["guard"].map(lambda guard: _UNGUARDED.index(guard) if guard in _UNGUARDED else 0)
     best_first = candidates.assign(rank=rank).sort_values("rank", kind="stable")
     chosen = best_first.drop_duplicates(strata)
-    reference = chosen.set_index(strata)["accuracy"]
+    final = table["accuracy"].where(~table["ended"].isin(STOPPED))  # one that was stopped has no final value
+    reference = final[chosen.index].set_axis(pd.MultiIndex.from_frame(chosen[strata]))
     keys = pd.MultiIndex.from_frame(table[strata])
-    difference = sign * (
-        table["accuracy"].to_numpy(dtype=np.float64) - reference.reindex(keys).to_numpy(dtype=np.float64)
-    )
+    difference = sign * (final.to_numpy(dtype=np.float64) - reference.reindex(keys).to_numpy(dtype=np.float64))
     return table.assign(difference=difference, is_baseline=table.index.isin(chosen.index))

@@ -9,6 +9,7 @@ import numpy as np
 
 from grad_callbacks.tracking.comparison.compare import KEYS
 from grad_callbacks.tracking.comparison.significance import sign_flip_p
+from grad_callbacks.tracking.ending import STOPPED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,8 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
         table: From :func:`grad_callbacks.tracking.comparison.compare.compare`.
 
     Returns:
-        Columns ``scenario``, ``variant``, ``guard``, ``seeds`` (runs with a value), ``failed`` (runs without), ``mean``
+        Columns ``scenario``, ``variant``, ``guard``, ``seeds`` (runs with a value), ``failed`` (runs without), ``stopped``
+        (runs that were pruned, preempted, interrupted or killed, which count nowhere else), ``mean``
         and ``spread`` (standard deviation) of the metric, ``pairs`` (seeds that the baseline has too), ``gain`` and
         ``gain_spread`` of the paired differences, ``p`` (see ``sign_flip_p``; not corrected for the number of rows; NaN
         below six pairs and for the baseline itself), ``verdict`` and ``outcome`` (the most frequent), ``repaired``
@@ -30,7 +32,7 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     rows = [_over_seeds(dict(zip(KEYS, key, strict=True)), runs) for key, runs in table.groupby(KEYS, sort=False)]
-    columns = [*KEYS, "seeds", "failed", "mean", "spread", "pairs", "gain", "gain_spread", "p"]
+    columns = [*KEYS, "seeds", "failed", "stopped", "mean", "spread", "pairs", "gain", "gain_spread", "p"]
     groups = pd.DataFrame(rows, columns=[*columns, "verdict", "outcome", "repaired", "remedies", "is_baseline"])
     groups.attrs = dict(table.attrs)
     return groups
@@ -42,7 +44,8 @@ def has_several_seeds(table: pd.DataFrame) -> bool:
 
 
 def _over_seeds(key: dict[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
-    values = runs["accuracy"].where(np.isfinite(runs["accuracy"])).dropna()
+    was_stopped = runs["ended"].isin(STOPPED)
+    values = runs["accuracy"].where(np.isfinite(runs["accuracy"]) & ~was_stopped).dropna()
     is_baseline = bool(runs["is_baseline"].any())
     gains = runs["difference"].where(np.isfinite(runs["difference"])).dropna()
     alarmed = runs[~runs["verdict"].isin(["", "healthy"])]
@@ -51,7 +54,8 @@ def _over_seeds(key: dict[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
     )
     return key | {
         "seeds": len(values),
-        "failed": len(runs) - len(values),
+        "failed": len(runs) - len(values) - int(was_stopped.sum()),
+        "stopped": int(was_stopped.sum()),
         "mean": values.mean() if len(values) else math.nan,
         "spread": values.std() if len(values) > 1 else math.nan,
         "pairs": len(gains),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grad_callbacks.tracking.comparison.compare import compare
-from grad_callbacks.tracking.comparison.labels import plus_minus, run_label
+from grad_callbacks.tracking.comparison.labels import plus_minus, run_label, seeds_label, shown
 from grad_callbacks.tracking.comparison.over_seeds import has_several_seeds, over_seeds
 from grad_callbacks.tracking.kinds import colours_of
 from grad_callbacks.tracking.page_template import filled, template
@@ -53,7 +53,7 @@ def comparison_page(table: pd.DataFrame) -> str:
         "metric": table.attrs.get("metric", "metric"),
         "less_is_better": bool(table.attrs.get("less_is_better", False)),
         "summary": summary(table, groups),
-        "groups": _records(groups),
+        "groups": _records(groups.assign(counted=[seeds_label(row) for _, row in groups.iterrows()])),
         "runs": _records(table),
         "kinds": [list(pair) for pair in colours_of(_kinds(table)).items()],
     }
@@ -68,7 +68,7 @@ def summary(table: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
         f"{_count(len(table), 'run')}, {_count(scenarios, 'scenario')}, {_count(seeds, 'seed')}; "
         f"compared by the last {table.attrs.get('metric', 'value')} ({better})."
     ]
-    ended = table["status"][table["status"] != "FINISHED"].str.lower().value_counts()
+    ended = table["ended"][table["ended"] != "finished"].value_counts()
     if len(ended):
         sentences.append(f"Not all runs finished: {', '.join(f'{count} {how}' for how, count in ended.items())}.")
     for scenario, rows in groups.groupby("scenario", sort=False):
@@ -145,8 +145,13 @@ def _note(table: pd.DataFrame) -> str:
         gain = "baseline" if row["is_baseline"] else plus_minus(row["gain"], row["gain_spread"], sign=True)
         p = "" if math.isnan(row["p"]) else f"{row['p']:.3f}"
         mean = plus_minus(row["mean"], row["spread"])
-        lines.append(f"| {row['scenario']} | {run_label(row)} | {row['seeds']} | {mean} | {gain} | {p} |")
+        lines.append(f"| {_cell(row['scenario'])} | {_cell(run_label(row))} | {row['seeds']} | {mean} | {gain} | {p} |")
     return str(mask("\n".join(lines)))[:8000]
+
+
+def _cell(text: object) -> str:
+    """A text as one cell of a table in Markdown."""
+    return shown(text).replace("|", "\\|")
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
-from grad_callbacks.tracking.comparison.labels import plus_minus, run_label
+from grad_callbacks.tracking.comparison.labels import plus_minus, run_label, seeds_label, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,15 +29,15 @@ def comparison_table(table: pd.DataFrame) -> Table:
     view.add_column("final", justify="right", no_wrap=True)
     view.add_column("gain", justify="right", no_wrap=True)
     for scenario, runs in table.groupby("scenario", sort=False):
-        view.add_row(f"[bold]{scenario}[/bold]")
+        view.add_row(_text(scenario, "bold"))
         for _, row in runs.iterrows():
             view.add_row(
-                f"  {run_label(row)}",
-                *([str(row["seed"])] if several_seeds else []),
-                row["verdict"] or "–",
-                row["first_alert_step"] or "–",
-                "–" if row["remedies"] in ("", "none") else row["remedies"],
-                row["outcome"] or "–",
+                _text(f"  {run_label(row)}"),
+                *([_text(row["seed"])] if several_seeds else []),
+                _text(row["verdict"] or "–"),
+                _text(row["first_alert_step"] or "–"),
+                _text("–" if row["remedies"] in ("", "none") else row["remedies"]),
+                _text(row["outcome"] or "–"),
                 _accuracy(row),
                 "" if math.isnan(row["difference"]) else f"{row['difference']:+.3f}",
             )
@@ -55,17 +56,16 @@ def over_seeds_table(groups: pd.DataFrame) -> Table:
     view.add_column("seeds", justify="right")
     view.add_column("verdict", no_wrap=True)
     view.add_column("repaired", justify="right")
-    view.add_column(str(groups.attrs.get("metric", "final")), justify="right", no_wrap=True)
+    view.add_column(_text(groups.attrs.get("metric", "final")), justify="right", no_wrap=True)
     view.add_column("gain", justify="right", no_wrap=True)
     view.add_column("p", justify="right", no_wrap=True)
     for scenario, rows in groups.groupby("scenario", sort=False):
-        view.add_row(f"[bold]{scenario}[/bold]")
+        view.add_row(_text(scenario, "bold"))
         for _, row in rows.iterrows():
-            failed = f" ({row['failed']} failed)" if row["failed"] else ""
             view.add_row(
-                f"  {run_label(row)}",
-                f"{row['seeds']}{failed}",
-                row["verdict"] or "–",
+                _text(f"  {run_label(row)}"),
+                seeds_label(row),
+                _text(row["verdict"] or "–"),
                 "–" if math.isnan(row["repaired"]) else f"{row['repaired']:.0%}",
                 plus_minus(row["mean"], row["spread"]),
                 "baseline" if row["is_baseline"] else plus_minus(row["gain"], row["gain_spread"], sign=True),
@@ -75,11 +75,16 @@ def over_seeds_table(groups: pd.DataFrame) -> Table:
     return view
 
 
+def _text(value: object, style: str = "") -> Text:
+    """A text of the store as it is: rich would take brackets in it for a style."""
+    return Text(shown(value), style)
+
+
 def _view() -> Table:
     return Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
 
 
 def _accuracy(row: Any) -> str:
-    if row["status"] != "FINISHED":
-        return str(row["status"]).lower()
+    if row["ended"] != "finished":
+        return str(row["ended"])
     return "–" if math.isnan(row["accuracy"]) else f"{row['accuracy']:.3f}"

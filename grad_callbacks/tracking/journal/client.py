@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from mlflow.entities import Metric, Param, Run, RunTag
 
 from grad_callbacks.tracking.journal.entries import batch_entries, metrics_entry, params_entry, status_entry, tags_entry
 from grad_callbacks.tracking.journal.format import Entry, now
+from grad_callbacks.tracking.journal.names import legal_name, legal_path, legally_named
+from grad_callbacks.tracking.journal.values import plain, text_of
 from grad_callbacks.tracking.secrets.masking import mask
 from grad_callbacks.tracking.store import open_store
 
@@ -118,7 +121,7 @@ class JournalingClient(MlflowClient):
 
     def delete_tag(self, run_id: str, key: str) -> None:
         """Delete one tag."""
-        self._recorder.record({"untag": key}, run_id)
+        self._recorder.record({"untag": legal_name(key)}, run_id)
 
     def log_batch(
         self,
@@ -143,11 +146,12 @@ class JournalingClient(MlflowClient):
             self.log_artifacts(run_id, str(local), posixpath.join(artifact_path or "", local.name))
             return
         try:
-            entry = self._recorder.copy_artifact(local)
-        except OSError as error:
-            log.warning("artifact %s is not logged: %s", local, error)
+            with legally_named(local) as file:
+                entry = self._recorder.copy_artifact(file)
+        except (OSError, ValueError) as error:
+            log.warning("artifact %s is not logged: %s", text_of(local), mask(text_of(error)))
             return
-        self._recorder.record(entry | {"to": artifact_path or ""}, run_id)
+        self._recorder.record(entry | {"to": legal_path(artifact_path or "")}, run_id)
 
     def log_artifacts(self, run_id: str, local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None:
         """Log all files in a folder and below."""
@@ -160,11 +164,14 @@ class JournalingClient(MlflowClient):
 
     def log_dict(self, run_id: str, dictionary: Any, artifact_file: str) -> None:
         """Log a dictionary as JSON or YAML, its secrets masked."""
-        super().log_dict(run_id, mask(dictionary), artifact_file)
+        super().log_dict(run_id, mask(plain(dictionary, leaves_as_text=True)), artifact_file)
 
     def log_table(self, run_id: str, data: Any, artifact_file: str) -> None:
         """Log a table; if the run has one of that name, its rows are added to it."""
-        self._tables.log_table(run_id, data, artifact_file)
+        try:
+            self._tables.log_table(run_id, data, legal_path(artifact_file))
+        except Exception as error:  # of a value that JSON cannot hold
+            log.warning("table %s is not logged: %s", text_of(artifact_file), mask(text_of(error)))
 
     def set_terminated(self, run_id: str, status: str | None = None, end_time: int | None = None) -> None:
         """Note how the run ended."""
@@ -175,7 +182,7 @@ class JournalingClient(MlflowClient):
         if status is not None:
             self._recorder.record(status_entry(status), run_id)
         if name is not None:
-            self._recorder.record({"name": name}, run_id)
+            self._recorder.record({"name": text_of(name)}, run_id)
 
     def log_inputs(self, run_id: str, datasets: Sequence[Any] | None = None, models: Any = None) -> None:
         """Log data sets; models go to the server directly."""
@@ -191,6 +198,19 @@ class JournalingClient(MlflowClient):
     def _log_artifact_async_helper(self, run_id: str, artifact_file: str, artifact: Any) -> None:
         with self._log_artifact_helper(run_id, artifact_file) as place:  # copying into the journal needs no thread
             artifact.save(place)
+
+    @contextmanager
+    def _log_artifact_helper(self, run_id: str, artifact_file: str) -> Iterator[str]:
+        """Where MLflow writes what it then logs as a file; what cannot be written is a warning."""
+        try:
+            with super()._log_artifact_helper(run_id, legal_path(artifact_file)) as place:
+                yield place
+        except Exception as error:  # of a text that is none, a value that JSON cannot hold, a full disk
+            log.warning("artifact %s is not logged: %s", text_of(artifact_file), mask(text_of(error)))
+
+    def is_fresh(self, run_id: str) -> bool:
+        """True if everything in the run was logged by this process."""
+        return self._recorder.is_fresh(run_id)
 
     # Reading
 

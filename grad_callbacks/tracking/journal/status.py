@@ -6,13 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from grad_callbacks.tracking.ending import ENDED_TAG, Ending, ending_of
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
 @contextmanager
 def true_status(client: MlflowClient, run_id: str) -> Iterator[None]:
-    """Mark the run FINISHED, KILLED (Ctrl-C, SIGTERM, exit) or FAILED (any other exception) when the block ends.
+    """Mark how the run ended when the block ends: its status and the tag ``grad.ended``.
+
+    FINISHED; KILLED if it was ``pruned`` by Optuna, ``preempted`` by SIGTERM, ``interrupted`` by Ctrl-C or
+    ``exited``; FAILED by any other exception.
 
     Lightning's own logger leaves a run RUNNING if it crashes outside of ``fit``, and marks Ctrl-C as FAILED. After a
     SIGKILL the run stays RUNNING.
@@ -23,10 +28,12 @@ def true_status(client: MlflowClient, run_id: str) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        client.set_terminated(run_id, "KILLED")
+    except BaseException as error:
+        _end(client, run_id, ending_of(error))
         raise
-    except BaseException:
-        client.set_terminated(run_id, "FAILED")
-        raise
-    client.set_terminated(run_id, "FINISHED")
+    _end(client, run_id, ending_of(None))
+
+
+def _end(client: MlflowClient, run_id: str, ending: Ending) -> None:
+    client.set_tag(run_id, ENDED_TAG, ending.word)
+    client.set_terminated(run_id, ending.status)

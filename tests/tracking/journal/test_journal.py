@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grad_callbacks.tracking.journal.entries import batch_entries, legal_name, metrics_entry, params_entry
+from grad_callbacks.tracking.journal.entries import batch_entries, metrics_entry, params_entry
 from grad_callbacks.tracking.journal.format import Entry
 from grad_callbacks.tracking.journal.host import SILENCE, Host
 from grad_callbacks.tracking.journal.journal import Journal, journals
@@ -157,25 +157,6 @@ def test_other_files_are_no_journals(tmp_path: Path) -> None:
 def test_a_process_is_gone_only_where_that_can_be_known(host: Host, silent: float, gone: bool) -> None:
     assert Host.from_dict(host.to_dict()) == host
     assert host.is_gone(time.time() - silent) is gone
-
-
-@pytest.mark.parametrize(
-    ("name", "legal"),
-    [
-        ("train/loss", "train/loss"),
-        ("acc(1)@[2]", "acc12"),
-        ("a//b/../c", "a/c"),
-        ("../up", "up"),
-        ("/root/", "root"),
-        ("loss:é", "loss"),
-        ("(((", "unnamed"),
-        ("x" * 400, f"{'x' * 241}-"),
-    ],
-)
-def test_names_are_made_legal(name: str, legal: str) -> None:
-    assert legal_name(name).startswith(legal)
-    assert len(legal_name(name)) <= 250
-    assert legal_name(legal_name(name)) == legal_name(name)
 
 
 def test_what_is_no_number_is_left_out_and_the_rest_kept() -> None:

@@ -8,7 +8,12 @@ from grad_callbacks.tracking import true_status
 
 @pytest.mark.parametrize(
     ("exception", "status"),
-    [(None, "FINISHED"), (RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")],
+    [
+        (None, "FINISHED finished"),
+        (RuntimeError, "FAILED failed"),
+        (KeyboardInterrupt, "KILLED interrupted"),
+        (SystemExit, "KILLED exited"),
+    ],
 )
 def test_the_status_is_true_however_a_run_ends(
     exception: type[BaseException] | None, status: str, client: MlflowClient
@@ -25,4 +30,5 @@ def test_the_status_is_true_however_a_run_ends(
     else:
         with pytest.raises(exception):
             block()
-    assert client.get_run(run_id).info.status == status
+    run = client.get_run(run_id)
+    assert f"{run.info.status} {run.data.tags['grad.ended']}" == status

@@ -18,7 +18,7 @@ api_key apiKey API_KEY api-key apikey openai_api_key OPENAI_API_KEY logger.api_k
 token auth_token access_token accessToken hf_token HF_TOKEN huggingface_token refresh_token token_value github_token
 password db_password passwd pwd DB_PASSWORD passphrase smtpPassword secret client_secret secret_key credentials
 credential authorization Authorization proxy-authorization auth private_key access_key aws_access_key_id
-aws_secret_access_key AWS_SESSION_TOKEN aws_region storage_account_key webhook slack_webhook_url bearer jwt cookie
+aws_secret_access_key AWS_SESSION_TOKEN storage_account_key webhook slack_webhook_url bearer jwt cookie
 logger.credentials.user optimizer.password token2
 """,
 )
@@ -29,7 +29,7 @@ INNOCENT_NAMES = re.findall(
 use_cls_token cls_token pad_token eos_token bos_token unk_token mask_token max_tokens num_tokens tokens token_length
 token_dim token_embedding tokenizer tokenizer_name tokenizer.name keyboard key keys num_keys key_dim sort_key monkey
 query_key_value primary_key author authors secretary compass passes n_passes encoder.token_type special_tokens
-start_token next_token image_token per_token_loss tokenise bearing lawsuit awsome author_name pin_memory lr
+aws_region start_token next_token image_token per_token_loss tokenise bearing lawsuit awsome author_name pin_memory lr
 """,
 )
 
