@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _try(row: Row, place: Workplace, results: Results, options: argparse.Namespace) -> None:
     names = [options.case] if options.case else row.chosen(options.subset == "quick")
     started, done = time.monotonic(), results.of(row.name)
+    assert place.prepared  # or else every case would fail for the same reason
     for name in names:
         if name in done and done[name].outcome != "not run" and not options.case:
             continue

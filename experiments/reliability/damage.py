@@ -13,7 +13,7 @@ from experiments.reliability.truth import single
 from experiments.reliability.workplace import Workplace
 
 EVERY = 50  # bytes between two cuts
-LONGEST = 4000  # bytes: the prepared journal is a little shorter or longer
+LONGEST = 6000  # bytes: the prepared journal is a little shorter or longer
 FLIPS = 500
 COPY_FLIPS = 20
 
@@ -36,13 +36,12 @@ def _truncated(place: Workplace, case: str) -> Case:
     has_part = not data[:cut].endswith(b"\n")
     if has_part and data[cut : cut + 1] == b"\n":
         lines, has_part = lines + 1, False  # only the end of the line is gone
-    logged = [journal.header, *journal.logged][:lines]
     runs = place.store.runs()
-    if not logged:  # nothing is left but a part of the header
-        missing = [journal.header] if has_part else []
-        return judge(case, missing, runs, said, name, optional=[journal.header], also=frozenset({1}))
-    # What is left must be there, and a part of a line must be told: an entry that cannot be there stands for it.
-    part = [single("cut", "line")] if has_part else []
+    if not lines:  # nothing is left but a part of the header
+        return judge(case, [journal.header], runs, said, name, also=frozenset({1}))
+    # What is left must be there, and a part of an entry must be told: something that cannot be there stands for it.
+    logged = [journal.header, *journal.logged[: max(0, lines - journal.headers)]]
+    part = [single("cut", "line")] if has_part and lines >= journal.headers else []
     killed = [] if single("status", "FINISHED") in logged else [single("status", "KILLED")]
     return judge(case, logged + part + killed, runs, said, name)
 

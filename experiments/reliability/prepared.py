@@ -23,11 +23,13 @@ class Prepared:
         folder: Of the journals.
         logged: One entry per line after the header, in order.
         header: What the header is there for.
+        headers: How many lines at the start are headers.
     """
 
     folder: Path
     logged: list[Entry]
     header: Entry
+    headers: int
 
     @property
     def journal(self) -> Path:
@@ -38,7 +40,7 @@ class Prepared:
     def copy_to(self, folder: Path) -> Prepared:
         """Copy the folder."""
         shutil.copytree(self.folder, folder)
-        return Prepared(folder, self.logged, self.header)
+        return Prepared(folder, self.logged, self.header, self.headers)
 
     def lines(self) -> list[bytes]:
         """The journal's lines."""
@@ -54,7 +56,8 @@ def prepare(folder: Path, uri: str = NO_SERVER, steps: int = STEPS) -> Prepared:
             EXPERIMENT, NAME, tracking_uri=uri, journal_dir=folder, finalize_timeout=0.1, keep_journal=True
         )
         assert logger.run_id
-        logged = [_context(line) for line in _lines(folder)[1:]]
+        first = [_own(line) for line in _lines(folder)]
+        logged = [entry for entry in first if entry is not None]
         logger.log_hyperparams({"lr": 0.1, "net": {"depth": 3}})
         logged.append(frozenset([("param", "lr", "0.1"), ("param", "net/depth", "3")]))
         for step in range(steps):
@@ -65,13 +68,18 @@ def prepare(folder: Path, uri: str = NO_SERVER, steps: int = STEPS) -> Prepared:
                 logger.experiment.log_text(str(logger.run_id), f"text {step}", f"texts/{step}.txt")
                 logged.append(single("artifact", f"texts/{step}.txt", f"text {step}"))
         logger.experiment.set_tag(str(logger.run_id), "colour", "red")
+        logged.append(single("tag", "colour", "red"))
+        count = len(_lines(folder))
         logger.finalize("success")
         logger.close()
-    logged += [single("tag", "colour", "red"), single("status", "FINISHED")]
+    if uri == NO_SERVER:
+        logged += [entry for line in _lines(folder)[count:] if (entry := _own(line)) is not None]
+    else:  # what the server has may be cut from the journal
+        logged.append(single("status", "FINISHED"))
     header = frozenset([("experiment", EXPERIMENT), ("name", NAME)])
-    made = Prepared(folder, logged, header)
-    lines, expected = len(made.lines()), len(logged) + 1
-    if lines != expected:
+    made = Prepared(folder, logged, header, first.index(logged[0]))
+    lines, expected = len(made.lines()), len(logged) + made.headers
+    if uri == NO_SERVER and lines != expected:
         raise RuntimeError(f"the journal has {lines} lines, and {expected} were expected: has its format changed?")
     return made
 
@@ -81,9 +89,11 @@ def _lines(folder: Path) -> list[bytes]:
     return file.read_bytes().splitlines(keepends=True)
 
 
-def _context(line: bytes) -> Entry:
-    """Return what the logger itself logs at the start: a file about the environment and, within a checkout, tags."""
+def _own(line: bytes) -> Entry | None:
+    """Return what the logger itself logs at the start and the end; None for a header."""
     entry = json.loads(line)
     if "file" in entry:
         return single("artifact", f"{entry['to']}/{Path(entry['file']).name}", ANY)
-    return frozenset(("tag", name, value) for name, value in entry["g"].items())
+    if "status" in entry:
+        return single("status", entry["status"])
+    return frozenset(("tag", name, value) for name, value in entry["g"].items()) if "g" in entry else None
