@@ -72,7 +72,8 @@ def _try(row: Row, place: Workplace, results: Results, options: argparse.Namespa
             continue
         results.add(row.name, _run(row, place, name))
         if options.case:
-            sys.stdout.write(f"{done[name]}\n")
+            case = done[name]
+            sys.stdout.write(f"{case.name}: {case.outcome}. {case.detail}\nTold:\n{case.told}\n")
     cases = [done[name] for name in names]
     sys.stdout.write(f"{summary(row, cases).line()}  ({time.monotonic() - started:.0f} s)\n")
     sys.stdout.flush()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COMPLETE, TOLD = "complete", "told"
 SURVIVED = (COMPLETE, TOLD)
 LIMIT = 120  # seconds that a case may take
+KEPT = 3000  # characters of what was told
 EXAMPLES = 3  # of what is wrong, that a case keeps
 
 
@@ -51,8 +52,8 @@ class Case:
     told: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return asdict(self)
+        """Return plain data for JSON, without most of a long text."""
+        return asdict(self) | {"told": self.told[-KEPT:]}
 
 
 @dataclass(frozen=True)
@@ -103,20 +104,19 @@ def judge(
         also: Numbers that tell the loss as exactly as the number of entries does: of damaged lines, for instance.
     """
     found = difference(logged, runs, optional)
-    shown = told.shown(said)
     if found.twice:
-        return Case(name, "twice", _some(found.twice), shown)
+        return Case(name, "twice", _some(found.twice), said)
     if found.invented:
-        return Case(name, "wrong", f"nobody logged {_some(found.invented)}", shown)
+        return Case(name, "wrong", f"nobody logged {_some(found.invented)}", said)
     if not found.missing:
-        return Case(name, COMPLETE, "", shown)
+        return Case(name, COMPLETE, "", said)
     what = _some(sorted(map(_text, found.missing)))
     detail = f"{len(found.missing)} of {len(logged)} entries missing ({what}); {_statuses(runs)}"
     if told.accounts_for(said, {len(found.missing), found.values} | also) or told.names_all(said, found.missing):
-        return Case(name, TOLD, detail, shown)
+        return Case(name, TOLD, detail, said)
     if not runs and journal and told.names(said, journal):
-        return Case(name, TOLD, f"nothing of it was sent: {detail}", shown)
-    return Case(name, "stuck" if "exit status 1" in said else "silent", detail, shown)
+        return Case(name, TOLD, f"nothing of it was sent: {detail}", said)
+    return Case(name, "stuck" if "exit status 1" in said else "silent", detail, said)
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def _sent_damaged(place: Workplace, case: str) -> Case:
         sent.write_bytes(DAMAGES[kind](data, random.Random(int(seed[0]) if seed else 0)))
     said = synced(journal.folder, place.store.uri)
     if "CRASHED" in said:
-        return Case(case, "ended", "sync ended with an error", said.strip()[:160])
+        return Case(case, "ended", "sync ended with an error", said)
     return judge(case, [journal.header, *journal.logged], place.store.runs(), said, journal.journal.stem)
 
 
@@ -139,7 +139,7 @@ def _lock_damaged(place: Workplace, case: str) -> Case:
     started = time.monotonic()
     said = synced(journal.folder, place.store.uri)
     if "CRASHED" in said:
-        return Case(case, "ended", "sync ended with an error", said.strip()[:160])
+        return Case(case, "ended", "sync ended with an error", said)
     result = judge(case, [journal.header, *journal.logged], place.store.runs(), said, journal.journal.stem)
     return Case(case, result.outcome, f"{result.detail} after {time.monotonic() - started:.0f} s", result.told)
 

@@ -11,7 +11,6 @@ from typing import Any
 from experiments.reliability.cases import COMPLETE, TOLD, Case, Row
 from experiments.reliability.hostile_probes import PROBES, SECRET, Trap
 from experiments.reliability.saying import listening, synced
-from experiments.reliability.told import shown
 from experiments.reliability.workplace import Workplace
 
 
@@ -33,13 +32,13 @@ def _sent(place: Workplace, case: str) -> Case:
         return Case(case, "ended", f"sync ended with an error: {said[said.index('CRASHED') :][:160]}")
     items = [item for run in store.runs() for item in run.items]
     if any(SECRET in part for item in items for part in item):
-        return Case(case, "harm", "a file from outside of the folder is on the server", shown(said))
+        return Case(case, "harm", "a file from outside of the folder is on the server", said)
     if harm := trap.harm():
-        return Case(case, "harm", harm[:300], shown(said))
+        return Case(case, "harm", harm[:300], said)
     if how != "next logger" and ("metric", "acc", "3", "-3.25") not in items:
-        return Case(case, "silent", f"the user's own journal {own} was not sent", shown(said))
+        return Case(case, "silent", f"the user's own journal {own} was not sent", said)
     arrived = ("metric", "loss", "0", "1.5") in items
-    return Case(case, COMPLETE if arrived else TOLD, "", shown(said))
+    return Case(case, COMPLETE if arrived else TOLD, "", said)
 
 
 def _own_journal(place: Workplace, folder: Path) -> str:
@@ -105,8 +104,8 @@ def _address(place: Workplace, case: str) -> Case:
     server.server_close()
     said = text.getvalue()
     if asked:
-        return Case(case, "harm", f"a server that the journal names was asked {len(asked)} times", shown(said))
-    return Case(case, TOLD, "", shown(said))
+        return Case(case, "harm", f"a server that the journal names was asked {len(asked)} times", said)
+    return Case(case, TOLD, "", said)
 
 
 CASES = [f"{how}: {probe}" for how in ("SQLite", "HTTP", "next logger") for probe in PROBES]

@@ -206,8 +206,8 @@ def _poisoned(place: Workplace, case: str, store: Store) -> Case:
     if kept:
         return Case(case, COMPLETE, f"kept as {kept[0][:2]}"[:100])
     if told.losses(said) or case in ("tag that is not there", "unknown status", "end at text", "end at 10**30"):
-        return Case(case, TOLD, "not kept", told.shown(said))
-    return Case(case, "silent", "not kept, and nothing said", told.shown(said))
+        return Case(case, TOLD, "not kept", said)
+    return Case(case, "silent", "not kept, and nothing said", said)
 
 
 def _good(run: Found) -> Found:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from experiments.bench import machine
 from experiments.reliability.cases import COMPLETE, SURVIVED, TOLD, Case, Row
+from experiments.reliability.told import shown
 
 LISTED = 12  # failing cases per row that are listed
 HEAD = """# Reliability
@@ -81,7 +82,8 @@ def _failing(row: Row, cases: Sequence[Case]) -> list[str]:
         return []
     lines = [f"**{row.name}**: `python -m experiments.reliability --only '{row.name}' --case CASE`", ""]
     lines += [
-        f"- `{case.name}`: {case.outcome}. {_clean(case.detail)} Told: {_clean(case.told)}" for case in bad[:LISTED]
+        f"- `{case.name}`: {case.outcome}. {_clean(case.detail)} Told: {_clean(shown(case.told))}"
+        for case in bad[:LISTED]
     ]
     if len(bad) > LISTED:
         lines.append(f"- and {len(bad) - LISTED} more: {', '.join(f'`{case.name}`' for case in bad[LISTED:])}")
@@ -90,7 +92,7 @@ def _failing(row: Row, cases: Sequence[Case]) -> list[str]:
 
 def _example(cases: Sequence[Case]) -> str:
     examples = [case.told for outcome in (TOLD, COMPLETE) for case in cases if case.outcome == outcome and case.told]
-    return _clean(examples[0]) if examples else "–"
+    return _clean(shown(examples[0])) if examples else "–"
 
 
 def _clean(text: str) -> str:
