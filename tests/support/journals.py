@@ -10,11 +10,11 @@ from typing import Any
 from grad_callbacks.tracking.journal.format import now, to_line
 
 
-def old_journal(folder: Path, entries: list[dict[str, Any]], name: str = "old", **header: Any) -> Path:
+def old_journal(folder: Path, entries: list[dict[str, Any]], file: str = "old", **header: Any) -> Path:
     """A journal of format 1: without checksums and numbers."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.jsonl"
-    first = {"id": name, "experiment": "plugin", "tags": {}, "start": now(), "keep": False, "opened": {}, "t": now()}
+    path = folder / f"{file}.jsonl"
+    first = {"id": file, "experiment": "plugin", "tags": {}, "start": now(), "keep": False, "opened": {}, "t": now()}
     path.write_text("".join(json.dumps(line) + "\n" for line in [first | header, *entries]))
     return path
 

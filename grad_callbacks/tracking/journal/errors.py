@@ -13,7 +13,7 @@ from grad_callbacks.tracking.store import StoreError
 
 # MLflow's words for values that it cannot take. Its word for an error of the database, BAD_REQUEST, is not among them.
 _REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"})
-_HTTP = re.compile(r"failed with error code (\d{3})")  # MLflow's message if an answer is no JSON
+_HTTP = re.compile(r"(?:failed with error code|too many) (\d{3})\b")  # in MLflow's message if an answer is no JSON
 _TOO_LARGE = 413
 
 

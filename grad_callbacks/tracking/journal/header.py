@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from grad_callbacks.tracking.journal.format import SUFFIX, VERSION, Entry, parse, to_line
+from grad_callbacks.tracking.journal.format import SUFFIX, VERSION, Entry, parse, read_lines, to_line
 
 LATEST_START = 2**53  # milliseconds since 1970: no run starts later
+FIRST = 4  # lines among which header and copy are, also if one of them is broken in two
 HEAD = 1024 * 1024  # bytes of a file in which its header and the copy of it must be
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")  # it stands in searches on the server
 _TEXTS = ("uri", "name", "artifact_location", "run_id", "status")
@@ -44,11 +45,7 @@ def checked_header(path: Path) -> dict[str, Any]:
     if path.is_symlink():
         raise UnreadableJournal("it is a link, and only files of the folder itself are sent: copy the file here")
     lines = _first_lines(path)
-    for line in lines[:2]:
-        entry = parse(line) or _newer(line) or {}
-        entry = entry.get("header", entry)
-        if not isinstance(entry, dict):
-            continue
+    for entry in _entries(lines[:FIRST]):
         version = entry.get("version", 1)
         if not isinstance(version, int) or version > VERSION:
             raise UnreadableJournal(
@@ -87,6 +84,16 @@ def _valid(header: Entry) -> dict[str, Any]:
     if "tags" in header:
         header["tags"] = {name: str(value) for name, value in header["tags"].items()}
     return header
+
+
+def _entries(lines: list[bytes]) -> Iterator[Entry]:
+    """Yield the first lines that can be read; from the copy of a header, the header."""
+    for raw in lines:
+        for line in read_lines(raw + b"\n", 0):
+            entry = line.entry or _newer(raw) or {}
+            entry = entry.get("header", entry)
+            if isinstance(entry, dict):
+                yield entry
 
 
 def _newer(line: bytes) -> Entry | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from grad_callbacks.tracking.journal.artifacts import ArtifactSender
@@ -15,7 +15,7 @@ from grad_callbacks.tracking.journal.batches import MAX_METRICS, MAX_PARAMS, MAX
 from grad_callbacks.tracking.journal.errors import Verdict, is_forbidden, is_missing, judge
 from grad_callbacks.tracking.journal.format import Entry
 from grad_callbacks.tracking.journal.journal import Journal
-from grad_callbacks.tracking.journal.sendable import Refused, metrics_of
+from grad_callbacks.tracking.journal.sendable import Refused, dataset, metrics_of
 from grad_callbacks.tracking.journal.tags import JOURNAL_TAG
 from grad_callbacks.tracking.secrets.masking import mask
 from grad_callbacks.tracking.store import open_store
@@ -179,7 +179,7 @@ class Requests:
         elif "name" in entry:
             self.client.update_run(run_id, name=entry["name"])
         elif "datasets" in entry:
-            self.client.log_inputs(run_id, [_dataset(value) for value in entry["datasets"]])
+            self.client.log_inputs(run_id, [dataset(value) for value in entry["datasets"]])
         else:
             self.client.log_batch(
                 run_id,
@@ -241,9 +241,3 @@ def _entry_of(value: Value) -> Entry:
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return str(mask(lines[0][:300]))
-
-
-def _dataset(value: dict[str, Any]) -> DatasetInput:
-    tags = value.get("tags", {})
-    pairs = tags.items() if isinstance(tags, dict) else ((tag["key"], tag["value"]) for tag in tags)
-    return DatasetInput(Dataset(**value["dataset"]), [InputTag(key, text) for key, text in pairs])

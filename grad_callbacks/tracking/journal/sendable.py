@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlflow.entities import Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from grad_callbacks.tracking.journal.copies import UnsafePath, safe_place
 from grad_callbacks.tracking.journal.format import STATUSES, Entry
@@ -43,6 +43,13 @@ def metrics_of(entry: Entry) -> list[Metric]:
     """Return an entry's metrics as MLflow's objects."""
     of = entry.get("of", {})
     return [Metric(name, value, entry["t"], entry["s"], **of) for name, value in entry.get("m", {}).items()]
+
+
+def dataset(value: dict[str, Any]) -> DatasetInput:
+    """Return a data set as MLflow's object."""
+    tags = value.get("tags", {})
+    pairs = tags.items() if isinstance(tags, dict) else ((tag["key"], tag["value"]) for tag in tags)
+    return DatasetInput(Dataset(**value["dataset"]), [InputTag(key, text) for key, text in pairs])
 
 
 def has_kind(entry: Entry) -> bool:
@@ -109,8 +116,11 @@ def _check_single(entry: Entry) -> None:
     for key in ("untag", "name"):
         if key in entry:
             _encode(entry[key], key)
-    if not isinstance(entry.get("datasets", []), list):
-        raise TypeError("data sets are no list")
+    try:
+        for value in entry.get("datasets", []):
+            dataset(value).to_proto()
+    except (AttributeError, LookupError) as error:
+        raise ValueError(f"a data set is not complete: {error!r}") from error
 
 
 def _check_number(value: Any, what: str, least: int) -> None:

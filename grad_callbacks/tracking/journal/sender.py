@@ -51,9 +51,11 @@ class Sender:
     def _state(self) -> dict[str, Any]:
         """What the server has, as far as that can be true."""
         state = self.journal.positions.of(self._server)
-        if not state and self._server in self.journal.header.get("sent", {}):  # the note about it is gone
-            state = {"run_id": str(self.journal.header["sent"][self._server])}
-            state |= {"offset": self.journal.base + self.journal.header_size()}
+        sent = self.journal.header.get("sent", {})
+        removed = self.journal.base + self.journal.header_size()
+        if self._server in sent and state.get("offset", 0) < removed:  # the last note about it is gone
+            state = {"run_id": str(sent[self._server])} | state
+            state |= {"offset": removed, "next": self.journal.first_number}
         offset = state.get("offset", 0)
         return state if self.journal.is_line_end(offset) else state | {"offset": 0, "next": None}
 
