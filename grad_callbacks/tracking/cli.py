@@ -9,18 +9,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from grad_callbacks._utils.version import __version__
+
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is imported
+
+MAX_PORT = 65535
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     options = _parser().parse_args(arguments)
+    if options.command != "sync":  # a store that does not answer is told in seconds, where MLflow tries for minutes
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     from grad_callbacks.tracking import StoreError
+    from grad_callbacks.tracking.secrets.masking import mask
 
     try:
         status: int = options.run(options)
     except (StoreError, ValueError, RuntimeError, OSError) as error:
-        sys.stderr.write(f"grad-callbacks {options.command}: {error}\n")
+        told = " ".join(str(mask(str(error))).split())
+        sys.stderr.write(f"grad-callbacks {options.command}: {told}\n")
         return 2
     return status
 
@@ -29,12 +38,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="grad-callbacks", description="Browse, send and compare the runs that grad-callbacks has logged to MLflow."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     store = argparse.ArgumentParser(add_help=False)
     store.add_argument("--store", help="MLflow tracking address (default: $MLFLOW_TRACKING_URI, or ./mlflow.db)")
 
     ui = commands.add_parser("ui", parents=[store], help="start a local MLflow server on the store")
-    ui.add_argument("--port", type=int, default=5000, help="first port to try (default: %(default)s)")
+    ui.add_argument("--port", type=_port, default=5000, help="first port to try (default: %(default)s)")
     ui.set_defaults(run=_ui)
 
     sync = commands.add_parser(
@@ -87,6 +97,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_PORT:
+        raise argparse.ArgumentTypeError(f"a port is a number from 1 to {MAX_PORT}, got {text!r}")
+    return int(text)
+
+
 def _ui(options: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -95,6 +111,8 @@ def _ui(options: argparse.Namespace) -> int:
     from grad_callbacks.tracking.store import default_store, prepare_store
 
     store = options.store or default_store()
+    if store.startswith(("http://", "https://")):
+        raise ValueError(f"{mask_address(store)} is a server already: open it in a browser")
     prepare_store(store)
     console = Console(soft_wrap=True)
     console.print(f"Starting MLflow on {mask_address(store)} …")
@@ -140,9 +158,11 @@ def _compare(options: argparse.Namespace) -> int:
     from grad_callbacks.tracking.comparison.over_seeds import has_several_seeds, over_seeds
     from grad_callbacks.tracking.comparison.report import record_comparison, write_comparison
     from grad_callbacks.tracking.comparison.tables import comparison_table, over_seeds_table
-    from grad_callbacks.tracking.store import default_store, prepare_store
+    from grad_callbacks.tracking.store import check_exists, default_store, prepare_store
 
-    client = prepare_store(options.store or default_store())
+    store = options.store or default_store()
+    check_exists(store)
+    client = prepare_store(store)
     experiment = options.experiment or options.named or EXPERIMENT
     baseline = dict(_pair(text) for text in options.baseline) or None
     table = compare(

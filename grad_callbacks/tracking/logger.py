@@ -20,6 +20,7 @@ from grad_callbacks.tracking.journal.format import Entry
 from grad_callbacks.tracking.journal.journal import DISK_LIMIT, Journal
 from grad_callbacks.tracking.journal.sync import sync_journal
 from grad_callbacks.tracking.journal.values import flattened, plain
+from grad_callbacks.tracking.logger_arguments import check_address, check_arguments
 from grad_callbacks.tracking.secrets.masking import mask
 from grad_callbacks.tracking.store import default_artifacts, default_journals, default_store
 from grad_callbacks.tracking.system import SystemMetrics, started_system_metrics
@@ -81,6 +82,9 @@ class JournaledMLFlowLogger(MLFlowLogger):
             entries go to the server from memory.
         keep_journal: Keep the journal when everything is sent, for instance for a second server.
 
+    Raises:
+        ValueError: If an argument cannot be used; nothing was opened then.
+
     Attributes:
         environment: Versions, device, command and git commit, as they were logged; empty before anything was logged.
 
@@ -111,6 +115,9 @@ class JournaledMLFlowLogger(MLFlowLogger):
         disk_limit: int = DISK_LIMIT,
         keep_journal: bool = False,
     ) -> None:
+        check_arguments(locals())
+        if tracking_uri is None and "MLFLOW_TRACKING_URI" in os.environ:
+            check_address("MLFLOW_TRACKING_URI", default_store())
         # Lightning creates a client here, which would open an SQLite file: it gets an address that opens nothing.
         super().__init__(
             experiment_name, run_name, _NO_SERVER, tags, save_dir, log_model, prefix, artifact_location, run_id

@@ -21,11 +21,12 @@ def free_port(wanted: int) -> int:
     Raises:
         RuntimeError: If the next 100 ports are all in use.
     """
-    for port in range(wanted, wanted + MAX_PORTS):
+    last = min(wanted + MAX_PORTS, 65536) - 1
+    for port in range(wanted, last + 1):
         with socket.socket() as probe:
             if probe.connect_ex((HOST, port)) != 0:
                 return port
-    raise RuntimeError(f"no free port between {wanted} and {wanted + MAX_PORTS - 1}: choose another with --port")
+    raise RuntimeError(f"no free port between {wanted} and {last}: choose another with --port")
 
 
 def start_server(store: str, port: int) -> subprocess.Popen[bytes]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from grad_callbacks.tracking.secrets.masking import mask, mask_address
+from grad_callbacks.tracking.store_schema import SchemaError, check_database, check_sqlite, is_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,6 +62,7 @@ def prepare_store(uri: str) -> MlflowClient:
         StoreError: If the store cannot be read or written.
     """
     if not uri.startswith(_SQLITE):
+        _check_database(uri)
         return _connect(uri)
     path = Path(uri.removeprefix(_SQLITE))
     if not path.parent.is_dir():
@@ -70,19 +72,45 @@ def prepare_store(uri: str) -> MlflowClient:
             with sqlite3.connect(path) as connection:
                 connection.execute("BEGIN IMMEDIATE")  # fails at once if the file cannot be written
             connection.close()
+            check_sqlite(path, uri)
             return _connect(uri)
+    except SchemaError as error:
+        raise StoreError(str(error)) from error
     except (OSError, sqlite3.Error, Timeout) as error:
         raise _unusable(uri, error) from error
 
 
-def open_store(uri: str) -> None:
-    """Create the tables of an SQLite store if they are missing; do nothing for other stores.
+def check_exists(uri: str) -> None:
+    """Do nothing, unless this is an SQLite store that is not there: to read runs, none is created.
 
     Raises:
-        StoreError: If the SQLite store cannot be read or written.
+        StoreError: If it is not there.
+    """
+    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_file():
+        raise _unusable(uri, FileNotFoundError("there is no such file"))
+
+
+def open_store(uri: str) -> None:
+    """Create the tables of an SQLite store if they are missing; only check those of a database on a server.
+
+    Raises:
+        StoreError: If the SQLite store cannot be read or written, or the database is of another MLflow.
     """
     if uri.startswith(_SQLITE):
         prepare_store(uri)
+    else:
+        _check_database(uri)
+
+
+def _check_database(uri: str) -> None:
+    if not is_database(uri):
+        return
+    try:
+        check_database(uri)
+    except SchemaError as error:
+        raise StoreError(str(error)) from error
+    except Exception as error:  # whatever SQLAlchemy or a driver raises
+        raise _unusable(uri, error) from error
 
 
 def _connect(uri: str) -> MlflowClient:

@@ -31,5 +31,9 @@ def last_values(client: MlflowClient, runs: Sequence[Run], metric: str) -> dict[
         last = max(history, key=lambda one: (one.timestamp, one.step), default=None)
         return run.info.run_id, math.nan if last is None else last.value
 
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        return dict(pool.map(newest, [run for run in runs if metric in run.data.metrics]))
+    wanted = [run for run in runs if metric in run.data.metrics]
+    try:
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+            return dict(pool.map(newest, wanted))
+    except RuntimeError:  # no thread can be started while the program ends, as when a sweep was stopped
+        return dict(map(newest, wanted))

@@ -22,8 +22,8 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
         table: From :func:`grad_callbacks.tracking.comparison.compare.compare`.
 
     Returns:
-        Columns ``scenario``, ``variant``, ``guard``, ``seeds`` (runs with a value), ``failed`` (runs without), ``stopped``
-        (runs that were pruned, preempted, interrupted or killed, which count nowhere else), ``mean``
+        Columns ``scenario``, ``variant``, ``guard``, ``seeds`` (runs with a value), ``failed`` (runs without),
+        ``stopped`` (runs that were pruned, preempted, interrupted or killed, which count nowhere else), ``mean``
         and ``spread`` (standard deviation) of the metric, ``pairs`` (seeds that the baseline has too), ``gain`` and
         ``gain_spread`` of the paired differences, ``p`` (see ``sign_flip_p``; not corrected for the number of rows; NaN
         below six pairs and for the baseline itself), ``verdict`` and ``outcome`` (the most frequent), ``repaired``

@@ -27,6 +27,7 @@ FOLDER = "gradients"
 PAGE = "run.html"
 NOTE_LIMIT = 8000  # characters that MLflow keeps of a description
 TAG_LIMIT = 500  # characters of a tag, so that lists of runs can show it
+TAGS_OF_ALERTS = ("grad.first_alert_step", "grad.cause", "grad.layers")
 MAX_PICTURES = 10  # histograms that are logged as images; the page has all of them
 
 
@@ -100,15 +101,33 @@ def record_report(client: MlflowClient, run_id: str, run: RunReport) -> None:
     report = mask(run.report)
     tags = mask(run.tags()) | {"mlflow.note.content": note_of(report)}
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-    client.log_table(run_id, _table(alert_rows(run.alerts), ALERT_COLUMNS), f"{FOLDER}/alerts.json")
-    client.log_table(
-        run_id, _table(intervention_rows(run.interventions), INTERVENTION_COLUMNS), f"{FOLDER}/interventions.json"
-    )
+    _remove_tags(client, run_id, [name for name in TAGS_OF_ALERTS if name not in tags])
+    tables = {
+        "alerts.json": _table(alert_rows(run.alerts), ALERT_COLUMNS),
+        "interventions.json": _table(intervention_rows(run.interventions), INTERVENTION_COLUMNS),
+    }
+    for name, rows in tables.items():
+        client.log_table(run_id, rows, f"{FOLDER}/{name}")  # makes it known to MLflow as a table
     with tempfile.TemporaryDirectory() as folder:
+        for name, rows in tables.items():  # replaces it: to the table of a continued run, MLflow has only added rows
+            rows.to_json(Path(folder) / name, orient="split", index=False, date_format="iso")
         _write(run, report, Path(folder))
         client.log_artifacts(run_id, folder, FOLDER)
     for taken in _some(run.histograms):
         client.log_image(run_id, _image(histogram_picture(taken)), key="grad/histograms", step=taken.step)
+
+
+def _remove_tags(client: MlflowClient, run_id: str, names: Sequence[str]) -> None:
+    """Remove the tags of a part of the run that was given up, when it was continued from an earlier checkpoint."""
+    from grad_callbacks.tracking.journal.client import JournalingClient
+
+    if isinstance(client, JournalingClient):  # which knows whether there can be any, and asks no server
+        stale = [] if client.is_fresh(run_id) else names
+    else:
+        there = client.get_run(run_id).data.tags if names else {}
+        stale = [name for name in names if name in there]
+    for name in stale:
+        client.delete_tag(run_id, name)
 
 
 def _write(run: RunReport, report: str, folder: Path) -> None:
