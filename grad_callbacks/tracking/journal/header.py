@@ -70,10 +70,10 @@ def _valid(header: Entry) -> dict[str, Any]:
     """
     if not isinstance(header["id"], str) or not _ID.fullmatch(header["id"]):
         raise UnreadableJournal("its header has no valid run id")
-    if not isinstance(header.setdefault("experiment", "lightning_logs"), str) or not header["experiment"]:
+    if not _is_text(header.setdefault("experiment", "lightning_logs")) or not header["experiment"]:
         raise UnreadableJournal("its header has no valid name of an experiment")
     for key in _TEXTS:
-        if not isinstance(header.get(key), str):
+        if not _is_text(header.get(key)):
             header.pop(key, None)
     for key in ("start", "base", "first"):
         if type(header.get(key)) is not int or not 0 <= header[key] < LATEST_START:
@@ -84,6 +84,13 @@ def _valid(header: Entry) -> dict[str, Any]:
     if "tags" in header:
         header["tags"] = {name: str(value) for name, value in header["tags"].items()}
     return header
+
+
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _entries(lines: list[bytes]) -> Iterator[Entry]:

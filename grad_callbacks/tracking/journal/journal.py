@@ -100,6 +100,11 @@ class Journal(JournalReader):
 
     # Writing
 
+    @property
+    def is_written(self) -> bool:
+        """True if the disk takes entries, and none waits in memory."""
+        return self._file >= 0 and not self.unwritten
+
     def open_for_writing(self) -> None:
         """Open or make the file; if the disk refuses, :attr:`write_error` is set and each entry tries again."""
         with self._mutex:

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 
 from grad_callbacks.tracking.journal.batches import next_batch
 from grad_callbacks.tracking.journal.damage import LONGEST_LIST, Damage
+from grad_callbacks.tracking.journal.errors import Verdict, judge
 from grad_callbacks.tracking.journal.journal import Journal
 from grad_callbacks.tracking.journal.requests import Requests
 from grad_callbacks.tracking.journal.run_lookup import RunLookup
@@ -54,8 +55,8 @@ class Sender:
         sent = self.journal.header.get("sent", {})
         removed = self.journal.base + self.journal.header_size()
         if self._server in sent and state.get("offset", 0) < removed:  # the last note about it is gone
-            state = {"run_id": str(sent[self._server])} | state
-            state |= {"offset": removed, "next": self.journal.first_number}
+            known = {"run_id": str(sent[self._server])}
+            state = known | state | {"offset": removed, "next": self.journal.first_number}
         offset = state.get("offset", 0)
         return state if self.journal.is_line_end(offset) else state | {"offset": 0, "next": None}
 
@@ -78,6 +79,16 @@ class Sender:
     def deferred(self) -> int:
         """How many entries could not be stored, and are to be tried again."""
         return len(self._requests.deferred)
+
+    def answers(self, error: Exception) -> bool:
+        """True if the server answers to something else, so that an error is one of this journal alone."""
+        if judge(error) is not Verdict.UNCLEAR:
+            return False
+        try:
+            self.client.search_experiments(max_results=1)
+        except Exception:
+            return False
+        return True
 
     def is_done(self) -> bool:
         """True if the server has everything except what it refused."""

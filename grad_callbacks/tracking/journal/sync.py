@@ -166,7 +166,7 @@ def _sync_one(journal: Journal, uri: str, ended: bool, prune: bool) -> Synced:
                 entries += count
             sender.send_deferred()
     except Exception as error:
-        reason, is_unreachable = _first_line(error), is_of_server(error)
+        reason, is_unreachable = _first_line(error), is_of_server(error) and not sender.answers(error)
     if not reason and not sender.is_done():
         reason = f"{sender.deferred} entries could not be stored, and are tried again by the next sync"
     synced = Synced(

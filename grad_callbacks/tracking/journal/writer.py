@@ -68,6 +68,7 @@ class Writer:
         Args:
             timeout: Seconds to wait at most.
         """
+        self._warn_of_disk()
         self._thread.start()
         with self._condition:
             self._condition.wait_for(lambda: self.sender.run_id is not None or self._failures, timeout)
@@ -146,7 +147,7 @@ class Writer:
     def _warn_of_disk(self) -> None:
         """Say once that the disk refuses, once that memory is full, and once that the disk takes entries again."""
         journal = self.journal
-        if journal.unwritten and not self._has_warned_of_disk:
+        if not journal.is_written and not self._has_warned_of_disk:
             log.warning(
                 "the journal %s cannot be written (%s). What is logged is in memory only, up to %d MB: it goes to the "
                 "server from there, and is lost if this process ends before the server has taken it. "
@@ -155,9 +156,9 @@ class Writer:
                 journal.write_error,
                 MEMORY_LIMIT // 2**20,
             )
-        elif self._has_warned_of_disk and not journal.unwritten:
+        elif self._has_warned_of_disk and journal.is_written:
             log.warning("the journal %s is written again", journal.path)
-        self._has_warned_of_disk = bool(journal.unwritten)
+        self._has_warned_of_disk = not journal.is_written
         if journal.dropped and not self._has_warned_of_memory:
             self._has_warned_of_memory = True
             log.warning("memory is full too: from now on new entries are lost until the server or the disk takes some")
@@ -225,7 +226,7 @@ class Writer:
 
     def _problem(self, what: str) -> str:
         server, journal = mask_address(self.sender.uri), self.journal
-        if journal.unwritten:
+        if not journal.is_written:
             return (
                 f"the MLflow server {server} {what}, and the journal {journal.path} cannot be written. Training "
                 f"continues; {len(journal.unwritten)} entries so far are in memory only, and they and what follows are "

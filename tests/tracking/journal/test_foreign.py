@@ -236,6 +236,7 @@ BAD_HEADERS: list[dict[str, Any]] = [
     {"id": "../../x"},
     {"experiment": 5},
     {"experiment": ""},
+    {"experiment": "x\ud800"},
     {"version": 3},
     {"version": "new"},
 ]
