@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 import traceback
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"no row or group {options.only!r}; there are: {', '.join(names)}\n")
         return 2
     quiet()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers and children must not stay behind
     results = {row.group: Results(options.results, row.group, options.fresh) for row in chosen}
     place, before = Workplace(options.old_server), Path.cwd()
     home = place.folder / "home"

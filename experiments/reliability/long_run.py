@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from experiments.reliability.prepared import NO_SERVER
+from experiments.reliability.results import fingerprint
 from experiments.reliability.stores import Server
 from experiments.reliability.training import quiet
 from experiments.reliability.workplace import Workplace
 from grad_callbacks import GradientMonitor
 from grad_callbacks.tracking import JournaledMLFlowLogger
 
+FILE = "long.json"
 BLOCKS = 100  # of a training, each of which gives one sample
 PATIENCE = 4 * 3600  # seconds to wait for a training
 FLAT = 1.2  # a ratio up to which something counts as flat: medians of steps of 2 ms vary by 10% on a busy machine
@@ -91,9 +93,8 @@ def _resident() -> int:
 
 
 def train_long(folder: str, uri: str, steps: int) -> None:
-    """Train in this process, at low priority."""
+    """Train in this process."""
     quiet()
-    os.nice(10)
     place = Path(folder)
     torch.manual_seed(0)
     features = torch.randn(512, 32)
@@ -115,17 +116,32 @@ def train_long(folder: str, uri: str, steps: int) -> None:
 
 
 def run(place: Workplace, results: Path, steps: int) -> str:
-    """Train with a server, for a tenth of the steps and for all of them, and without one; return the section."""
-    rows = [_measure(place, "server up", steps // 10, place.server)]
-    rows.append(_measure(place, "server up", steps, place.server))
-    rows.append(_measure(place, "server down", steps, None))
-    header = ["case", "steps", "time, last against first tenth", "memory", "journal, largest and at the end"]
-    header += ["history", "page"]
-    table = [header, ["---"] * len(header), *rows]
-    text = f"## {steps:,} steps\n\n{METHOD}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in table) + "\n"
-    results.mkdir(parents=True, exist_ok=True)
-    (results / "long.json").write_text(json.dumps({"markdown": text}))
-    return text
+    """Train with a server, for all steps and a tenth of them, and without one; return the section.
+
+    What an earlier call has measured is not measured again.
+    """
+    path = results / FILE
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    rows = kept.get("rows", {}) if kept.get("steps") == steps and kept.get("code") == fingerprint() else {}
+    for name, count in (("server up", steps), ("server down", steps), ("server up", steps // 10)):
+        key = f"{name}, {count:,} steps"
+        if key not in rows:
+            rows[key] = _measure(place, key, count, place.server if name == "server up" else None)
+            results.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"steps": steps, "code": fingerprint(), "rows": rows}))
+    return section(results)
+
+
+def section(results: Path) -> str:
+    """Return the section of the document; empty if nothing was measured."""
+    path = results / FILE
+    if not path.exists():
+        return ""
+    kept = json.loads(path.read_text())
+    header = ["case", "time of a step", "memory", "journal, largest and at the end", "history", "page"]
+    table = [header, ["---"] * len(header), *kept["rows"].values()]
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in table)
+    return f"## {kept['steps']:,} steps\n\n{METHOD}\n\n{lines}\n"
 
 
 def _measure(place: Workplace, name: str, steps: int, server: Server | None) -> list[str]:
@@ -135,7 +151,7 @@ def _measure(place: Workplace, name: str, steps: int, server: Server | None) -> 
     child = place.children.start(train_long, str(folder), NO_SERVER if server is None else server.uri, steps)
     if child.wait(PATIENCE) != 0:
         child.kill()
-        return [name, f"{steps:,}", f"did not end: {child.said[-100:]}", "", "", "", ""]
+        return [name, f"did not end: {child.said[-100:]}", "", "", "", ""]
     samples = [json.loads(line) for line in (folder / "samples").read_text().splitlines()]
     tenth = max(1, len(samples) // 10)
     first, last = (median(sample["seconds"] for sample in part) for part in (samples[:tenth], samples[-tenth:]))
@@ -144,7 +160,6 @@ def _measure(place: Workplace, name: str, steps: int, server: Server | None) -> 
     root = place.server.artifacts if server is not None else folder / "journal"
     return [
         name,
-        f"{steps:,}",
         f"{last * 1000:.2f} against {first * 1000:.2f} ms: {_ratio(last, first)}",
         f"{_size(memory)}: {_ratio(memory, early)}",
         f"{_size(largest)}, {_size(final)}",

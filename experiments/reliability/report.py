@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.bench import machine
+from experiments.reliability import long_run
 from experiments.reliability.cases import COMPLETE, SURVIVED, TOLD, Case, Row
 from experiments.reliability.told import shown
 
@@ -73,7 +73,7 @@ def markdown(rows: Sequence[tuple[Row, Sequence[Case]]], results: Path, is_quick
         failing += _failing(row, cases)
     text = f"{HEAD}\n{machine.describe()}\n\n{subset}" + "\n".join(lines) + "\n\n## Not survived\n\n"
     text += "\n".join(failing) if failing else "Nothing."
-    return f"{text}\n{_long(results)}"
+    return f"{text.rstrip()}\n\n{long_run.section(results)}".rstrip() + "\n"
 
 
 def _failing(row: Row, cases: Sequence[Case]) -> list[str]:
@@ -101,8 +101,3 @@ def _clean(text: str) -> str:
     text = re.sub(r"\b[0-9a-f]{32}\b", "RUN", text)
     text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", text)
     return text.replace("|", "/").replace("\n", " ").strip()
-
-
-def _long(results: Path) -> str:
-    path = results / "long.json"
-    return "\n" + json.loads(path.read_text())["markdown"] if path.exists() else ""
