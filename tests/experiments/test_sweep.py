@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
 
-from experiments.sweep import PARENT, ParentRun
+from experiments.sweep import FAILED, NOTE, PARENT, ParentRun
 from grad_callbacks.tracking import JournaledMLFlowLogger
 from grad_callbacks.tracking.journal.entries import status_entry
 from grad_callbacks.tracking.journal.journal import Journal
@@ -136,3 +137,16 @@ def left_behind(folder: Path, uri: str, tags: dict[str, str]) -> Path:
 def _has_metrics(client: MlflowClient) -> bool:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return any("grad/norm" in run.data.metrics for run in client.search_runs(experiments))
+
+
+class TrialPruned(Exception):
+    """As Optuna's, by its name."""
+
+
+@pytest.mark.parametrize(("error", "fails"), [(RuntimeError("x"), True), (TrialPruned(), False)])
+def test_a_trial_that_was_pruned_is_no_failure_of_the_sweep(error: Exception, fails: bool, tmp_path: Path) -> None:
+    (tmp_path / NOTE).write_text("{}")
+    ended = JobReturn(status=JobStatus.FAILED)
+    ended.return_value = error
+    ParentRun().on_job_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}), ended)
+    assert (tmp_path / FAILED).exists() == fails

@@ -196,7 +196,22 @@ def test_a_browser_draws_what_is_odd(tmp_path: Path) -> None:
 
 def compared() -> pd.DataFrame:
     rows = [
-        ("lr", "plain", guard, str(seed), "FINISHED", "", "", "", "", score + seed / 100, gain, f"{guard}{seed}", "")
+        (
+            "lr",
+            "plain",
+            guard,
+            str(seed),
+            "FINISHED",
+            "finished",
+            "",
+            "",
+            "",
+            "",
+            score + seed / 100,
+            gain,
+            f"{guard}{seed}",
+            "",
+        )
         for guard, score, gain in (("none", 0.1, 0.0), ("full", 0.9, 0.8))
         for seed in range(6)
     ]

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from grad_callbacks.tracking.context import environment
 from grad_callbacks.tracking.secrets.command import mask_command
 from grad_callbacks.tracking.secrets.masking import mask
 from tests.support.secret_probes import held_out, score, tuned
@@ -63,6 +64,13 @@ def test_only_the_secret_goes(text: str, masked: str) -> None:
 def test_what_follows_a_secrets_option_goes(arguments: list[str], masked: list[str]) -> None:
     assert mask_command(arguments) == masked
     assert mask_command(masked) == masked
+
+
+def test_the_command_in_the_environment_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "sys.argv", ["/x/train.py", "--api-key", "hush", "--pw=hush", "db.password=hush", "--lr", "0.1"]
+    )
+    assert environment()["command"] == "train.py --api-key *** --pw=*** db.password=*** --lr 0.1"
 
 
 def test_what_contains_itself_ends() -> None:
