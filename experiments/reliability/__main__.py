@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.long:
             sys.stdout.write(long_run.run(place, options.results, options.long))
-            chosen = []
-        for row in chosen:
+            return 0
+        for row in [] if options.report else chosen:
             _try(row, place, results[row.group], options)
     finally:
         os.chdir(before)
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_quick = options.subset == "quick"
     outcomes = [(row, [results[row.group].of(row.name).get(name) for name in row.chosen(is_quick)]) for row in chosen]
     kept = [(row, [case for case in cases if case is not None]) for row, cases in outcomes]
-    if options.only is None and not options.long:
+    if options.only is None:
         options.output.write_text(markdown(kept, options.results, is_quick))
         sys.stdout.write(f"Written to {options.output}\n")
     return 0 if all(summary(row, cases).is_survived for row, cases in kept) else 1
@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier calls")
     parser.add_argument("--results", type=Path, default=ROOT / "reliability", help="folder of the results")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the markdown file")
+    parser.add_argument("--report", action="store_true", help="try nothing, and write what earlier calls have found")
     parser.add_argument(
         "--long",
         type=int,
