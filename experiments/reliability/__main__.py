@@ -91,14 +91,18 @@ def _run(row: Row, place: Workplace, name: str) -> Case:
         return Case(name, "error", " ".join(traceback.format_exc().splitlines()[-3:]))
 
 
+def _path(text: str) -> Path:
+    return Path(text).resolve()  # the working folder changes
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments.reliability", description=main.__doc__)
     parser.add_argument("--subset", choices=("quick", "all"), default="all", help="quick: a part of the cases, minutes")
     parser.add_argument("--only", metavar="ROW", help="this row or group of rows alone, which is printed, not written")
     parser.add_argument("--case", help="this case of the row alone, again")
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier calls")
-    parser.add_argument("--results", type=Path, default=ROOT / "reliability", help="folder of the results")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the markdown file")
+    parser.add_argument("--results", type=_path, default=ROOT / "reliability", help="folder of the results")
+    parser.add_argument("--output", type=_path, default=OUTPUT, help="the markdown file")
     parser.add_argument("--report", action="store_true", help="try nothing, and write what earlier calls have found")
     parser.add_argument(
         "--long",

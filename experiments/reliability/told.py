@@ -11,6 +11,11 @@ LOSS = re.compile(
     r"|incomplete|not complete|not logged|ignored|no journal|not a journal|cut off|not taken|pending|out of range",
     re.IGNORECASE,
 )
+# Numbers that do not say how much is lost: what was sent, places, sizes, times, versions, error codes.
+OTHERS = re.compile(
+    r"sent, \d+ new entr\w+|\d+ journals? (?:is|are) not all sent|format \d+|\d+ (?:s|seconds|bytes|[KMG]B)\b"
+    r"|(?:entry|line|byte|step) \d+|(?:entries|lines|steps) \d+-\d+|\[Errno \d+\]|HTTP \d+|status \d+"
+)
 WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
 SHOWN = 160  # characters of what was told that the table shows
 
@@ -21,8 +26,8 @@ def losses(text: str) -> list[str]:
 
 
 def numbers(line: str) -> list[int]:
-    """Return the numbers in a line, without those that say how much was sent."""
-    words = (word.strip(".,;:()[]'\"").replace(",", "") for word in re.sub(r"sent, \d+ new entr\w+", "", line).split())
+    """Return the numbers in a line that may say how much is lost."""
+    words = (word.strip(".,;:()[]'\"").replace(",", "") for word in OTHERS.sub("", line).split())
     return [int(word) if word.isdigit() else WORDS[word] for word in words if word.isdigit() or word in WORDS]
 
 

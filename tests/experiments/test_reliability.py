@@ -76,6 +76,8 @@ def test_an_artifact_that_is_named_is_told_but_not_a_metric() -> None:
 def test_numbers_of_what_was_sent_tell_no_loss() -> None:
     assert told.numbers("sent, 6 new entries, 2 refused") == [2]
     assert not told.accounts_for("sent, 6 new entries", {6})
+    assert not told.accounts_for("it has format 1: damage cannot be seen\n1 journals are not all sent", {1})
+    assert not told.accounts_for("cannot write: [Errno 28], entry 28 of 99 bytes is lost", {28, 99})
     assert told.accounts_for("2 lines are damaged\n1 entry was refused", {3})
 
 
