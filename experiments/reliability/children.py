@@ -9,8 +9,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 PRELOADED = ["torch", "lightning.pytorch", "mlflow", "mlflow.store.tracking.sqlalchemy_store", __name__]
 PRELOADED += [
     "experiments.reliability.training",
@@ -23,6 +25,8 @@ class Children:
     """Forks from a process that has imported everything."""
 
     def __init__(self) -> None:
+        # The first process imports before it is told this one's path, and must not find an installed package instead.
+        os.environ["PYTHONPATH"] = str(ROOT)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOADED)
 
@@ -82,6 +86,9 @@ def _run(output: Connection, file_limit: int | None, target: Callable[..., None]
     for number in (1, 2):
         os.dup2(output.fileno(), number)
     output.close()
+    import grad_callbacks
+
+    assert Path(grad_callbacks.__file__).is_relative_to(ROOT), f"another package: {grad_callbacks.__file__}"
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     target(*arguments)

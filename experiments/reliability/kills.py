@@ -81,7 +81,8 @@ def _power_cut(place: Workplace, case: str) -> Case:
 
     place.store.empty()
     lost, more = (int(part) for part in case.split("+"))
-    journal = prepare(place.new_folder(), place.store.uri, steps=40)
+    journal = prepare(place.new_folder(), place.store.uri)
+    synced(journal.folder, place.store.uri)  # what was not sent while logging
     lines = journal.lines()
     journal.journal.write_bytes(b"".join(lines[: len(lines) - lost]))
     with listening() as text:
@@ -102,7 +103,8 @@ def _power_cut(place: Workplace, case: str) -> Case:
 def _power_cut_alone(place: Workplace, case: str) -> Case:
     """Send all of a journal, cut its end, and send again: the server has everything, and keeps it."""
     place.store.empty()
-    journal = prepare(place.new_folder(), place.store.uri, steps=40)
+    journal = prepare(place.new_folder(), place.store.uri)
+    synced(journal.folder, place.store.uri)
     data = journal.journal.read_bytes()
     journal.journal.write_bytes(data[: len(data) - int(case)])
     said = synced(journal.folder, place.store.uri, "--ended")

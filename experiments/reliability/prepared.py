@@ -47,7 +47,7 @@ class Prepared:
         return _lines(self.folder)
 
 
-def prepare(folder: Path, uri: str = NO_SERVER, steps: int = STEPS) -> Prepared:
+def prepare(folder: Path, uri: str = NO_SERVER) -> Prepared:
     """Log parameters, metrics, tags and artifacts with a real logger."""
     from grad_callbacks.tracking import JournaledMLFlowLogger
 
@@ -60,7 +60,7 @@ def prepare(folder: Path, uri: str = NO_SERVER, steps: int = STEPS) -> Prepared:
         logged = [entry for entry in first if entry is not None]
         logger.log_hyperparams({"lr": 0.1, "net": {"depth": 3}})
         logged.append(frozenset([("param", "lr", "0.1"), ("param", "net/depth", "3")]))
-        for step in range(steps):
+        for step in range(STEPS):
             values = {"loss": step + 0.5, "acc": -step - 0.25}
             logger.log_metrics(values, step)
             logged.append(metrics(values, step))
