@@ -57,7 +57,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
     Secrets       Masked by name and within addresses, before anything is written
     Memory        64 MB at most, and only if the disk is full; beyond it the newest entries are dropped with a
                   warning
-    Disk          ``disk_limit`` per run; removed once the run has ended and the server has all of it
+    Disk          ``disk_limit`` per run; what the server has is removed while the run goes on
     ============  ===============================================================================================
 
     For HTTP the variables ``MLFLOW_HTTP_REQUEST_TIMEOUT`` and ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` are set to 5 seconds

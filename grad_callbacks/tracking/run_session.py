@@ -17,6 +17,7 @@ from grad_callbacks.tracking.ending import ENDED_TAG, Ending, ending_of
 from grad_callbacks.tracking.journal.client import JournalingClient
 from grad_callbacks.tracking.journal.entries import status_entry, tags_entry
 from grad_callbacks.tracking.journal.format import ENDED, SUFFIX, Entry, now
+from grad_callbacks.tracking.journal.header import is_id
 from grad_callbacks.tracking.journal.journal import Journal, journals
 from grad_callbacks.tracking.journal.ownership import signed
 from grad_callbacks.tracking.journal.sender import Sender
@@ -143,7 +144,7 @@ class RunSession:
             )
         if sender.rejected:
             log.warning("%d values of run %s are left out: MLflow cannot store them", sender.rejected, self.run_id)
-        if done and not settings.keep_journal and journal.is_wholly_sent():
+        if done and not settings.keep_journal and self._writer.is_wholly_sent():
             journal.remove()
         elif journal.path.exists() and not sender.is_done_with_file():
             log.warning(
@@ -195,7 +196,7 @@ def _open_journal(settings: RunSettings, run_id: str | None) -> Journal:
 
 def _new_header(settings: RunSettings, run_id: str | None) -> dict[str, Any]:
     header = {
-        "id": run_id or uuid.uuid4().hex,
+        "id": run_id if run_id and is_id(run_id) else uuid.uuid4().hex,
         "uri": mask_address(settings.tracking_uri),
         "experiment": storable(settings.experiment),
         "artifact_location": settings.artifact_location,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlflow import MlflowClient
 
-from grad_callbacks.tracking.journal.copies import UnsafePath, artifact_path
+from grad_callbacks.tracking.journal.copies import UnsafePath, artifact_path, is_whole
 from grad_callbacks.tracking.journal.errors import Verdict, judge
 from grad_callbacks.tracking.journal.format import Entry
 from grad_callbacks.tracking.journal.journal import Journal
@@ -43,8 +43,11 @@ class ArtifactSender:
         if not copy.exists():
             known = self._has(run_id, entry)
             return (None if known else (f"the artifact {artifact_path(entry)}", "its copy is missing")), None
+        if not is_whole(copy, entry):
+            return (f"the artifact {artifact_path(entry)}", "its copy in the journal is damaged"), None
         try:
             self._client.log_artifact(run_id, str(copy), entry["to"] or None)
+            self._verify(run_id, entry, copy.stat().st_size)
         except Exception as error:
             if judge(error) is Verdict.REFUSED:
                 return (f"the artifact {artifact_path(entry)}", str(error)), None
@@ -52,6 +55,20 @@ class ArtifactSender:
             return None, error
         self._journal.release_copy(entry)
         return None, None
+
+    def _verify(self, run_id: str, entry: Entry, size: int) -> None:
+        """See that an artifact came to the server: a login page or a proxy may have answered the upload.
+
+        Raises:
+            FileNotFoundError: If it is not there, or not whole.
+            Exception: Whatever MLflow raises if the server does not answer.
+        """
+        if not str(self._client.get_run(run_id).info.artifact_uri).startswith(("mlflow-artifacts:", "http")):
+            return
+        found = {file.path: file.file_size for file in self._client.list_artifacts(run_id, entry["to"] or None)}
+        place = artifact_path(entry)
+        if place not in found or found[place] not in (None, size):
+            raise FileNotFoundError(f"the server said that it has stored {place}, and does not have it")
 
     def _has(self, run_id: str, entry: Entry) -> bool:
         """True if the server has the artifact: its copy was removed when it was sent."""

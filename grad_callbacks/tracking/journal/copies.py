@@ -7,10 +7,12 @@ import re
 import shutil
 import tempfile
 import uuid
+import zlib
 from pathlib import Path, PurePosixPath
 
 from grad_callbacks.tracking.journal.format import Entry
 
+CHUNK = 2**20  # bytes that are read at once
 _FOLDER = re.compile(r"[0-9a-f]{12}")  # of one copy
 _TEMPORARY = "grad-callbacks-"  # how the folders begin that are made in the system's temporary folder
 
@@ -34,7 +36,7 @@ class ArtifactCopies:
         self._bytes = -1  # counted when first needed
 
     def add(self, local: Path, limit: int) -> Entry:
-        """Copy a file and return the fields of its entry: ``file``, the copy's path, and ``bytes``.
+        """Copy a file and return the fields of its entry: ``file``, the copy's path, ``bytes`` and ``crc32``.
 
         Where the folder takes no more, the copy goes to the system's temporary folder.
 
@@ -53,14 +55,15 @@ class ArtifactCopies:
             if self.folder.is_symlink():
                 raise OSError("the folder for copies is a link")
             (self.folder / place).parent.mkdir(parents=True)
-            shutil.copyfile(local, self.folder / place)
+            checksum = _copied(local, self.folder / place)
         except OSError:
             shutil.rmtree((self.folder / place).parent, ignore_errors=True)
             if not local.exists():
                 raise
-            return {"file": str(_temporary_copy(local)), "bytes": size}
+            temporary, checksum = _temporary_copy(local)
+            return {"file": str(temporary), "bytes": size, "crc32": checksum}
         self._bytes += size
-        return {"file": place.as_posix(), "bytes": size}
+        return {"file": place.as_posix(), "bytes": size, "crc32": checksum}
 
     def path_of(self, entry: Entry) -> Path:
         """Return the path of an entry's copy, which may be gone.
@@ -157,11 +160,33 @@ def _remove_if_empty(folder: Path) -> None:
         return
 
 
-def _temporary_copy(local: Path) -> Path:
+def is_whole(copy: Path, entry: Entry) -> bool:
+    """True if the copy is what was logged; entries of format 1 do not say."""
+    return "crc32" not in entry or entry["crc32"] == _checksum(copy)
+
+
+def _copied(local: Path, copy: Path) -> str:
+    """Copy a file, and return the checksum of what was read."""
+    checksum = 0
+    with local.open("rb") as source, copy.open("xb") as target:
+        while chunk := source.read(CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+            target.write(chunk)
+    return f"{checksum:08x}"
+
+
+def _checksum(file: Path) -> str:
+    checksum = 0
+    with file.open("rb") as source:
+        while chunk := source.read(CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+    return f"{checksum:08x}"
+
+
+def _temporary_copy(local: Path) -> tuple[Path, str]:
     copy = Path(tempfile.mkdtemp(prefix=_TEMPORARY)) / local.name
     try:
-        shutil.copyfile(local, copy)
+        return copy, _copied(local, copy)
     except OSError:
         shutil.rmtree(copy.parent, ignore_errors=True)
         raise
-    return copy

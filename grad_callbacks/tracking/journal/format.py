@@ -22,6 +22,7 @@ _MARK = b',"crc":"'
 _JOINT = re.compile(rb'(?<="\})[^\n](?=\{")')  # a damaged line break between two lines
 # All that a line without a checksum may hold: a line of which a key is damaged is no entry.
 _VALUES = {"m", "s", "t", "of", "p", "g", "run", "file", "bytes", "to", "untag", "status", "name", "datasets"}
+_LATER = {"guessed", "crc32"}  # that format 1 did not have
 _HEADER = {
     "opened",
     "journal",
@@ -35,7 +36,7 @@ _HEADER = {
     "keep",
     "run_id",
 }
-_KEYS = _VALUES | _HEADER
+_KEYS = _VALUES | _LATER | _HEADER
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def read_lines(raw: bytes, end: int) -> Iterator[Line]:
         raw: The line, with its line break.
         end: The offset at which it ends.
     """
+    if raw == b"\n":  # written before the first line of a process, if the last one of another was broken off
+        return
     entry = parse(raw)
     if entry is not None:
         yield _line(entry, end)

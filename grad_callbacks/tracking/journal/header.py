@@ -22,6 +22,11 @@ class UnreadableJournal(ValueError):
     """A journal cannot be read; the message says why and what to do."""
 
 
+def is_id(value: object) -> bool:
+    """True if it can be the id of a journal."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
 def header_lines(header: Mapping[str, Any]) -> bytes:
     """Return the lines that begin a file: the header and a copy of it, in case that one is damaged."""
     whole = {"version": VERSION, **header}
@@ -42,6 +47,8 @@ def checked_header(path: Path) -> dict[str, Any]:
     Raises:
         UnreadableJournal: If it is one, but its header is damaged, or was written by a newer version.
     """
+    if path.name.startswith("."):
+        raise UnreadableJournal("no journal has such a name: what belongs to it would be outside of the folder")
     if path.is_symlink():
         raise UnreadableJournal("it is a link, and only files of the folder itself are sent: copy the file here")
     lines = _first_lines(path)
@@ -68,7 +75,7 @@ def _valid(header: Entry) -> dict[str, Any]:
     Raises:
         UnreadableJournal: If it has no usable id or experiment.
     """
-    if not isinstance(header["id"], str) or not _ID.fullmatch(header["id"]):
+    if not is_id(header["id"]):
         raise UnreadableJournal("its header has no valid run id")
     if not _is_text(header.setdefault("experiment", "lightning_logs")) or not header["experiment"]:
         raise UnreadableJournal("its header has no valid name of an experiment")
@@ -121,6 +128,8 @@ def _first_lines(path: Path) -> list[bytes]:
 
 
 def _looks_like_a_journal(path: Path, lines: list[bytes]) -> bool:
+    if not any(lines):  # of a process whose disk was full from the start
+        return False
     beside = (path.with_suffix(".lock"), path.with_suffix(".sent"))
     return any(file.exists() for file in beside) or any(parse(line) is not None for line in lines)
 

@@ -53,6 +53,7 @@ class Journal(JournalReader):
         is_trusted: Where the header leads is followed: this user's own process wrote it, or the user said so.
         named_runs: The ids of existing runs that the user asked to continue.
         notes: What was found out of order when the journal was taken.
+        is_shorter: A server has more of the journal than the file.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any] | None = None, disk_limit: int = DISK_LIMIT) -> None:
@@ -71,6 +72,7 @@ class Journal(JournalReader):
         self.is_trusted = header is not None or is_own(self.header)
         self.named_runs: set[str] = set()
         self.notes: list[str] = []
+        self.is_shorter = False
 
     def take(self) -> bool:
         """Take the lock; False if another living process has it."""
@@ -92,7 +94,8 @@ class Journal(JournalReader):
         """Make the positions fit the file, before anything is sent or written: either may be damaged."""
         if self.positions.problem:
             self.notes.append(self.positions.problem)
-        for server in self.positions.limit(self.end()):
+        for server in self.positions.limit(self.end(), self.base + self.size()):
+            self.is_shorter = True
             self.notes.append(
                 f"the journal is shorter than what {server} has of it, as after a power cut: nothing of that is "
                 "missing there, and what was logged since is sent"
@@ -142,7 +145,14 @@ class Journal(JournalReader):
             if self._file >= 0:
                 os.close(self._file)
                 self._file = -1
+            self._remove_empty()
             self.lock.release()
+
+    def _remove_empty(self) -> None:
+        """Remove a file that has not even its header: the disk was full from the start."""
+        with suppress(OSError):
+            if self.write_error is not None and self.path.stat().st_size == 0:
+                self.path.unlink()
 
     def _retry_unwritten(self) -> None:
         while self.unwritten:

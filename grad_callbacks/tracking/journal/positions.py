@@ -62,14 +62,18 @@ class Positions:
         self._states[server] = dict(state)
         self._write()
 
-    def limit(self, end: int) -> list[str]:
+    def limit(self, end: int, size: int) -> list[str]:
         """Take back what lies beyond the journal's end, and return the servers that have more than the journal.
 
         After a power cut a file may be shorter than what was sent of it. What is written from there on is new.
+
+        Args:
+            end: Where its last complete line ends.
+            size: Where it ends: the server has the incomplete line, too.
         """
         ahead = [server for server, state in self._states.items() if state.get("offset", 0) > end]
         for server in ahead:
-            self._states[server] |= {"offset": end, "next": None}
+            self._states[server] |= {"offset": size, "next": None}
         if ahead:
             self._write()
         return ahead

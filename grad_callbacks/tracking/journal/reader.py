@@ -114,12 +114,13 @@ class JournalReader:
         return 0
 
     def is_line_end(self, offset: int) -> bool:
-        """True if a line ends at this offset, or everything before was removed."""
+        """True if a line ends or is broken off at this offset, or everything before was removed."""
         if offset <= self.base:
             return True
         with suppress(OSError), self.path.open("rb") as file:
             file.seek(offset - self.base - 1)
-            return file.read(1) == b"\n"
+            around = file.read(2)
+            return b"\n" in around or len(around) == 1
         return False
 
     def next_number(self) -> int:

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from grad_callbacks.tracking.journal.artifacts import ArtifactSender
 from grad_callbacks.tracking.journal.batches import MAX_METRICS, MAX_PARAMS, MAX_TAGS, Batch
 from grad_callbacks.tracking.journal.errors import Verdict, is_forbidden, is_missing, judge
-from grad_callbacks.tracking.journal.format import Entry
+from grad_callbacks.tracking.journal.format import ENDED, Entry
 from grad_callbacks.tracking.journal.journal import Journal
 from grad_callbacks.tracking.journal.sendable import Refused, dataset, metrics_of
 from grad_callbacks.tracking.journal.tags import JOURNAL_TAG
@@ -172,6 +172,8 @@ class Requests:
             if "run" in entry or entry["untag"] in self.client.get_run(run_id).data.tags:
                 self.client.delete_tag(run_id, entry["untag"])
         elif "status" in entry:
+            if entry.get("guessed") and self.client.get_run(run_id).info.status in ENDED:
+                return  # the server knows better
             if entry["status"] in ("RUNNING", "SCHEDULED"):
                 self.client.update_run(run_id, entry["status"])
             else:

@@ -131,6 +131,8 @@ def clean_up(folder: Path, own: Journal, sender: Sender) -> None:
 def mark_if_gone(journal: Journal, ended: bool = False) -> bool:
     """Write the status KILLED into a journal whose process has ended without a status; True if so.
 
+    The journal may have lost its end, so where the run has ended on the server, that status stays.
+
     Args:
         journal: Its lock is held by the caller, so it is not that of a running process on this machine.
         ended: Also if the process ran on another machine.
@@ -139,7 +141,7 @@ def mark_if_gone(journal: Journal, ended: bool = False) -> bool:
         return False
     if not ended and not journal.owner().is_gone(journal.lock.last_seen):
         return False
-    journal.append(status_entry("KILLED", int(journal.lock.last_seen * 1000)))
+    journal.append(status_entry("KILLED", int(journal.lock.last_seen * 1000)) | {"guessed": True})
     return True
 
 
@@ -191,7 +193,7 @@ def _notes(journal: Journal, sender: Sender, has_incomplete_end: bool) -> tuple[
         notes.append(f"{sender.lost} entries are damaged in the journal and are lost: {', '.join(sender.lost_at)}")
     elif sender.harmless:
         notes.append(f"{sender.harmless} damaged lines held no entry: nothing is lost")
-    if has_incomplete_end and not sender.lost:
+    if has_incomplete_end and not sender.lost and not journal.is_shorter:
         notes.append("its last line is not complete: the entry that was being written when the process ended is lost")
     if journal.first_number is None:
         notes.append("it has the older format 1, without checksums: damaged numbers cannot be seen")

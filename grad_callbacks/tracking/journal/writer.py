@@ -13,7 +13,7 @@ from pathlib import Path
 
 from grad_callbacks.tracking.journal.copies import UnsafePath, artifact_path
 from grad_callbacks.tracking.journal.entries import status_entry
-from grad_callbacks.tracking.journal.format import STATUSES, Entry
+from grad_callbacks.tracking.journal.format import ENDED, STATUSES, Entry
 from grad_callbacks.tracking.journal.journal import MEMORY_LIMIT, Journal
 from grad_callbacks.tracking.journal.sender import Sender
 from grad_callbacks.tracking.secrets.masking import mask, mask_address
@@ -143,6 +143,12 @@ class Writer:
         self.journal.flush_to_disk()
         self._thread.join(RETRY_TIMEOUT if done else 0.1)
         return done
+
+    def is_wholly_sent(self) -> bool:
+        """True if the run has ended and the server has every entry, those in memory included."""
+        journal = self.journal
+        has_ended = self.status in ENDED or journal.last_status() in ENDED
+        return has_ended and journal.positions.is_complete(journal.end()) and not journal.unwritten
 
     def _warn_of_disk(self) -> None:
         """Say once that the disk refuses, once that memory is full, and once that the disk takes entries again."""

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from grad_callbacks.tracking import sync
 from tests.support.faulty_proxy import Fault, FaultyProxy
 from tests.support.journals import metrics, old_journal
-from tests.support.servers import Server, steps_of, the_run
+from tests.support.servers import Server, artifacts_of, steps_of, the_run
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +117,29 @@ def test_one_that_comes_now_and_then_loses_nothing_either(
             break
     assert (run.state, run.rejected) == ("sent", 0), run
     check(server, experiment)
+
+
+@pytest.mark.parametrize("fault", [Fault(200, HTML), Fault(302, "", {"Location": "/login"}), Fault(200)], ids=str)
+def test_an_artifact_that_a_login_page_took_is_sent_again(
+    fault: Fault, server: Server, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    path = old_journal(
+        tmp_path, [{"file": f"{'a' * 12}/note.txt", "to": "n"}, *metrics(STEPS)], experiment=f"upload {fault}"
+    )
+    (path.with_suffix("") / ("a" * 12)).mkdir(parents=True)
+    (path.with_suffix("") / ("a" * 12) / "note.txt").write_text("note")
+
+    def decide(method: str, path: str, _: bytes) -> Fault | None:
+        return Fault(200, HTML) if path == "/login" else fault if method == "PUT" else None
+
+    proxy.decide = decide
+    [first] = sync(tmp_path, proxy.uri)
+    assert (first.state, first.rejected) == ("pending", 0)
+    proxy.decide = lambda *_: None
+    [second] = sync(tmp_path, proxy.uri)
+    assert (second.state, second.rejected) == ("sent", 0)
+    client = MlflowClient(server.uri)
+    assert artifacts_of(client, the_run(client, f"upload {fault}").info.run_id) == ["n/note.txt"]
 
 
 def test_a_request_that_is_too_large_is_split(server: Server, proxy: FaultyProxy, tmp_path: Path) -> None:

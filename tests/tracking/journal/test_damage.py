@@ -15,7 +15,7 @@ from grad_callbacks.tracking import JournaledMLFlowLogger, Synced, sync
 from grad_callbacks.tracking.journal.entries import status_entry
 from grad_callbacks.tracking.journal.journal import Journal, journals
 from tests.support.journals import flip, metrics, old_journal
-from tests.support.servers import NO_SERVER, steps_of, the_run
+from tests.support.servers import NO_SERVER, artifacts_of, steps_of, the_run
 
 STEPS = 40
 
@@ -199,6 +199,31 @@ def test_a_copy_that_was_removed_when_it_was_sent_is_not_missed_when_the_note_of
     journal.positions.remove()
     [run] = sync(tmp_path / "journal", store)
     assert (run.state, run.rejected) == ("sent", 0)
+
+
+def test_a_status_that_is_only_guessed_does_not_replace_the_one_that_the_server_has(
+    made: Path, client: MlflowClient, store: str
+) -> None:
+    list(sync(made.parent, store))
+    made.write_bytes(made.read_bytes()[:-100])  # the end of the run is gone
+    [run] = sync(made.parent, store)
+    assert (run.state, run.lost) == ("sent", 0)
+    assert not any("not complete" in note for note in run.notes), "the server has that line"
+    assert arrived(client) == STEPS + 2
+
+
+def test_a_damaged_copy_of_an_artifact_is_told_and_not_sent(client: MlflowClient, store: str, tmp_path: Path) -> None:
+    made = JournaledMLFlowLogger("plugin", tracking_uri=NO_SERVER, journal_dir=tmp_path / "journal")
+    for name in ("good", "bad"):
+        made.experiment.log_text(str(made.run_id), name * 50, f"{name}.txt")
+    made.finalize("success")
+    made.close()
+    [copy] = (tmp_path / "journal").rglob("bad.txt")
+    flip(copy, 77)
+    [run] = sync(tmp_path / "journal", store)
+    assert (run.state, run.rejected) == ("sent", 1)
+    paths = artifacts_of(client, the_run(client, "plugin").info.run_id)
+    assert paths == ["context/environment.yaml", "good.txt"]
 
 
 def test_the_next_process_numbers_on_and_a_line_that_was_cut_counts(

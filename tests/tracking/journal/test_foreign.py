@@ -125,6 +125,20 @@ def test_files_beside_the_copies_are_never_removed(store: str, tmp_path: Path) -
     assert len(tree(tmp_path / "journal" / "old")) == 2
 
 
+@pytest.mark.parametrize("name", ["...jsonl", "..jsonl", ".jsonl"])
+def test_a_name_that_leads_out_of_the_folder_is_no_journals(
+    name: str, store: str, tmp_path: Path, private: Path
+) -> None:
+    folder = tmp_path / "home" / "journal"
+    old_journal(folder, metrics(3)).rename(folder / name)
+    (tmp_path / "home" / ("a" * 12)).mkdir()
+    (tmp_path / "home" / ("a" * 12) / "mine.txt").write_text("mine")
+    before = tree(tmp_path / "home")
+    [run] = sync(folder, store, prune=True)
+    assert run.state == "pending"
+    assert tree(tmp_path / "home") == before
+
+
 def test_links_beside_the_journal_are_not_written_through(store: str, tmp_path: Path, private: Path) -> None:
     path = old_journal(tmp_path / "journal", metrics(3))
     for suffix in (".lock", ".sent", ".sent~", ".sent-1", ".jsonl~"):
