@@ -27,11 +27,23 @@ def _words(text: str) -> frozenset[str]:
 # A name with one of these words is a secret's.
 _SECRETS = _words(
     "password passwords passwd pwd passphrase passphrases passcode secret secrets credential credentials cred creds "
+    "pswd psw passwrd connstr oauth authkey "
     "authorization webhook webhooks jwt bearer cookie cookies dsn psk htpasswd keytab"
+)
+# The same, written as two.
+_PAIRS = frozenset(
+    {
+        ("pass", "word"),
+        ("pass", "phrase"),
+        ("pass", "code"),
+        ("connection", "string"),
+        ("conn", "str"),
+        ("conn", "string"),
+    }
 )
 # The same, written as one word.
 _COMPOUND = re.compile(
-    r".*(?:password|passwd|passphrase|passcode|secret)s?"
+    r".*(?:password|passwd|passphrase|passcode|secret|connectionstring)s?"
     r"|(?:api|access|auth|private|secret|ssh|encryption|account|shared)keys?"
     r"|(?:api|auth|access|bot|bearer|csrf|github|gitlab|hf|hub|id|login|oauth|refresh|session|slack|user|xsrf)tokens?"
     r"|(?:admin|db|ftp|http|imap|ldap|login|mail|my|mysql|pg|proxy|redis|root|smtp|sql|ssh|user|vpn|wifi)(?:pass|pwd?)"
@@ -45,7 +57,8 @@ _DESCRIBES = _words(
     "layers template cutter budget required enabled disabled hint column field index position threshold version format "
     "strength manager store ttl expiry expires expiration age entropy bits bytes rotation step steps batch epoch "
     "epochs dataset model loss weight weights sharing detection detector classifier class classes label labels "
-    "embedding embeddings"
+    "embedding embeddings port host hosts retry retries event events region leeway bucket table prefix suffix pattern "
+    "regex rule rules fields validator validation check checks example reset date time timestamp location source status"
 )
 # Names that begin so are switches and numbers.
 _SWITCHES = _words(
@@ -90,13 +103,17 @@ def level_of(name: str) -> Level:
 
 def _level(part: str) -> Level:
     words = [word.lower() for word in WORDS.findall(part)]
-    while len(words) > 1 and (words[-1].isdigit() or words[-1] in _TAIL):
+    while len(words) > 1 and (words[-1].isdigit() or words[-1] in _TAIL) and tuple(words[-2:]) not in _PAIRS:
         words.pop()
     if not words or (len(words) > 1 and (words[-1] in _DESCRIBES or words[0] in _SWITCHES)):
         return Level.NOTHING
     if words[-1] == "id" and len(words) > 1:
         return Level.ALL if ("access", "key") in pairwise(words) else _token(words[:-1])
-    if words[-1] == "auth" or any(word in _SECRETS or _COMPOUND.fullmatch(word) for word in words):
+    if (
+        words[-1] == "auth"
+        or not _PAIRS.isdisjoint(pairwise(words))
+        or any(word in _SECRETS or _COMPOUND.fullmatch(word) for word in words)
+    ):
         return Level.ALL
     if any(first in _KEYS and second in ("key", "keys") for first, second in pairwise(words)):
         return Level.ALL

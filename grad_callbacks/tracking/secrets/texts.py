@@ -13,16 +13,20 @@ _EMPTY = frozenset({"", "true", "false", "none", "null", "???"})
 _TEXT_TOKEN = re.compile(r"[\[<{|].{0,40}[\]>}|]")  # [CLS], <pad>, <|endoftext|>
 _VARIABLE = re.compile(r"env:\w+|\$\{[^{}]*\}|\$\w+|%\w+%")  # names a variable
 _NUMBER = re.compile(r"[-+]?[\d_]*\.?\d*(?:[eE][-+]?\d+)?")
-# `name: `, `"name": `, `name=`, and `--name ` of a command.
+# `name: `, `"name": `, `["name"] = `, `name=`, `--name ` of a command, and `<name>`.
 _NAME = re.compile(
-    r"(?P<name>(?<![\w%.+/-])[\w%.+/-]{1,200})(?:\\?[\"'])?\s{0,8}(?:=>|:=|={1,2}|:(?!//))\s{0,8}"
+    r"(?P<name>(?<![\w%.+/-])[\w%.+/-]{1,200})(?:\\?[\"'])?\]?[ \t]{0,8}(?:=>|:=|={1,2}|:(?!//))[ \t]{0,8}"
     r"|(?<![\w-])--?(?P<option>[A-Za-z][\w.-]{0,200})[ \t]{1,8}(?![-\s])"
+    r"|<(?P<tag>[A-Za-z][\w:.-]{0,200})>(?=[^<])"
 )
 _LINE = re.compile(r"[^\r\n\"']*[^\r\n\"'\s\\]")
 _QUOTED = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|\\\"(.*?)\\\"|\\'(.*?)\\'")
 _WORD = re.compile(r"\$\{[^{}\s]*\}|[^\s&;,\"'\])}]+")
 _HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
 _INDENT = 40  # characters before a name in which the beginning of its line is looked for
+_ELEMENT = re.compile(r"[^<]+")
+_BLOCK = re.compile(r"([|>][+-]?\d?)?[ \t]*\n(?=[ \t])")  # after a name in YAML: its value stands in the lines below
+_INDENTED = re.compile(r"([ \t]*)[^\n]*(?:\n|\Z)")
 _BRACKETS = {"{": "}", "[": "]", "(": ")"}
 _BRACKET = re.compile(r"[\[\](){}]")
 
@@ -65,13 +69,18 @@ def _without_named(text: str) -> str:
 
 def _value_of(found: re.Match[str], text: str) -> tuple[int, int] | None:
     """Where the secret value after a name begins and ends; None if there is none."""
-    name = unquote_plus(found.group("name") or found.group("option"))
+    name = unquote_plus(found.group("name") or found.group("option") or found.group("tag"))
     level = level_of(name)
     start = found.end()
     if not level or text.startswith(MASK, start):
         return None
     if name.lower().lstrip("-") in _HEADERS and (line := _LINE.match(text, start)):
         return (start, line.end()) if is_secret_text(line.group(), level) else None
+    if found.group("tag"):
+        word = _ELEMENT.match(text, start)
+        return (start, word.end()) if word is not None and _is_secret_word(word.group(), level) else None
+    if (block := _BLOCK.match(text, start)) and (block.group(1) or level == Level.ALL) and _begins_line(found, text):
+        return _lines_below(found, text, block)
     if quoted := _QUOTED.match(text, start):
         margin = 2 if text[start] == "\\" else 1
         inner = (start + margin, quoted.end() - margin)
@@ -82,6 +91,17 @@ def _value_of(found: re.Match[str], text: str) -> tuple[int, int] | None:
     fills_line = level == Level.ALL and found.group().endswith((" ", "\t")) and _begins_line(found, text)
     word = (_LINE if fills_line else _WORD).match(text, start)
     return (start, word.end()) if word is not None and _is_secret_word(word.group(), level) else None
+
+
+def _lines_below(found: re.Match[str], text: str, block: re.Match[str]) -> tuple[int, int] | None:
+    """Where the lines begin and end that stand deeper than the name's own."""
+    depth = found.start() - (text.rfind("\n", max(found.start() - _INDENT, 0), found.start()) + 1)
+    end = start = block.end()
+    while end < len(text) and (line := _INDENTED.match(text, end)) and len(line.group(1)) > depth:
+        end = line.end()
+    end -= text.endswith("\n", start, end)
+    masked = text[start:end].strip() == MASK
+    return None if masked or end <= start else (start + len(text[start:end]) - len(text[start:end].lstrip(" \t")), end)
 
 
 def _begins_line(found: re.Match[str], text: str) -> bool:

@@ -42,6 +42,12 @@ def test_few_secrets_leak_that_the_rules_were_not_made_for() -> None:
         ("db_password=$DB_PASSWORD api_key=${oc.env:KEY}", "db_password=$DB_PASSWORD api_key=${oc.env:KEY}"),
         ("--set=db.password=abc", "--set=db.password=***"),
         ("password: ", "password: "),
+        ("password:\nlr: 0.1", "password:\nlr: 0.1"),
+        ("a:\n  password: |\n    one\n    two\n  lr: 1", "a:\n  password: |\n    ***\n  lr: 1"),
+        ("credentials:\n  user: me\n  n: 1\nlr: 1", "credentials:\n  ***\nlr: 1"),
+        ("token:\n  dim: 3\n", "token:\n  dim: 3\n"),
+        ("<password>one two</password><lr>1</lr>", "<password>***</password><lr>1</lr>"),
+        ('os.environ["API_KEY"] = "one"', 'os.environ["API_KEY"] = "***"'),
         ("password=None token=True secret=''", "password=None token=True secret=''"),
     ],
 )
@@ -91,7 +97,17 @@ UNITS = (
 
 
 @pytest.mark.parametrize(
-    "unit", [*UNITS.split(" "), "password: x ", "--token x ", "password: \n", "-----BEGIN PRIVATE KEY-----"]
+    "unit",
+    [
+        *UNITS.split(" "),
+        "password: x ",
+        "--token x ",
+        "password: \n",
+        "<password>",
+        "creds:\n a\n",
+        "pw: |\n  a\n",
+        "-----BEGIN PRIVATE KEY-----",
+    ],
 )
 def test_the_time_grows_with_the_length_only(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
