@@ -11,7 +11,7 @@ from pathlib import Path
 from experiments.bench import machine
 from experiments.reliability import long_run
 from experiments.reliability.cases import COMPLETE, SURVIVED, TOLD, Case, Row
-from experiments.reliability.told import shown
+from experiments.reliability.told import losses, numbers, shown
 
 LISTED = 12  # failing cases per row that are listed
 HEAD = """# Reliability
@@ -21,7 +21,7 @@ Written by `make reliability`: every fault is tried on real journals, processes,
 A fault is *survived* if training went on and, after a later `grad-callbacks sync`, every metric is on the server once
 and with its value, and parameters, tags, artifacts and status are right (*complete*); or if the user was told how many
 entries are missing (*told*). A wrong number, a loss without a word, anything twice and any invented value count as
-not survived.
+not survived. `--case` repeats a single try. An outage that is over when `sync` is called leaves nothing to tell.
 """
 
 
@@ -66,7 +66,7 @@ def markdown(rows: Sequence[tuple[Row, Sequence[Case]]], results: Path, is_quick
     failing = []
     for row, cases in rows:
         counts = summary(row, cases)
-        tried = str(counts.tried) if counts.tried else "not run"
+        tried = f"{counts.tried} of {len(row.cases)}" if counts.tried else "not run"
         survived = f"{counts.survived}" if counts.is_survived else f"**{counts.survived}**"
         cells = [row.name, row.what, tried, survived, str(counts.outcomes[COMPLETE]), str(counts.outcomes[TOLD])]
         lines.append(f"| {' | '.join(cells)} | {_example(cases)} |")
@@ -91,8 +91,10 @@ def _failing(row: Row, cases: Sequence[Case]) -> list[str]:
 
 
 def _example(cases: Sequence[Case]) -> str:
-    examples = [case.told for outcome in (TOLD, COMPLETE) for case in cases if case.outcome == outcome and case.told]
-    return _clean(shown(examples[0])) if examples else "–"
+    """Return a line that told a loss, with its number if there is one, or else that told of the fault."""
+    texts = [case.told for outcome in (TOLD, COMPLETE) for case in cases if case.outcome == outcome]
+    lines = [line for text in texts for line in losses(text)]
+    return _clean(shown(next(filter(numbers, lines), lines[0]))) if lines else "nothing"
 
 
 def _clean(text: str) -> str:

@@ -103,7 +103,7 @@ def test_the_table_lists_what_was_not_survived(tmp_path: Path) -> None:
     row = Row("group", "a fault", "is made", ["1", "2", "3"], lambda place, name: Case(name, COMPLETE))
     cases = [Case("1", COMPLETE), Case("2", "silent", "2 of 3 entries missing"), Case("3", "not run")]
     text = markdown([(row, cases)], tmp_path, is_quick=True)
-    assert "| a fault | is made | 2 | **1** | 1 | 0 |" in text
+    assert "| a fault | is made | 2 of 3 | **1** | 1 | 0 |" in text
     assert "- `2`: silent. 2 of 3 entries missing" in text
     assert "`3`" not in text
     assert not summary(row, cases).is_survived
