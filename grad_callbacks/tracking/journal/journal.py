@@ -18,7 +18,7 @@ from grad_callbacks.tracking.journal.lock import JournalLock
 from grad_callbacks.tracking.journal.ownership import is_own
 from grad_callbacks.tracking.journal.positions import Positions
 from grad_callbacks.tracking.journal.reader import JournalReader
-from grad_callbacks.tracking.journal.trimming import TRIM_SIZE, sent_copies, trim
+from grad_callbacks.tracking.journal.trimming import TRIM_SIZE, UNFINISHED, sent_copies, trim
 
 DISK_LIMIT = 10 * 2**30  # bytes of a run's journal together with its copies of artifacts
 MEMORY_LIMIT = 64 * 2**20  # bytes of entries that the disk did not take
@@ -270,7 +270,7 @@ class Journal(JournalReader):
         """Remove the journal: file, copies, positions and lock."""
         self.copies.remove_all()
         self.positions.remove()
-        for path in (self.path, self.lock.path):
+        for path in (self.path.with_suffix(UNFINISHED), self.path, self.lock.path):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 

@@ -15,7 +15,7 @@ from grad_callbacks.tracking.journal.batches import MAX_METRICS, MAX_PARAMS, MAX
 from grad_callbacks.tracking.journal.errors import Verdict, is_forbidden, is_missing, judge
 from grad_callbacks.tracking.journal.format import ENDED, Entry
 from grad_callbacks.tracking.journal.journal import Journal
-from grad_callbacks.tracking.journal.sendable import Refused, dataset, metrics_of
+from grad_callbacks.tracking.journal.sendable import Refused, dataset, metrics_of, sendable
 from grad_callbacks.tracking.journal.tags import JOURNAL_TAG
 from grad_callbacks.tracking.secrets.masking import mask
 from grad_callbacks.tracking.store import open_store
@@ -88,7 +88,10 @@ class Requests:
         waiting, self.deferred = self.deferred, []
         try:
             while waiting:
-                self._send_single(waiting[0])
+                entry, refused = sendable(waiting[0])  # the note of what was sent may come from anybody, too
+                if entry:
+                    self._send_single(entry)
+                self.reject(refused)
                 waiting.pop(0)
         finally:
             self.deferred += waiting

@@ -13,6 +13,7 @@ from grad_callbacks.tracking.journal.host import Host
 from grad_callbacks.tracking.journal.reader import JournalReader
 
 TRIM_SIZE = 2**20  # bytes that can be removed at least: rewriting the file for less is not worth it
+UNFINISHED = ".jsonl~"  # suffix of the new file until it is complete
 LONGEST_REST = 2**20  # bytes that are copied at most, because the training waits meanwhile
 
 
@@ -33,7 +34,7 @@ def trim(
     Returns:
         The new file, open for appending, and its header.
     """
-    temporary = journal.path.with_suffix(".jsonl~")
+    temporary = journal.path.with_suffix(UNFINISHED)
     if journal.size() - (upto - journal.base) > LONGEST_REST:
         return None
     try:

@@ -114,6 +114,22 @@ def test_a_folder_of_artifacts_stays_as_it_is(place: str, kept: str) -> None:
     assert safe_place(place) == kept
 
 
+@pytest.mark.parametrize(("file", "to"), [(None, ""), ("aaaaaaaaaaaa/note.txt", "../../x"), (5, ""), ("a", None)])
+def test_entries_in_the_note_of_what_was_sent_are_no_better(
+    file: Any, to: Any, client: MlflowClient, store: str, tmp_path: Path, private: Path
+) -> None:
+    path = old_journal(tmp_path / "journal", metrics(3))
+    (path.with_suffix("") / ("a" * 12)).mkdir(parents=True)
+    (path.with_suffix("") / ("a" * 12) / "note.txt").write_text("note")
+    deferred = [{"file": str(private) if file is None else file, "to": to}]
+    path.with_suffix(".sent").write_text(json.dumps({store: {"run_id": None, "offset": 0, "deferred": deferred}}))
+    before = tree(tmp_path / "home")
+    [run] = sync(tmp_path / "journal", store, prune=True)
+    assert (run.state, run.rejected) == ("sent", 1)
+    assert artifacts_of(client, the_run(client, "plugin").info.run_id) == []
+    assert tree(tmp_path / "home") == before
+
+
 def test_files_beside_the_copies_are_never_removed(store: str, tmp_path: Path) -> None:
     path = old_journal(tmp_path / "journal", metrics(3))
     (tmp_path / "journal" / "old" / "thesis").mkdir(parents=True)
@@ -267,31 +283,6 @@ def test_a_header_that_cannot_be_used_is_told_and_the_other_journals_are_sent(
     assert bad.reason
     assert ("upgrade with: pip install" in bad.reason) == ("version" in header)
     assert steps_of(client, the_run(client, "good").info.run_id, "loss") == [0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        {"start": 10**30},
-        {"start": "soon"},
-        {"tags": 5},
-        {"tags": {"a": [1], "b\ud800": "x", "c": "\udfff", "d" * 300: "x", "e@()": "y"}},
-        {"name": 5},
-        {"name": "x" * 10_000},
-        {"opened": 7},
-        {"opened": {"pid": "x"}},
-        {"copies": 3, "sent": 4, "base": -1, "first": "a"},
-    ],
-    ids=lambda header: ascii(header)[:60],
-)
-def test_odd_values_in_a_header_cost_themselves_only(
-    header: dict[str, Any], client: MlflowClient, store: str, tmp_path: Path
-) -> None:
-    path = old_journal(tmp_path / "journal", metrics(3))
-    edit(path, lambda entry: entry | {"version": 2} | header if "id" in entry else entry)
-    [run] = sync(tmp_path / "journal", store)
-    assert (run.state, run.rejected, run.lost) == ("sent", 0, 0)
-    assert steps_of(client, the_run(client, "plugin").info.run_id, "loss") == [0, 1, 2]
 
 
 def test_a_key_that_cannot_be_made_costs_one_argument(
