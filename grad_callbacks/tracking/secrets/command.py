@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from grad_callbacks.tracking.secrets.known_keys import MASK
 from grad_callbacks.tracking.secrets.names import Level, level_of
-from grad_callbacks.tracking.secrets.texts import is_secret_text, mask_text
+from grad_callbacks.tracking.secrets.texts import LOGIN_OPTIONS, is_secret_text, mask_text
 
 _OPTION = re.compile(r"--?([A-Za-z][\w.-]*)")
-_LOGIN_OPTIONS = frozenset({"u", "user"})  # of curl and others, with `name:password`
 
 
 def mask_command(arguments: Sequence[str]) -> list[str]:
@@ -36,6 +35,6 @@ def _value(option: str, value: str) -> str:
     level = level_of(option) if option else Level.NOTHING
     if level < Level.ALL and value.lstrip("+-").replace(".", "", 1).isdigit():
         level = Level.NOTHING
-    if option in _LOGIN_OPTIONS and ":" in value and "://" not in value:
+    if option in LOGIN_OPTIONS and ":" in value and "://" not in value:
         return f"{value.partition(':')[0]}:{MASK}"
     return MASK if is_secret_text(value, level) else mask_text(value)

@@ -86,7 +86,7 @@ _PARTS = {
         r"(-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----).*?(?:-----END [A-Z0-9 ]{0,30}-----|\Z)", re.DOTALL
     ),
 }
-_LOGIN = re.compile(r"\b(Bearer|Basic)\s+(?=\S*[\d=]|\S{20})[\w.~+/=-]{6,}")
+_LOGIN = re.compile(r"\b([Bb]earer|Basic)\s+(?=\S*[\d=]|\S{20})[\w.~+/=-]{6,}")
 
 
 def mask_known_keys(text: str) -> str:
@@ -101,9 +101,9 @@ def mask_known_keys(text: str) -> str:
 
 
 def looks_random(text: str) -> bool:
-    """True for at least 16 characters of capitals, small letters and digits without a space, as keys are made of."""
+    """True for at least 12 characters of capitals, small letters and digits without a space, as keys are made of."""
     return (
-        re.fullmatch(r"[\w+/=-]{16,}", text) is not None
+        re.fullmatch(r"[\w+/=-]{12,}", text) is not None
         and re.search(r"[A-Z]", text) is not None
         and re.search(r"[a-z]", text) is not None
         and len(re.findall(r"\d", text)) > 1

@@ -32,14 +32,19 @@ _SECRETS = _words(
 )
 # The same, written as two.
 _PAIRS = frozenset(
-    {
-        ("pass", "word"),
-        ("pass", "phrase"),
-        ("pass", "code"),
-        ("connection", "string"),
-        ("conn", "str"),
-        ("conn", "string"),
-    }
+    (first, second)
+    for second, firsts in {
+        "word": "pass",
+        "phrase": "pass",
+        "code": "pass access backup recovery security",
+        "string": "connection conn",
+        "str": "conn",
+        "header": "auth",
+        "json": "account",
+        "pem": "private",
+        "hook": "web slack teams discord incoming",
+    }.items()
+    for first in _words(firsts)
 )
 # The same, written as one word.
 _COMPOUND = re.compile(
@@ -54,9 +59,9 @@ _DESCRIBES = _words(
     "len length dim dims size sizes width count counts num number total type types kind policy name names file files "
     "filename path paths folder dir directory env environ variable var method mode modes ratio rate share fraction "
     "timeout interval seconds minutes hours days limit min max algorithm alg scheme provider backend stride layer "
-    "layers template cutter budget required enabled disabled hint column field index position threshold version format "
-    "strength manager store ttl expiry expires expiration age entropy bits bytes rotation step steps batch epoch "
-    "epochs dataset model loss weight weights sharing detection detector classifier class classes label labels "
+    "layers template cutter budget required enabled disabled hint prompt column field index position threshold version "
+    "format strength manager store ttl expiry expires expiration age entropy bits bytes rotation step steps batch "
+    "epoch epochs dataset model loss weight weights sharing detection detector classifier class classes label labels "
     "embedding embeddings port host hosts retry retries event events region leeway bucket table prefix suffix pattern "
     "regex rule rules fields validator validation check checks example reset date time timestamp location source status"
 )
@@ -71,15 +76,15 @@ _KEYS = _words(
     "project write ingest integration product activation user token host hub hf huggingface wandb kaggle openai "
     "anthropic claude cohere comet neptune clearml github gitlab slack stripe sendgrid mailgun twilio azure gcp google "
     "gemini aws s3 databricks replicate mistral groq deepseek pinecone weaviate langsmith langchain datadog sentry "
-    "telegram discord nvidia ngc together fireworks perplexity xai openrouter modal runpod lambda tavily serper "
-    "mapbox algolia"
+    "recovery backup telegram discord nvidia ngc together fireworks perplexity xai openrouter modal runpod lambda "
+    "tavily serper mapbox algolia"
 )
 # `<one of these>_pass`, `_pw` and `_pat` are secrets' names.
 _OWNERS = _words(
     "db database user root admin login mail email smtp imap ftp ssh http https proxy redis mysql postgres postgresql "
     "pg mongo mongodb sql ldap bind wifi wlan my service svc account acct server host client vpn registry docker "
     "dockerhub snowflake oracle rabbitmq amqp mqtt kafka elastic es github gitlab azure ado bitbucket jira hub hf git "
-    "personal access mlflow tracking ui web app guest sudo store"
+    "keystore truststore vault pem jdbc personal access mlflow tracking ui web app guest sudo store"
 )
 # In these names, 'token' means a text token, not a credential.
 _OF_TEXT = _words(

@@ -13,10 +13,11 @@ _EMPTY = frozenset({"", "true", "false", "none", "null", "???"})
 _TEXT_TOKEN = re.compile(r"[\[<{|].{0,40}[\]>}|]")  # [CLS], <pad>, <|endoftext|>
 _VARIABLE = re.compile(r"env:\w+|\$\{[^{}]*\}|\$\w+|%\w+%")  # names a variable
 _NUMBER = re.compile(r"[-+]?[\d_]*\.?\d*(?:[eE][-+]?\d+)?")
-# `name: `, `"name": `, `["name"] = `, `name=`, `--name ` of a command, and `<name>`.
+# `name: `, `"name": `, `["name"] = `, `name=`, `--name ` of a command, `("name", `, `<name>`.
 _NAME = re.compile(
     r"(?P<name>(?<![\w%.+/-])[\w%.+/-]{1,200})(?:\\?[\"'])?\]?[ \t]{0,8}(?:=>|:=|={1,2}|:(?!//))[ \t]{0,8}"
     r"|(?<![\w-])--?(?P<option>[A-Za-z][\w.-]{0,200})[ \t]{1,8}(?![-\s])"
+    r"|\((?:\"(?P<first>[\w.-]{1,200})\"|'(?P<other>[\w.-]{1,200})'),[ ]?(?=[\"'])"
     r"|<(?P<tag>[A-Za-z][\w:.-]{0,200})>(?=[^<])"
 )
 _LINE = re.compile(r"[^\r\n\"']*[^\r\n\"'\s\\]")
@@ -24,6 +25,16 @@ _QUOTED = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|\\\"(.*?)\\\"|
 _WORD = re.compile(r"\$\{[^{}\s]*\}|[^\s&;,\"'\])}]+")
 _HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
 _INDENT = 40  # characters before a name in which the beginning of its line is looked for
+# Every name of a secret has one of these in it: most texts have none, and are not looked through.
+_TRACE = re.compile(
+    r"pass|pw|psw|secret|token|key|cred|auth|cookie|jwt|bearer|hook|dsn|psk|conn|code|pat|otp|sid|session|pem|json|alert"
+    r"|--?u",
+    re.IGNORECASE,
+)
+_HEADS = frozenset({"key", "keys", "code", "phrase", "word", "string"})  # second words of a name, as in `API key`
+LOGIN_OPTIONS = frozenset({"u", "user"})  # of curl and others, with `name:password`
+_LOGIN = re.compile(r"[^\s:\"']+:(?!//)(?!\*\*\*)(?!\d+\b)([^\s\"']+)")
+_SHORT_WORD = re.compile(r"[\"']?[A-Za-z]{0,11}[\"']?(?=[\s,;)}]|$)")
 _ELEMENT = re.compile(r"[^<]+")
 _BLOCK = re.compile(r"([|>][+-]?\d?)?[ \t]*\n(?=[ \t])")  # after a name in YAML: its value stands in the lines below
 _INDENTED = re.compile(r"([ \t]*)[^\n]*(?:\n|\Z)")
@@ -55,7 +66,7 @@ def is_secret_text(text: str, level: int) -> bool:
 
 def _without_named(text: str) -> str:
     """Mask the values that a secret's name stands before."""
-    kept, end, found = [], 0, _NAME.search(text)
+    kept, end, found = [], 0, _NAME.search(text) if _TRACE.search(text) else None
     while found is not None:
         place = found.end()
         value = _value_of(found, text)
@@ -69,9 +80,15 @@ def _without_named(text: str) -> str:
 
 def _value_of(found: re.Match[str], text: str) -> tuple[int, int] | None:
     """Where the secret value after a name begins and ends; None if there is none."""
-    name = unquote_plus(found.group("name") or found.group("option") or found.group("tag"))
-    level = level_of(name)
+    name = unquote_plus(next(filter(None, found.groups())))
     start = found.end()
+    if found.group("option") in LOGIN_OPTIONS and (login := _LOGIN.match(text, start)):
+        return login.span(1)
+    level = level_of(name)
+    if level <= Level.IF_RANDOM and name.lower() in _HEADS and (before := _word_before(found, text)):
+        level = max(level, level_of(f"{before}_{name}"))
+    if name.lower() == "token" and _SHORT_WORD.match(text, start) and ":" in found.group():
+        return None  # as in `unexpected token: 'else'`
     if not level or text.startswith(MASK, start):
         return None
     if name.lower().lstrip("-") in _HEADERS and (line := _LINE.match(text, start)):
@@ -109,6 +126,12 @@ def _begins_line(found: re.Match[str], text: str) -> bool:
     before = text[max(found.start() - _INDENT, 0) : found.start()].rpartition("\n")
     is_whole = bool(before[1]) or found.start() <= _INDENT
     return found.group("name") is not None and is_whole and not before[2].strip(" \t-")
+
+
+def _word_before(found: re.Match[str], text: str) -> str:
+    """The word before a name of two words, as in `API key: `."""
+    words = text[max(found.start() - _INDENT, 0) : found.start()].split(" ")
+    return words[-2] if len(words) > 1 and not words[-1] and words[-2].isalpha() else ""
 
 
 def _is_secret_word(word: str, level: int) -> bool:

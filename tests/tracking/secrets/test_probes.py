@@ -21,6 +21,11 @@ def test_no_secret_that_is_known_leaks_and_no_innocent_is_changed() -> None:
     assert score.changed(tuned.INNOCENTS) == []
 
 
+def test_a_secrets_name_is_known_within_a_text_too() -> None:
+    names = [line[2:] for line in (tuned.SECRETS + held_out.SECRETS).splitlines() if line.startswith("N ")]
+    assert [name for name in names if score.FAKE in mask(f"x {name}={score.FAKE} y")] == []
+
+
 def test_the_probes_are_enough_to_tell() -> None:
     assert score.count(tuned.SECRETS) + score.count(held_out.SECRETS) >= 120
     assert score.count(tuned.INNOCENTS) + score.count(held_out.INNOCENTS) >= 120
@@ -41,6 +46,11 @@ def test_few_secrets_leak_that_the_rules_were_not_made_for() -> None:
         ("Authorization: Digest a=b, c=d\nlr: 1", "Authorization: ***\nlr: 1"),
         ("db_password=$DB_PASSWORD api_key=${oc.env:KEY}", "db_password=$DB_PASSWORD api_key=${oc.env:KEY}"),
         ("--set=db.password=abc", "--set=db.password=***"),
+        ("API key: Abc, lr: 1", "API key: ***, lr: 1"),
+        ("the key: value", "the key: value"),
+        ("[('X-Api-Key', 'one'), ('lr', '1')]", "[('X-Api-Key', '***'), ('lr', '1')]"),
+        ("curl -u me:one x -u 5:6", "curl -u me:*** x -u 5:6"),
+        ("unexpected token: 'else'", "unexpected token: 'else'"),
         ("password: ", "password: "),
         ("password:\nlr: 0.1", "password:\nlr: 0.1"),
         ("a:\n  password: |\n    one\n    two\n  lr: 1", "a:\n  password: |\n    ***\n  lr: 1"),
