@@ -113,8 +113,10 @@ def _poisons() -> dict[str, Poison]:
         made[f"artifact in folder {key}"] = lambda logger, client, name=name: client.log_artifact(
             logger.run_id, _file(), None if name is None else str(name)
         )
-    for key, value in VALUES.items():
-        made[f"metric of {key}"] = lambda logger, client, value=value: logger.log_metrics({"poison": value}, 7)
+    for count, (key, value) in enumerate(VALUES.items()):  # names of their own: a name is warned about once a process
+        made[f"metric of {key}"] = lambda logger, client, value=value, name=f"poison{count}": logger.log_metrics(
+            {name: value}, 7
+        )
     for key, value in STEPS.items():
         made[f"step {key}"] = lambda logger, client, value=value: logger.log_metrics({"poison": 77.5}, value)
     for key, value in TIMES.items():
