@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-slow test-numerics score bench ui docs lint
+.PHONY: help setup demo test test-all test-slow test-numerics score bench reliability ui docs lint
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -39,6 +39,9 @@ score: setup ## the scoreboard of the detection, on its quick part
 
 bench: setup ## what the callback costs
 	$(BIN)/python -m experiments.bench
+
+reliability: setup ## what a journal survives: some 2000 faults, an hour; a second call continues
+	$(BIN)/python -m experiments.reliability
 
 ui: setup ## open the MLflow UI
 	$(BIN)/grad-callbacks ui
