@@ -43,10 +43,11 @@ class Exploding(Rule):
       weights by more than ``displacement`` of their norm, the loss is ``rise`` times the first one, and the norm has
       doubled. The second name is for updates below 0.9 of the weights' norm, with which RMSprop often begins.
     * ``LOSS_DIVERGED``: the level of the loss is ``rise`` times the largest of the first ones, and the norm twice the
-      usual one, under an adaptive optimizer and however short its steps.
+      usual one, under an adaptive optimizer after an update of a fifth of ``displacement``.
     * ``PROGRESS_LOST``: for 20 readings the loss has been more than half of the way back from its best to where it
-      began, with a norm of twice the usual one in half of them. Within 20 readings after a jump of the norm 3 are
-      enough, with any norm: a single batch can do that to Adam, by its momentum.
+      began, with a norm of twice the usual one in half of them, however short the steps, as under Muon. Within 20
+      readings after a jump of the norm 3 are enough, with any norm: a single batch can do that to Adam, by its
+      momentum.
     * ``SURGED``: for 5 readings the loss has been above its usual level by more than its noise, after an update of 10
       times the usual length, wherever the loss began (:class:`~grad_callbacks.detection.rules.surge.Surge`).
     * ``GROWS_OVER_DEPTH``: the error grows ``growth``-fold from the last layers to the first, along a fitted factor per

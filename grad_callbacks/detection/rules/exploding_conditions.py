@@ -141,14 +141,11 @@ def _unsettled_early(reading: Reading, run: RunHistory) -> bool:
     return _has_left_the_start(reading, run) and run.largest_update > run.limits.displacement
 
 
-# After a jump of norm and loss the loss may only have been multiplied: then steps are no longer than usual.
-
-
 def _loss_diverged(reading: Reading, run: RunHistory) -> bool:
     limits = run.limits
-    if not is_adaptive(reading) or (run.has_just_jumped and not _has_moved(run, limits.loss_diverged_divisor)):
-        return False
-    return reading.comparable_norm > limits.norm_rise * run.baseline.level and run.loss.risen > limits.rise
+    norm_is_up = reading.comparable_norm > limits.norm_rise * run.baseline.level
+    has_moved = _has_moved(run, limits.loss_diverged_divisor)
+    return is_adaptive(reading) and norm_is_up and run.loss.risen > limits.rise and has_moved
 
 
 def _progress_lost(reading: Reading, run: RunHistory) -> bool:
@@ -166,7 +163,7 @@ def _has_moved(run: RunHistory, divisor: float) -> bool:
 
 
 def _surged(reading: Reading, run: RunHistory) -> bool:
-    return is_adaptive(reading) and run.surge.holds
+    return run.surge.holds
 
 
 def _recurrence_stuck(reading: Reading, run: RunHistory) -> bool:

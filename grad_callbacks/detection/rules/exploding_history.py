@@ -85,9 +85,9 @@ class RunHistory:
         self.is_recurrent = self.is_recurrent or math.isfinite(reading.through_time)
         if math.isfinite(reading.moved):
             self._updates = [*self._updates, reading.moved][-self.limits.remembered_updates :]
-        self.surge.take_in(reading.moved, reading.loss, self.loss.level)
         if is_adaptive(reading):
             self.since_jump += 1
+            self.surge.take_in(reading.moved, reading.loss, self.loss.level)
         if self.since_jump == self.limits.aftermath_readings + 1:
             self.lost_for = self.large_while_lost = 0  # the usual norm is another by now
         if self._has_lost_progress:

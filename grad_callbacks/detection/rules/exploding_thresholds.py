@@ -118,12 +118,17 @@ class ExplodingThresholds(Thresholds):
     )
     loss_diverged_divisor: float = threshold(
         5.0,
-        "after a jump of the norm, `displacement` over this is the update that shows harm where the loss has diverged: "
-        "without one the loss may have been multiplied",
+        "`displacement` over this is the largest recent update at least where the loss has diverged: without any the "
+        "loss may have been multiplied",
         unit="1",
         source="not measured",
     )
-    progress_lost_divisor: float = threshold(20.0, "the same where progress is lost", unit="1", source="not measured")
+    progress_lost_divisor: float = threshold(
+        20.0,
+        "the same where a jump of the norm has cost progress: else the batches may have become harder",
+        unit="1",
+        source="not measured",
+    )
     jump_is_over: float = threshold(
         3.0, "a jump of the loss is over below this multiple", unit="x first losses' largest", source="not measured"
     )
