@@ -111,7 +111,7 @@ class Surge:
 
     def _take_motion(self, motion: float) -> None:
         usual = median(self._motions) if len(self._motions) >= LIMITS.usual else math.nan
-        if motion > LIMITS.motion * usual:
+        if usual > 0 and motion > LIMITS.motion * usual:  # 0: the learning rate began there
             self._since_far = 0
             times = motion / usual
             self.farthest = times if math.isnan(self.farthest) else max(times, self.farthest)
