@@ -42,7 +42,8 @@ class Reading:
             sequence if their states were small; NaN except in the first reading.
         signal: Root mean square of each layer's output as last measured, shape ``(layers,)``; NaN for a layer that is
             not called as a module. None before (see :class:`~grad_callbacks.measurement.signal.Signal`).
-        spread: The share of :attr:`signal` that differs over the examples of the batch, between 0 and 1.
+        spread: The share of :attr:`signal` that differs over the examples of the batch, between 0 and 1; below 1e-3 its
+            digits are lost.
         error: L2 norm of the gradient with respect to each layer's output, over the whole batch.
     """
 

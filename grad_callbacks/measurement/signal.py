@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,23 +44,14 @@ LIMITS = SignalThresholds()
 QUANTITIES = ("signal", "spread", "error")
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Seen:
-    """Sums over a layer's uses since the last reading, scalars on its device."""
+    """One norm of a pass, a scalar on its device."""
 
-    uses: int = 0
-    square: Tensor | None = None  # mean square of the outputs' entries
-    variance: Tensor | None = None  # over the batch, mean of the outputs' entries
-    error: Tensor | None = None  # squared norm of the gradient with respect to the outputs
-
-    def numbers(self) -> Iterator[Tensor | None]:
-        """Yield root mean square, share of it that differs over the batch, and the error's norm."""
-        if self.square is None or self.variance is None:
-            yield from (None, None)
-        else:
-            yield (self.square / self.uses).sqrt()
-            yield (self.variance / self.square).sqrt()
-        yield None if self.error is None else self.error.sqrt()
+    layer: str
+    quantity: int
+    norm: Tensor
+    weight: float  # of its square in the sum over the passes
 
 
 class Signal:
@@ -85,7 +77,7 @@ class Signal:
         self._modules = list(_measurable(model))
         self._is_compiled = has_compiled_part(model, in_place=True)
         self._handles: list[RemovableHandle] = []
-        self._seen: dict[str, _Seen] = {}
+        self._seen: list[_Seen] = []
         self._readings = 0
         self._last: dict[str, NDArray[np.float64]] = {}
         self._prepare()
@@ -104,7 +96,7 @@ class Signal:
                 needed = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
                 torch.autograd.grad(replay(), needed, allow_unused=True)
         except Exception:  # the user's code and memory: a measurement must not end a training
-            self._seen.clear()
+            self._seen = []
         finally:
             self._release()
 
@@ -153,7 +145,7 @@ class Signal:
     def detach(self) -> None:
         """Take the hooks away."""
         self._release()
-        self._seen.clear()
+        self._seen = []
 
     def _prepare(self) -> None:
         """Decide whether the next reading is measured, and hook into its passes if so."""
@@ -161,7 +153,7 @@ class Signal:
         if self._is_compiled:
             first, interval = 1, LIMITS.replayed_interval
         self._is_due = self._readings < first or self._readings % interval == 0 or self.is_wanted
-        self._seen.clear()
+        self._seen = []
         if not self._is_due:
             self._release()
         elif not self._is_compiled:
@@ -177,31 +169,43 @@ class Signal:
         self._handles.clear()
 
     def _gathered(self, layers: Layers) -> Tensor:
-        unknown = to_device([torch.nan], layers.device).squeeze()
-        rows = [list(self._seen.get(name, _Seen()).numbers()) for name in layers.names]
-        numbers = [row[place] for place in range(len(QUANTITIES)) for row in rows]
-        device = layers.device
-        known = [unknown if n is None else n.double().to(device, non_blocking=True) for n in numbers]
-        return torch.stack(known)
+        count, place = len(layers.names), {name: place for place, name in enumerate(layers.names)}
+        seen = [one for one in self._seen if one.layer in place]
+        cells = [one.quantity * count + place[one.layer] for one in seen]
+        times = Counter(cells)
+        if not seen:
+            return to_device([torch.nan] * (len(QUANTITIES) * count), layers.device)
+        norms = torch.stack([one.norm.to(layers.device, non_blocking=True) for one in seen]).double()
+        weights = to_device([one.weight for one in seen], layers.device)
+        sums = to_device(
+            [0.0 if cell in times else torch.nan for cell in range(len(QUANTITIES) * count)], layers.device
+        )
+        sums.index_add_(0, to_device(cells, layers.device).long(), norms.square() * weights)
+        square, common, error = sums.view(len(QUANTITIES), count)
+        uses = to_device([float(times[cell]) for cell in range(count)], layers.device)
+        return torch.cat([(square / uses).sqrt(), (1 - common / square).clamp(min=0).sqrt(), error.sqrt()])
 
     def _watch(self, name: str, module: nn.Module, inputs: object, output: object) -> None:
         tensor = _first_tensor(output)
         if tensor is None or not tensor.requires_grad or not tensor.numel():
             return
-        seen = self._seen.setdefault(name, _Seen())
         values = as_real(tensor.detach())
-        values = values if values.dtype == torch.float64 else values.float()
-        square = values.square().mean()
-        variance = values.var(dim=0, correction=0).mean() if len(values) > 1 else square * torch.nan
-        seen.uses += 1
-        seen.square = square if seen.square is None else seen.square + square
-        seen.variance = variance if seen.variance is None else seen.variance + variance
-        tensor.register_hook(partial(self._note_error, seen))  # type: ignore[no-untyped-call]
+        self._seen.append(_Seen(name, 0, _norm(values), 1 / values.numel()))
+        if len(values) > 1:  # one pass less than a variance takes, at the price of its last digits
+            common = len(values) / values.numel()
+            self._seen.append(_Seen(name, 1, _norm(values.mean(dim=0)), common))
+        tensor.register_hook(partial(self._note_error, name, self._seen))  # type: ignore[no-untyped-call]
 
     @staticmethod
-    def _note_error(seen: _Seen, gradient: Tensor) -> None:
-        square = torch.linalg.vector_norm(as_real(gradient.detach()), dtype=torch.float64).square()
-        seen.error = square if seen.error is None else seen.error + square
+    def _note_error(name: str, seen: list[_Seen], gradient: Tensor) -> None:
+        seen.append(_Seen(name, 2, _norm(as_real(gradient.detach())), 1.0))
+
+
+def _norm(values: Tensor) -> Tensor:
+    """Return the L2 norm, a scalar; that of 16-bit numbers in float32, where their squares do not overflow."""
+    wide = values if values.dtype in (torch.float32, torch.float64) else values.float()
+    norm: Tensor = torch.linalg.vector_norm(wide)
+    return norm
 
 
 def _measurable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
