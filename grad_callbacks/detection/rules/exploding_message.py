@@ -87,9 +87,9 @@ def guess(reading: Reading, condition: Condition, run: RunHistory, is_critical: 
 
 
 def largest_layers(reading: Reading, share: float) -> tuple[str, ...]:
-    """Return the fewest layers that together make up this share of the squared norm; all where it is not finite."""
+    """Return the fewest layers that together make up this share of the squared norm; all where it is zero or not finite."""
     names = reading.layers.names
-    if not reading.is_finite:
+    if not reading.is_finite or reading.norm == 0:
         return names
     shares = reading.layer_norms**2 / reading.norm**2
     largest = np.argsort(shares)[::-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 
@@ -79,6 +80,16 @@ def test_one_jump_that_has_cost_all_that_was_learned(loss: float, moved: float, 
     found = judged(Exploding(), *[start] * 10, *[learned] * 40, jump, *[after] * 8, calm=0)
     assert [(alert.severity, alert.cause) for alert in found] == [("critical", "bad batch")] * alerts
     assert all(alert.evidence["jump_loss"] == 900.0 for alert in found)
+
+
+def test_a_gradient_of_zero_after_a_jump_names_all_layers() -> None:
+    base = {"norms": [0.6, 0.8], "displacement": math.nan, "moved": 0.1}
+    course = [*[{**base, "loss": 2.0}] * 10, *[{**base, "loss": 0.1}] * 40]
+    jump, dead = {**base, "norms": [600.0, 800.0], "loss": 900.0}, {**base, "norms": [0.0, 0.0], "loss": 2.1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        [alert] = judged(Exploding(), *course, jump, *[dead] * 8, calm=0)
+    assert alert.layers == ("0", "1")
 
 
 def test_near_a_minimum_a_gradient_may_jump_a_hundredfold_as_long_as_the_loss_stays_small() -> None:
