@@ -87,7 +87,7 @@ def guess(reading: Reading, condition: Condition, run: RunHistory, is_critical: 
 
 
 def largest_layers(reading: Reading, share: float) -> tuple[str, ...]:
-    """Return the fewest layers that together make up this share of the squared norm; all where it is zero or not finite."""
+    """Return the fewest layers that make up this share of the squared norm; all where it is zero or not finite."""
     names = reading.layers.names
     if not reading.is_finite or reading.norm == 0:
         return names
