@@ -94,6 +94,10 @@ class ArtifactCopies:
             self._bytes = sum(file.lstat().st_size for file in self._files())
         return self._bytes
 
+    def count(self) -> int:
+        """How many copies there are in the folder."""
+        return len(self._files())
+
     def remove(self, entry: Entry) -> None:
         """Remove an entry's copy, if it is one of this journal; the bytes in the folder count as free."""
         try:

@@ -87,6 +87,7 @@ def test_a_disk_that_gets_full_loses_what_it_says_and_the_rest_is_sent_later(
     assert int(told) == waiting
     rest = list(sync(tmp_path / "journal", store))
     assert (f"grad-callbacks sync {tmp_path / 'journal'}" in caplog.text) == bool(rest)
+    assert rest or not list((tmp_path / "journal").glob("*/*/*")), "copies that nothing names are removed"
     steps = []
     for run in rest:
         assert (run.state, run.lost, run.notes) == ("sent", 0, ())
