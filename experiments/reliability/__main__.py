@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.long:
             sys.stdout.write(long_run.run(place, options.results, options.long))
             return 0
-        for row in [] if options.report else chosen:
-            _try(row, place, results[row.group], options)
+        if not options.report:
+            _try_all(chosen, place, results, options)
     finally:
         os.chdir(before)
         place.close()
@@ -65,8 +65,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(summary(row, cases).is_survived for row, cases in kept) else 1
 
 
-def _try(row: Row, place: Workplace, results: Results, options: argparse.Namespace) -> None:
-    names = [options.case] if options.case else row.chosen(options.subset == "quick")
+def _try_all(rows: Sequence[Row], place: Workplace, results: dict[str, Results], options: argparse.Namespace) -> None:
+    """Try a part of the cases of each row, and then the rest: a call that is stopped has tried something of each."""
+    left: list[tuple[float, int, Row]] = []  # the rows that take least come first
+    for count, row in enumerate(rows):
+        names, started = row.chosen(is_quick=True), time.monotonic()
+        _try(row, place, results[row.group], options, names)
+        seconds = (time.monotonic() - started) / len(names)
+        left.append((seconds * (len(row.cases) - len(names)), count, row))
+    if options.subset == "all" and not options.case:
+        for _, _, row in sorted(left):
+            _try(row, place, results[row.group], options, row.cases)
+
+
+def _try(row: Row, place: Workplace, results: Results, options: argparse.Namespace, names: Sequence[str]) -> None:
+    names = [options.case] if options.case else names
     started, done = time.monotonic(), results.of(row.name)
     assert place.prepared  # or else every case would fail for the same reason
     for name in names:
