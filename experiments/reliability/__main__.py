@@ -6,8 +6,6 @@ import argparse
 import os
 import signal
 import sys
-import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +15,10 @@ os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
 
 from experiments.reliability import long_run
 from experiments.reliability import rows as all_rows
-from experiments.reliability.cases import Case, Hung, Row, time_limit
 from experiments.reliability.report import markdown, summary
 from experiments.reliability.results import Results
 from experiments.reliability.training import quiet
+from experiments.reliability.trials import try_all
 from experiments.reliability.workplace import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(long_run.run(place, options.results, options.long))
             return 0
         if not options.report:
-            _try_all(chosen, place, results, options)
+            try_all(chosen, place, results, options.subset == "quick", options.case)
     finally:
         os.chdir(before)
         place.close()
@@ -63,45 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.output.write_text(markdown(kept, options.results, is_quick))
         sys.stdout.write(f"Written to {options.output}\n")
     return 0 if all(summary(row, cases).is_survived for row, cases in kept) else 1
-
-
-def _try_all(rows: Sequence[Row], place: Workplace, results: dict[str, Results], options: argparse.Namespace) -> None:
-    """Try a part of the cases of each row, and then the rest: a call that is stopped has tried something of each."""
-    left: list[tuple[float, int, Row]] = []  # the rows that take least come first
-    for count, row in enumerate(rows):
-        names, started = row.chosen(is_quick=True), time.monotonic()
-        _try(row, place, results[row.group], options, names)
-        seconds = (time.monotonic() - started) / len(names)
-        left.append((seconds * (len(row.cases) - len(names)), count, row))
-    if options.subset == "all" and not options.case:
-        for _, _, row in sorted(left):
-            _try(row, place, results[row.group], options, row.cases)
-
-
-def _try(row: Row, place: Workplace, results: Results, options: argparse.Namespace, names: Sequence[str]) -> None:
-    names = [options.case] if options.case else names
-    started, done = time.monotonic(), results.of(row.name)
-    assert place.prepared  # or else every case would fail for the same reason
-    for name in names:
-        if name in done and done[name].outcome != "not run" and not options.case:
-            continue
-        results.add(row.name, _run(row, place, name))
-        if options.case:
-            case = done[name]
-            sys.stdout.write(f"{case.name}: {case.outcome}. {case.detail}\nTold:\n{case.told}\n")
-    cases = [done[name] for name in names]
-    sys.stdout.write(f"{summary(row, cases).line()}  ({time.monotonic() - started:.0f} s)\n")
-    sys.stdout.flush()
-
-
-def _run(row: Row, place: Workplace, name: str) -> Case:
-    try:
-        with time_limit():
-            return row.run(place, name)
-    except Hung as error:
-        return Case(name, "hung", str(error))
-    except Exception:
-        return Case(name, "error", " ".join(traceback.format_exc().splitlines()[-3:]))
 
 
 def _path(text: str) -> Path:
