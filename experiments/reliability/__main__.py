@@ -6,8 +6,6 @@ import argparse
 import os
 import signal
 import sys
-import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +15,10 @@ os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
 
 from experiments.reliability import long_run
 from experiments.reliability import rows as all_rows
-from experiments.reliability.cases import Case, Hung, Row, time_limit
 from experiments.reliability.report import markdown, summary
 from experiments.reliability.results import Results
 from experiments.reliability.training import quiet
+from experiments.reliability.trials import try_all
 from experiments.reliability.workplace import Workplace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.long:
             sys.stdout.write(long_run.run(place, options.results, options.long))
             return 0
-        for row in [] if options.report else chosen:
-            _try(row, place, results[row.group], options)
+        if not options.report:
+            try_all(chosen, place, results, options.subset == "quick", options.case)
     finally:
         os.chdir(before)
         place.close()
@@ -63,32 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.output.write_text(markdown(kept, options.results, is_quick))
         sys.stdout.write(f"Written to {options.output}\n")
     return 0 if all(summary(row, cases).is_survived for row, cases in kept) else 1
-
-
-def _try(row: Row, place: Workplace, results: Results, options: argparse.Namespace) -> None:
-    names = [options.case] if options.case else row.chosen(options.subset == "quick")
-    started, done = time.monotonic(), results.of(row.name)
-    assert place.prepared  # or else every case would fail for the same reason
-    for name in names:
-        if name in done and done[name].outcome != "not run" and not options.case:
-            continue
-        results.add(row.name, _run(row, place, name))
-        if options.case:
-            case = done[name]
-            sys.stdout.write(f"{case.name}: {case.outcome}. {case.detail}\nTold:\n{case.told}\n")
-    cases = [done[name] for name in names]
-    sys.stdout.write(f"{summary(row, cases).line()}  ({time.monotonic() - started:.0f} s)\n")
-    sys.stdout.flush()
-
-
-def _run(row: Row, place: Workplace, name: str) -> Case:
-    try:
-        with time_limit():
-            return row.run(place, name)
-    except Hung as error:
-        return Case(name, "hung", str(error))
-    except Exception:
-        return Case(name, "error", " ".join(traceback.format_exc().splitlines()[-3:]))
 
 
 def _path(text: str) -> Path:

@@ -11,7 +11,13 @@ from experiments.reliability.cases import Case
 
 PACKAGE = Path(__file__).resolve().parents[2] / "grad_callbacks"
 SAVE_EVERY = 5.0  # seconds
-NO_TRIALS = {"__main__.py", "long_run.py", "report.py", "results.py"}  # files that do not decide what comes of a case
+NO_TRIALS = {
+    "__main__.py",
+    "long_run.py",
+    "report.py",
+    "results.py",
+    "trials.py",
+}  # files that do not decide what comes of a case
 
 
 class Results:

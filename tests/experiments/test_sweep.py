@@ -17,6 +17,7 @@ from experiments.sweep import FAILED, NOTE, PARENT, ParentRun
 from grad_callbacks.tracking import JournaledMLFlowLogger
 from grad_callbacks.tracking.journal.entries import status_entry
 from grad_callbacks.tracking.journal.journal import Journal
+from grad_callbacks.tracking.journal.ownership import signed
 from tests.support.processes import Child, ForkServer, wait_until
 from tests.support.servers import NO_SERVER
 
@@ -127,7 +128,7 @@ def left_behind(folder: Path, uri: str, tags: dict[str, str]) -> Path:
     """The journal of a run, named like it, of which its server has seen nothing."""
     name = uuid.uuid4().hex
     header = {"id": name, "uri": uri, "experiment": "jobs", "name": name, "tags": tags, "start": 0}
-    journal = Journal(folder / f"{name}.jsonl", header)
+    journal = Journal(folder / f"{name}.jsonl", signed(header))  # as the user's own process does
     journal.append({"m": {"loss": 1.0}, "s": 0, "t": 0})
     journal.append(status_entry("FINISHED"))
     journal.close()

@@ -61,7 +61,7 @@ def fit(
 
 
 class Timed(JournaledMLFlowLogger):
-    """Measures how many seconds the training spends in it."""
+    """Measures how many seconds the training spends in it, without those in which other programs have the processor."""
 
     seconds = 0.0
 
@@ -87,12 +87,21 @@ class Timed(JournaledMLFlowLogger):
         if getattr(self, "_is_watched", False):
             yield  # a call within a call
             return
-        self._is_watched, started = True, time.monotonic()
+        self._is_watched, started = True, _own_time()
         try:
             yield
         finally:
             self._is_watched = False
-            self.seconds += time.monotonic() - started
+            self.seconds += _own_time() - started
+
+
+def _own_time() -> float:
+    """Seconds on a clock that stands still while this thread could run and the processor is not free."""
+    try:
+        queued = int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except OSError:  # not Linux
+        queued = 0.0
+    return time.monotonic() - queued
 
 
 class Staged(Callback):

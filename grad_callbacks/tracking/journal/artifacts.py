@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlflow import MlflowClient
 
 from grad_callbacks.tracking.journal.copies import UnsafePath, artifact_path, is_whole
+from grad_callbacks.tracking.journal.descriptions import description
 from grad_callbacks.tracking.journal.errors import Verdict, judge
 from grad_callbacks.tracking.journal.format import Entry
 from grad_callbacks.tracking.journal.journal import Journal
@@ -39,18 +40,18 @@ class ArtifactSender:
         try:
             copy = self._journal.copies.path_of(entry)
         except UnsafePath as error:
-            return (f"an artifact of run {run_id}", str(error)), None
+            return (description(entry), str(error)), None
         if not copy.exists():
             known = self._has(run_id, entry)
-            return (None if known else (f"the artifact {artifact_path(entry)}", "its copy is missing")), None
+            return (None if known else (description(entry), "its copy is missing")), None
         if not is_whole(copy, entry):
-            return (f"the artifact {artifact_path(entry)}", "its copy in the journal is damaged"), None
+            return (description(entry), "its copy in the journal is damaged"), None
         try:
             self._client.log_artifact(run_id, str(copy), entry["to"] or None)
             self._verify(run_id, entry, copy.stat().st_size)
         except Exception as error:
             if judge(error) is Verdict.REFUSED:
-                return (f"the artifact {artifact_path(entry)}", str(error)), None
+                return (description(entry), str(error)), None
             self._client.get_run(run_id)  # raises if it is the server that does not answer
             return None, error
         self._journal.release_copy(entry)

@@ -10,6 +10,7 @@ import uuid
 import zlib
 from pathlib import Path, PurePosixPath
 
+from grad_callbacks.tracking.journal.descriptions import shown
 from grad_callbacks.tracking.journal.format import Entry
 
 CHUNK = 2**20  # bytes that are read at once
@@ -73,19 +74,19 @@ class ArtifactCopies:
         """
         named = entry["file"]
         if not isinstance(named, str) or "\0" in named:
-            raise UnsafePath(f"{named!r} is no file")
+            raise UnsafePath(f"{shown(named)} is no file")
         path = Path(named)
         if path.is_absolute():
             if not _is_own_temporary(path.parent):
-                raise UnsafePath(f"{named} is outside of the journal's folder")
+                raise UnsafePath(f"{shown(named)} is outside of the journal's folder")
         elif len(path.parts) == 2 and _FOLDER.fullmatch(path.parts[0]) and path.parts[1] != "..":
             path = self.folder / path
         else:
-            raise UnsafePath(f"{named} is no copy that a journal makes")
+            raise UnsafePath(f"{shown(named)} is no copy that a journal makes")
         if self.folder.is_symlink() or path.parent.is_symlink() or path.is_symlink():
-            raise UnsafePath(f"{named} is a link")
+            raise UnsafePath(f"{shown(named)} is a link")
         if path.exists() and not path.is_file():
-            raise UnsafePath(f"{named} is no file")
+            raise UnsafePath(f"{shown(named)} is no file")
         return path
 
     def bytes(self) -> int:
@@ -93,6 +94,10 @@ class ArtifactCopies:
         if self._bytes < 0:
             self._bytes = sum(file.lstat().st_size for file in self._files())
         return self._bytes
+
+    def count(self) -> int:
+        """How many copies there are in the folder."""
+        return len(self._files())
 
     def remove(self, entry: Entry) -> None:
         """Remove an entry's copy, if it is one of this journal; the bytes in the folder count as free."""
@@ -131,10 +136,10 @@ def safe_place(folder: object) -> str:
         UnsafePath: If it is not within them.
     """
     if not isinstance(folder, str) or "\0" in folder or "\\" in folder or ":" in folder.split("/")[0]:
-        raise UnsafePath(f"{folder!r} is no folder of artifacts")
+        raise UnsafePath(f"{shown(folder)} is no folder of artifacts")
     place = PurePosixPath(folder)
     if place.is_absolute() or ".." in place.parts:
-        raise UnsafePath(f"{folder} is outside of the run's artifacts")
+        raise UnsafePath(f"{shown(folder)} is outside of the run's artifacts")
     return "" if folder in ("", ".") else str(place)
 
 

@@ -58,8 +58,11 @@ class Damage:
         self._open = []
 
     def _add_open(self) -> None:
-        count = sum(line.size for line in self._open) or len(self._open)
-        self._add(count)
+        entries = [line for line in self._open if line.is_entry]
+        count = sum(line.size for line in entries) or len(entries)
+        self.harmless += len(self._open) - len(entries)
+        if count:
+            self._add(count)
         if self.expected is not None:
             self.expected += count
         self._open = []

@@ -37,6 +37,7 @@ _HEADER = {
     "run_id",
 }
 _KEYS = _VALUES | _LATER | _HEADER
+_NO_ENTRY = (b'{"opened":', b'{"version":', b'{"header":')  # how the lines begin that are no entries
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,14 @@ class Line:
         end: The offset in the journal at which it ends.
         number: Its number among the journal's entries, from 1; None for headers, and for lines of format 1.
         size: Entries that it held at least, if it is damaged.
+        is_entry: False if it is damaged and what is left is of a header, not of an entry.
     """
 
     entry: Entry | None
     end: int
     number: int | None = None
     size: int = 0
+    is_entry: bool = True
 
 
 def to_line(entry: Entry, number: int | None = None) -> bytes:
@@ -91,6 +94,13 @@ def parse(line: bytes, is_entry: bool = True) -> Entry | None:
     return entry
 
 
+def is_of_entry(line: bytes) -> bool:
+    """True if a line that cannot be read may be what is left of an entry: it is not empty, and no header."""
+    line = line.strip()
+    is_header = len(line) > 2 and any(begin.startswith(line) or line.startswith(begin) for begin in _NO_ENTRY)
+    return bool(line) and not is_header
+
+
 def read_lines(raw: bytes, end: int) -> Iterator[Line]:
     """Yield what one line holds: one entry, or two if the line break between them is damaged.
 
@@ -108,7 +118,8 @@ def read_lines(raw: bytes, end: int) -> Iterator[Line]:
     for piece in _pieces(raw):
         start += len(piece)
         entry = parse(piece)
-        yield Line(None, start, size=piece.count(_MARK)) if entry is None else _line(entry, start)
+        damaged = Line(None, start, size=piece.count(_MARK), is_entry=is_of_entry(piece))
+        yield damaged if entry is None else _line(entry, start)
 
 
 def _line(entry: Entry, end: int) -> Line:

@@ -130,7 +130,7 @@ def _first_lines(path: Path) -> list[bytes]:
 def _looks_like_a_journal(path: Path, lines: list[bytes]) -> bool:
     if not any(lines):  # of a process whose disk was full from the start
         return False
-    beside = (path.with_suffix(".lock"), path.with_suffix(".sent"))
+    beside = (path.with_suffix(".lock"), path.with_suffix(".sent"), path.with_suffix(""))
     return any(file.exists() for file in beside) or any(parse(line) is not None for line in lines)
 
 

@@ -149,10 +149,11 @@ class Journal(JournalReader):
             self.lock.release()
 
     def _remove_empty(self) -> None:
-        """Remove a file that has not even its header: the disk was full from the start."""
+        """Remove a file that has not even its header, and its copies: the disk was full from the start."""
         with suppress(OSError):
             if self.write_error is not None and self.path.stat().st_size == 0:
                 self.path.unlink()
+                self.copies.remove_all()
 
     def _retry_unwritten(self) -> None:
         while self.unwritten:

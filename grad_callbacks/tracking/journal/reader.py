@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from grad_callbacks.tracking.journal.format import Entry, Line, parse, read_lines
+from grad_callbacks.tracking.journal.format import Entry, Line, is_of_entry, parse, read_lines
 from grad_callbacks.tracking.journal.header import read_header
 from grad_callbacks.tracking.journal.host import Host
 
@@ -103,9 +103,12 @@ class JournalReader:
                     return self.base + start + found + 1
         return self.base
 
-    def has_incomplete_end(self) -> bool:
-        """True if the file's last line is not complete."""
-        return self.base + self.size() > self.end()
+    def incomplete_end(self) -> bytes:
+        """What there is of the file's last line, if that is not complete."""
+        with suppress(OSError), self.path.open("rb") as file:
+            file.seek(self.end() - self.base)
+            return file.read()
+        return b""
 
     def header_size(self) -> int:
         """Bytes of the header and its copy at the start of the file."""
@@ -132,9 +135,18 @@ class JournalReader:
                 entry = parse(line)
                 if entry is not None and type(entry.get("n")) is int:
                     return int(entry["n"]) + 1 + damaged
-                damaged += bool(line) and entry is None
-        numbers = [line.number for line in self.lines() if line.number is not None]  # of a file with a very long line
-        return (numbers[-1] + 1 + damaged) if numbers else (self.first_number or 1)
+                damaged += entry is None and is_of_entry(line)
+        return self._next_number_of_all()
+
+    def _next_number_of_all(self) -> int:
+        """The same from all lines: there are only headers, or the last line is a very long one."""
+        following, headers = self.first_number or 1, self.base + self.header_size()
+        for line in self.lines():
+            if line.number is not None:
+                following = line.number + 1
+            elif line.entry is None and line.is_entry and line.end > headers:
+                following += 1
+        return following + is_of_entry(self.incomplete_end())
 
     def last_status(self) -> str:
         """The status that was written last; ``RUNNING`` if there is none."""

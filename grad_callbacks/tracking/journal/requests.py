@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from grad_callbacks.tracking.journal.artifacts import ArtifactSender
 from grad_callbacks.tracking.journal.batches import MAX_METRICS, MAX_PARAMS, MAX_TAGS, Batch
+from grad_callbacks.tracking.journal.descriptions import description, shown
 from grad_callbacks.tracking.journal.errors import Verdict, is_forbidden, is_missing, judge
 from grad_callbacks.tracking.journal.format import ENDED, Entry
 from grad_callbacks.tracking.journal.journal import Journal
@@ -118,7 +119,7 @@ class Requests:
             elif verdict is Verdict.UNCLEAR:
                 self._defer(_entry_of(values[0]), error)
             else:
-                self.reject([(str(mask(str(values[0]))), _reason(error))])
+                self.reject([(description(_entry_of(values[0])), _reason(error))])
             return
         if self._params is not None:
             self._params |= {value.key: value.value for value in values if isinstance(value, Param)}
@@ -150,13 +151,20 @@ class Requests:
     def _send_single(self, entry: Entry) -> None:
         run_id = str(entry.get("run", self.run_id))
         if run_id != self.run_id and not self._journal.is_trusted:
-            self.reject([(f"data of the run {run_id}", "this journal is not yours, and it is another run's")])
+            self.reject(
+                [
+                    (
+                        f"{description(entry)} of the run {shown(run_id)}",
+                        "this journal is not yours, and it is another run's",
+                    )
+                ]
+            )
             return
         try:
             self._send_kind(entry, run_id)
         except Exception as error:
             if "run" in entry and is_missing(error):
-                self.reject([(f"data of the run {run_id}", _reason(error))])
+                self.reject([(f"{description(entry)} of the run {shown(run_id)}", _reason(error))])
                 return
             if "run" in entry and is_forbidden(error):
                 self.client.get_run(str(self.run_id))  # raises if everything is forbidden
@@ -166,7 +174,7 @@ class Requests:
             if verdict is Verdict.UNCLEAR:
                 self._defer(entry, error)
             else:
-                self.reject([(str(mask(ascii(entry)[:200])), _reason(error))])
+                self.reject([(description(entry), _reason(error))])
 
     def _send_kind(self, entry: Entry, run_id: str) -> None:
         if "file" in entry:
@@ -205,7 +213,7 @@ class Requests:
         """Set an entry aside, to be tried again at the end and by each later sync."""
         if len(self.deferred) >= MAX_DEFERRED:
             raise error
-        log.warning("%s cannot be stored now, and is tried again later: %s", mask(ascii(entry)[:200]), _reason(error))
+        log.warning("%s cannot be stored now, and is tried again later: %s", description(entry), _reason(error))
         self.deferred.append(entry)
 
     def _verdict(self, error: Exception) -> Verdict:

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from grad_callbacks.tracking.journal.descriptions import shown
 from grad_callbacks.tracking.journal.errors import Verdict, is_missing, judge
 from grad_callbacks.tracking.journal.journal import Journal
 from grad_callbacks.tracking.journal.sendable import sendable
@@ -132,7 +133,7 @@ def _add_tags(client: MlflowClient, run: Run, tags: dict[str, str]) -> None:
         except MlflowException as error:
             if judge(error) is Verdict.OUTAGE:
                 raise
-            log.warning("MLflow cannot store the tag %s: %s", ascii(name), error)
+            log.warning("MLflow cannot store the tag %s: %s", shown(name), error)
 
 
 def _server_id(client: MlflowClient, run_id: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from grad_callbacks.tracking.journal.copies import UnsafePath, safe_place
+from grad_callbacks.tracking.journal.descriptions import description, shown
 from grad_callbacks.tracking.journal.format import STATUSES, Entry
 
 LARGEST = 2**63 - 1  # of steps and times: MLflow keeps both in 64 bits
@@ -26,16 +27,16 @@ def sendable(entry: Entry) -> tuple[Entry, list[Refused]]:
     refused: list[Refused] = []
     kept = dict(entry)
     if "run" in kept and not isinstance(kept["run"], str):
-        return {}, [(_short(entry), "its run is no id")]
+        return {}, [(description(entry), "its run is no id")]
     if kept.keys() & {"m", "p", "g"}:
         for key, check in (("m", _metric(kept)), ("p", _text), ("g", _text)):
             if key in kept:
-                kept[key] = _checked(kept[key], check, refused)
+                kept[key] = _checked(kept, key, check, refused)
         return kept, refused
     try:
         _check_single(kept)
     except (TypeError, ValueError) as error:
-        return {}, [(_short(entry), str(error))]
+        return {}, [(description(entry), str(error))]
     return kept, refused
 
 
@@ -57,9 +58,10 @@ def has_kind(entry: Entry) -> bool:
     return any(kind in entry for kind in _KINDS)
 
 
-def _checked(values: Any, check: Callable[[str, Any], Any], refused: list[Refused]) -> dict[str, Any]:
+def _checked(entry: Entry, key: str, check: Callable[[str, Any], Any], refused: list[Refused]) -> dict[str, Any]:
+    values = entry[key]
     if not isinstance(values, dict):
-        refused.append((_short(values), "it has no names"))
+        refused.append((description({key: values}), "they have no names"))
         return {}
     kept = {}
     for name, value in values.items():
@@ -69,7 +71,7 @@ def _checked(values: Any, check: Callable[[str, Any], Any], refused: list[Refuse
                 raise ValueError(f"its name has {len(name)} characters, and MLflow takes {LONGEST_NAME}")
             kept[name] = check(name, value)
         except (TypeError, ValueError, OverflowError) as error:
-            refused.append((_short({name: value}), str(error)))
+            refused.append((description({key: {name: value}, "s": entry.get("s")}), str(error)))
     return kept
 
 
@@ -79,7 +81,7 @@ def _metric(entry: Entry) -> Callable[[str, Any], float]:
         _check_number(entry.get("t"), "its time", 0)
         of = entry.get("of", {})
         if not isinstance(of, dict) or not of.keys() <= {"model_id", "dataset_name", "dataset_digest"}:
-            raise ValueError(f"{_short(of)} belongs to no metric")
+            raise ValueError("what is said of it is no model and no data set")
         for text in of.values():
             _encode(text, "its data set or model")
         if isinstance(value, (str, bytes)):
@@ -111,7 +113,7 @@ def _check_single(entry: Entry) -> None:
         _encode(entry["to"], "its place")
     elif "status" in entry:
         if entry["status"] not in STATUSES:
-            raise ValueError(f"MLflow knows no status {_short(entry['status'])}")
+            raise ValueError(f"MLflow knows no status {shown(entry['status'])}")
         _check_number(entry.get("t"), "its time", 0)
     for key in ("untag", "name"):
         if key in entry:
@@ -120,25 +122,20 @@ def _check_single(entry: Entry) -> None:
         for value in entry.get("datasets", []):
             dataset(value).to_proto()
     except (AttributeError, LookupError) as error:
-        raise ValueError(f"a data set is not complete: {error!r}") from error
+        raise ValueError("a data set is not complete") from error
 
 
 def _check_number(value: Any, what: str, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} is no whole number: {_short(value)}")
+        raise TypeError(f"{what} is no whole number: {shown(value)}")
     if not least <= value <= LARGEST:
-        raise ValueError(f"{what} {_short(value)} does not fit into 64 bits")
+        raise ValueError(f"{what} {shown(value)} does not fit into 64 bits")
 
 
 def _encode(text: Any, what: str) -> None:
     if not isinstance(text, str):
-        raise TypeError(f"{what} is no text: {_short(text)}")
+        raise TypeError(f"{what} is no text: {shown(text)}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{what} is no valid Unicode") from error
-
-
-def _short(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 from grad_callbacks.tracking.journal.destination import destination
 from grad_callbacks.tracking.journal.entries import status_entry
-from grad_callbacks.tracking.journal.format import ENDED
-from grad_callbacks.tracking.journal.header import UnreadableJournal, checked_header, journal_files
+from grad_callbacks.tracking.journal.format import ENDED, is_of_entry
 from grad_callbacks.tracking.journal.journal import Journal, journals
+from grad_callbacks.tracking.journal.unreadable import unreadable
 from grad_callbacks.tracking.secrets.masking import mask, mask_address
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def sync(
         prune: Remove journals that are wholly sent.
         trust: Treat every journal like the user's own.
     """
-    yield from _unreadable(folder)
+    for path, reason in unreadable(folder):
+        yield Synced(path, "pending" if reason else "running", reason=reason)
     unreachable: dict[str, str] = {}
     for journal in journals(folder):
         journal.is_trusted |= trust
@@ -145,21 +146,12 @@ def mark_if_gone(journal: Journal, ended: bool = False) -> bool:
     return True
 
 
-def _unreadable(folder: Path) -> Iterator[Synced]:
-    """Journals that cannot be read at all, and why."""
-    for path in journal_files(folder):
-        try:
-            checked_header(path)
-        except UnreadableJournal as error:
-            yield Synced(path, "pending", reason=str(error))
-
-
 def _sync_one(journal: Journal, uri: str, ended: bool, prune: bool) -> Synced:
     from grad_callbacks.tracking.journal.errors import is_of_server
     from grad_callbacks.tracking.journal.sender import Sender
 
-    has_incomplete_end = journal.has_incomplete_end()
-    mark_if_gone(journal, ended)
+    if not mark_if_gone(journal, ended) and journal.last_status() in ENDED and journal.incomplete_end():
+        journal.open_for_writing()  # which ends the line, so that it is sent, or counted as damaged
     sender, entries, reason, is_unreachable = Sender(journal, uri), 0, "", False
     try:
         if not sender.is_done():
@@ -178,8 +170,8 @@ def _sync_one(journal: Journal, uri: str, ended: bool, prune: bool) -> Synced:
         entries,
         sender.rejected,
         reason,
-        sender.lost,
-        _notes(journal, sender, has_incomplete_end),
+        sender.lost + _cut_off(journal),
+        _notes(journal, sender),
         is_unreachable=is_unreachable,
     )
     if prune and journal.is_wholly_sent():
@@ -187,14 +179,21 @@ def _sync_one(journal: Journal, uri: str, ended: bool, prune: bool) -> Synced:
     return synced
 
 
-def _notes(journal: Journal, sender: Sender, has_incomplete_end: bool) -> tuple[str, ...]:
+def _cut_off(journal: Journal) -> int:
+    """How many entries are cut off at the end of a journal that another machine may still write, or nobody can."""
+    return int(is_of_entry(journal.incomplete_end()) and not journal.is_shorter)
+
+
+def _notes(journal: Journal, sender: Sender) -> tuple[str, ...]:
     notes = list(journal.notes)
     if sender.lost:
-        notes.append(f"{sender.lost} entries are damaged in the journal and are lost: {', '.join(sender.lost_at)}")
+        count = "1 entry is" if sender.lost == 1 else f"{sender.lost} entries are"
+        lost = "is lost" if sender.lost == 1 else "are lost"
+        notes.append(f"{count} damaged in the journal and {lost}: {', '.join(sender.lost_at)}")
     elif sender.harmless:
         notes.append(f"{sender.harmless} damaged lines held no entry: nothing is lost")
-    if has_incomplete_end and not sender.lost and not journal.is_shorter:
-        notes.append("its last line is not complete: the entry that was being written when the process ended is lost")
+    if _cut_off(journal):
+        notes.append("its last line is not complete: 1 entry is lost, unless its process still runs")
     if journal.first_number is None:
         notes.append("it has the older format 1, without checksums: damaged numbers cannot be seen")
     return tuple(notes)

@@ -121,7 +121,7 @@ def test_one_that_comes_now_and_then_loses_nothing_either(
 
 @pytest.mark.parametrize("fault", [Fault(200, HTML), Fault(302, "", {"Location": "/login"}), Fault(200)], ids=str)
 def test_an_artifact_that_a_login_page_took_is_sent_again(
-    fault: Fault, server: Server, proxy: FaultyProxy, tmp_path: Path
+    fault: Fault, server: Server, proxy: FaultyProxy, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = old_journal(
         tmp_path, [{"file": f"{'a' * 12}/note.txt", "to": "n"}, *metrics(STEPS)], experiment=f"upload {fault}"
@@ -135,6 +135,7 @@ def test_an_artifact_that_a_login_page_took_is_sent_again(
     proxy.decide = decide
     [first] = sync(tmp_path, proxy.uri)
     assert (first.state, first.rejected) == ("pending", 0)
+    assert "artifact n/note.txt cannot be stored now, and is tried again later: " in caplog.text
     proxy.decide = lambda *_: None
     [second] = sync(tmp_path, proxy.uri)
     assert (second.state, second.rejected) == ("sent", 0)
@@ -150,7 +151,9 @@ def test_a_request_that_is_too_large_is_split(server: Server, proxy: FaultyProxy
     check(server, "small requests")
 
 
-def test_a_value_for_which_the_server_breaks_waits_alone(server: Server, proxy: FaultyProxy, tmp_path: Path) -> None:
+def test_a_value_for_which_the_server_breaks_waits_alone(
+    server: Server, proxy: FaultyProxy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """An error 500 may pass: the value is not dropped, and holds nothing up."""
     old_journal(tmp_path, metrics(STEPS), experiment="one value")
 
@@ -162,6 +165,7 @@ def test_a_value_for_which_the_server_breaks_waits_alone(server: Server, proxy: 
     [first] = sync(tmp_path, proxy.uri)
     assert (first.state, first.rejected) == ("pending", 0)
     assert "1 entries could not be stored" in first.reason
+    assert "metric loss at step 7 cannot be stored now, and is tried again later: " in caplog.text
     client = MlflowClient(server.uri)
     run = the_run(client, "one value")
     assert run.info.status == "FINISHED"
