@@ -58,8 +58,9 @@ class Signal:
     """Measures what the layers with a weight put out, and the gradient that comes back to it.
 
     By the chain rule the error at a layer is the error at the next one times a Jacobian (Schoenholz et al. 2017, "Deep
-    Information Propagation"), so what vanishes or explodes over depth is seen here, whether a layer has a bias or
-    not. The norm of the error is independent of the width for weights with a variance of one over ``fan_in``.
+    Information Propagation"), so what vanishes or explodes over depth is seen here, whether a layer has a bias or not;
+    that of a recurrent layer at its input. The norm of the error is independent of the width for weights with a
+    variance of one over ``fan_in``.
 
     The hooks only read, and are there only for the passes that are measured. A compiled model gets none in its own
     passes, since it would be compiled again because of them: its batch is run again as the model was written.
@@ -162,6 +163,8 @@ class Signal:
     def _attach(self) -> None:
         if not self._handles:
             self._handles = [module.register_forward_hook(partial(self._watch, name)) for name, module in self._modules]
+            recurrent = [(name, module) for name, module in self._modules if isinstance(module, nn.RNNBase)]
+            self._handles += [m.register_forward_pre_hook(partial(self._watch_input, name)) for name, m in recurrent]
 
     def _release(self) -> None:
         for handle in self._handles:
@@ -194,7 +197,18 @@ class Signal:
         if len(values) > 1:  # one pass less than a variance takes, at the price of its last digits
             common = len(values) / values.numel()
             self._seen.append(_Seen(name, 1, _norm(values.mean(dim=0)), common))
-        tensor.register_hook(partial(self._note_error, name, self._seen))  # type: ignore[no-untyped-call]
+        if not isinstance(module, nn.RNNBase):
+            tensor.register_hook(partial(self._note_error, name, self._seen))  # type: ignore[no-untyped-call]
+
+    def _watch_input(self, name: str, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """The error of a recurrent layer is read at its input, where it has come back through all time steps."""
+        sequence = inputs[0] if inputs else None
+        if not isinstance(sequence, Tensor) or not sequence.is_floating_point() or not torch.is_grad_enabled():
+            return None  # packed, or by keyword: not measured
+        if not sequence.requires_grad:
+            sequence = sequence.detach().requires_grad_()  # which changes no other gradient
+        sequence.register_hook(partial(self._note_error, name, self._seen))  # type: ignore[no-untyped-call]
+        return (sequence, *inputs[1:])
 
     @staticmethod
     def _note_error(name: str, seen: list[_Seen], gradient: Tensor) -> None:

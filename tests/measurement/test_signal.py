@@ -154,6 +154,34 @@ def test_unusual_passes_do_not_disturb(loss: Callable[[nn.Module, Tensor], Tenso
     assert all(math.isfinite(run.step().norm) for _ in range(3))
 
 
+class Through(nn.Module):
+    """A plain recurrence whose last state is the answer."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.cell = nn.RNN(1, 8, batch_first=True, bias=False)
+        nn.init.orthogonal_(self.cell.weight_hh_l0, gain)
+        self.head = nn.Linear(8, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(x)[0][:, -1])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("gain", [0.5, 4.0])
+def test_the_error_of_a_recurrent_layer_has_come_back_through_time(gain: float) -> None:
+    torch.manual_seed(0)
+    model = Through(gain)
+    x = 1e-3 * torch.randn(16, 4, generator=torch.Generator().manual_seed(1))[:, :, None]
+    sequence = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(copy.deepcopy(model)(sequence).sum(), sequence)
+    reading = Watched(model, lambda model, x: model(1e-3 * x[:, :, None]).sum()).step()
+    assert reading.error is not None
+    cell, head = reading.error
+    assert cell == pytest.approx(expected.norm().item(), rel=1e-5)
+    assert head == pytest.approx(4.0), "the gradient of a sum, over 16 examples"
+    assert (cell > head) == (gain > 1), "the states are small: each step multiplies the error by the gain"
+
+
 def test_a_resumed_run_measures_at_the_same_readings() -> None:
     whole = Watched(net())
     for _ in range(LIMITS.interval - 1):
