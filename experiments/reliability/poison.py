@@ -174,8 +174,9 @@ def _over_http(place: Workplace, case: str) -> Case:
 
 def _poisoned(place: Workplace, case: str, store: Store) -> Case:
     """Log something good, the poison, and something good, to a store that answers; then ``sync``."""
-    from grad_callbacks.tracking import JournaledMLFlowLogger
+    from grad_callbacks.tracking import JournaledMLFlowLogger, told_once
 
+    told_once._told.clear()  # a process warns once about a name, and each case stands for a process of its own
     store.empty()
     folder, ended = place.new_folder(), ""
     with listening() as text:
