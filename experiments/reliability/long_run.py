@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from experiments.own_time import own_time
 from experiments.reliability.prepared import NO_SERVER
 from experiments.reliability.results import fingerprint
 from experiments.reliability.stores import Server
@@ -28,7 +28,8 @@ PATIENCE = 4 * 3600  # seconds to wait for a training
 FLAT = 1.2  # a ratio up to which something counts as flat: medians of steps of 2 ms vary by 10% on a busy machine
 
 METHOD = f"""A network of six linear layers of 32 units with `GradientMonitor()`, the loss logged in every step, the
-monitor's scalars every 50 steps. *Time* is the median step of the last tenth of the training against that of the first;
+monitor's scalars every 50 steps. *Time* is the median step of the last tenth of the training against that of the first,
+without the time for which other programs had the processor;
 *memory* is the process's resident memory at the end, and against that after a tenth of the training; *journal* is its
 file; history and page are what the run holds in the end. *Flat* is a ratio of at most {FLAT}."""
 
@@ -68,7 +69,7 @@ class Samples(Callback):
         """Log, and at the end of a block write a sample."""
         logger = trainer.logger
         assert isinstance(logger, JournaledMLFlowLogger)
-        now = time.perf_counter()
+        now = own_time()
         if self._last:
             self._times.append(now - self._last)
         self._last = now

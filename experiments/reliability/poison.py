@@ -118,10 +118,12 @@ def _poisons() -> dict[str, Poison]:
             {name: value}, 7
         )
     for key, value in STEPS.items():
-        made[f"step {key}"] = lambda logger, client, value=value: logger.log_metrics({"poison": 77.5}, value)
+        made[f"step {key}"] = lambda logger, client, value=value, name=f"poison at {key}": logger.log_metrics(
+            {name: 77.5}, value
+        )
     for key, value in TIMES.items():
-        made[f"time {key}"] = lambda logger, client, value=value: client.log_metric(
-            logger.run_id, "poison", 77.5, value, 7
+        made[f"time {key}"] = lambda logger, client, value=value, name=f"poison since {key}": client.log_metric(
+            logger.run_id, name, 77.5, value, 7
         )
     for key, value in TEXTS.items():
         made[f"parameter of {key}"] = lambda logger, client, value=value: logger.log_hyperparams({"poison": value})
@@ -172,8 +174,9 @@ def _over_http(place: Workplace, case: str) -> Case:
 
 def _poisoned(place: Workplace, case: str, store: Store) -> Case:
     """Log something good, the poison, and something good, to a store that answers; then ``sync``."""
-    from grad_callbacks.tracking import JournaledMLFlowLogger
+    from grad_callbacks.tracking import JournaledMLFlowLogger, told_once
 
+    told_once._told.clear()  # a process warns once about a name, and each case stands for a process of its own
     store.empty()
     folder, ended = place.new_folder(), ""
     with listening() as text:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import MLFlowLogger
 
+from experiments.own_time import own_time
 from grad_callbacks.tracking import JournaledMLFlowLogger
 from tests.support.processes import wait_until
 
@@ -87,21 +87,12 @@ class Timed(JournaledMLFlowLogger):
         if getattr(self, "_is_watched", False):
             yield  # a call within a call
             return
-        self._is_watched, started = True, _own_time()
+        self._is_watched, started = True, own_time()
         try:
             yield
         finally:
             self._is_watched = False
-            self.seconds += _own_time() - started
-
-
-def _own_time() -> float:
-    """Seconds on a clock that stands still while this thread could run and the processor is not free."""
-    try:
-        queued = int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    except OSError:  # not Linux
-        queued = 0.0
-    return time.monotonic() - queued
+            self.seconds += own_time() - started
 
 
 class Staged(Callback):

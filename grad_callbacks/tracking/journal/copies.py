@@ -46,9 +46,11 @@ class ArtifactCopies:
             limit: Bytes that all copies may take.
 
         Raises:
-            OSError: If the file cannot be read, or there is no disk space for a copy.
+            OSError: If the file cannot be read, or is a pipe or device, or there is no disk space for a copy.
         """
         size = local.stat().st_size
+        if not local.is_file():
+            raise OSError("it is no file")
         place = Path(uuid.uuid4().hex[:12]) / local.name
         try:
             if self.bytes() + size > limit:

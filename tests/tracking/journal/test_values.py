@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import threading
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,3 +155,22 @@ def test_nothing_that_is_logged_ends_a_training(client: MlflowClient, tmp_path: 
     assert any(path.startswith("up-") and "/a_b-" in path for path in kept)
     assert any(path.startswith("x_ud800-") for path in kept)
     assert not list((tmp_path / "mlflow-journal").iterdir()), "nothing keeps the journal from being sent"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_is_not_read_as_an_artifact(
+    kind: str, client: MlflowClient, store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Reading a pipe would wait for somebody to write, and reading a device would not end."""
+    made = JournaledMLFlowLogger("plugin", tracking_uri=store, journal_dir=tmp_path / "journal")
+    local = Path("/dev/null") if kind == "device" else tmp_path / "pipe"
+    if kind == "pipe":
+        os.mkfifo(local)
+    logging_it = threading.Thread(target=made.experiment.log_artifact, args=(made.run_id, local), daemon=True)
+    logging_it.start()
+    logging_it.join(20)
+    assert not logging_it.is_alive()
+    assert f"artifact {local} is not logged: it is no file" in caplog.text
+    made.finalize("success")
+    made.close()
+    assert artifacts_of(client, the_run(client, "plugin").info.run_id) == ["context/environment.yaml"]
