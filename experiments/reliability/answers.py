@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 from experiments.reliability.cases import Case, Row, judge
@@ -42,6 +43,10 @@ def _until(count: int, target: str, fault: Fault, start: int = 0) -> Script:
     return script
 
 
+RUNNING = "is still being written by its process"
+CLOSING = 30  # seconds that a closed logger's thread may take to end
+
+
 def _replayed(place: Workplace, case: str, script: Script) -> Case:
     """Send a journal through the proxy three times while it answers wrongly, and then when it is well."""
     place.server.empty()
@@ -63,7 +68,9 @@ def _logged_live(place: Workplace, case: str, script: Script) -> Case:
     place.proxy.play(script)
     journal = prepare(place.new_folder(), place.proxy.uri)
     place.proxy.be_well()
-    said = synced(journal.folder, place.proxy.uri)
+    deadline = time.monotonic() + CLOSING
+    while RUNNING in (said := synced(journal.folder, place.proxy.uri)) and time.monotonic() < deadline:
+        time.sleep(0.2)  # the logger's thread, in this process, is still at its last request
     return judge(case, [journal.header, *journal.logged], place.server.runs(), said, journal.journal.stem)
 
 
