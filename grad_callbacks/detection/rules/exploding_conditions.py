@@ -66,7 +66,7 @@ def may_become_nonfinite(reading: Reading, run: RunHistory) -> bool:
 
 
 def grows_over_depth(reading: Reading, run: RunHistory) -> bool:
-    """True if the error, as the biases show it, grows too much over the layers or into a recurrent one."""
+    """True if the error grows too much over the layers or into a recurrent one."""
     error, limits = reading.error_profile, run.limits
     if run.is_recurrent and len(error) > 1:
         return bool(error[:-1].max() > limits.growth * error[-1])

@@ -34,7 +34,7 @@ class Vanishing(Rule):
     of these is enough; :data:`LIMITS` has all numbers:
 
     * Still: for ``patience`` readings in a row the early layers' gradient is below ``ratio`` of the late layers', both
-      at the ends and along the fitted decay per layer, in the weights or in the error that the biases show, or the
+      at the ends and along the fitted decay per layer, in the weights or in the error at their outputs, or the
       first half of the layers has none at all (dead units); and an update changes the early layers by less than
       ``motion`` of their norm.
     * Stalled, since adaptive optimizers move weights whose gradients are noise: for 5 times ``patience`` readings the
