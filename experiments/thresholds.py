@@ -69,7 +69,7 @@ def document(owners: Iterable[type[Thresholds]], sensitivity: Mapping[str, Any] 
         parts.append(
             f"*halved, doubled*: of {(sensitivity or {})['runs']} recorded runs, how many get other alerts (another "
             "kind or step) if the rules read half or twice the number; – where it has no half. A number with two zeros "
-            "decides nothing on these runs. Measured while the error was still read off biases; newer numbers have none.\n"
+            "decides nothing on these runs. Measured while the error was read off biases; newer numbers have none.\n"
         )
     for room, its in groupby(owners, key=_room):
         parts.append(f"## {room}\n")
