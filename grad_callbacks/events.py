@@ -102,6 +102,11 @@ class Evidence(dict[str, float]):
         return self.get("loss_ratio_of_last_step")
 
     @property
+    def step_overshoots(self) -> bool:
+        """True if the step was tried on its own batch, and makes its loss larger."""
+        return bool(self.get("step_overshoots"))
+
+    @property
     def rate_that_helps(self) -> float | None:
         """Share of the learning rate at which the step lowers the batch's loss."""
         return self.get("rate_that_helps")

@@ -62,10 +62,16 @@ class RuleRunner:
         reading = step.reading
         self.count += 1
         self.loss_level.feed(reading.loss)
-        judged = (self._call(rule, _judge, rule, reading, default=None) for rule in self.rules)
-        raised = [alert for alert in judged if alert is not None and self._is_news(alert)]
+        judged = [(rule, self._call(rule, _judge, rule, reading, default=None)) for rule in self.rules]
+        raised = [(rule, alert) for rule, alert in judged if alert is not None and self._is_news(alert)]
         self._ask_the_rules()
-        return [self._diagnosed(alert, step) for alert in raised]
+        found: dict[str, Alert] = {}  # one for each kind
+        for rule, alert in raised:
+            is_tried = self._run_context is not None and self._run_context.may_try(step.on_device)
+            diagnosed = self._diagnosed(alert, step)
+            if self._call(rule, rule.is_borne_out, diagnosed, is_tried, default=True):
+                found.setdefault(alert.kind, diagnosed)
+        return list(found.values())
 
     def look_at_the_start(self, step: PendingStep) -> Alert | None:
         """Judge the run's first reading by itself; None if there is nothing wrong with the initialisation."""

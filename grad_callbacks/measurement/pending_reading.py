@@ -120,6 +120,7 @@ class PendingReading:
             displacement=displacement,
             moved=moved,
             clip_at=self._about.clip_at,
+            squares_decay=self.plan.squares_decay,
             loss=float(loss),
             has_loss=self._about.loss is not None,
             through_time=float(through_time),

@@ -34,6 +34,8 @@ class Reading:
         displacement: How far this gradient moves all weights together, relative to them; NaN where the
             optimizer's update cannot be predicted from the gradient alone.
         moved: How far the step last measured has moved all weights together, relative to them; NaN before there is one.
+        squares_decay: Decay of the mean of squared gradients that the optimizer divides its steps by the root of, as
+            Adam's second beta; NaN if it keeps none.
         loss: The training loss of the step, averaged over processes; NaN if it is unknown.
         has_loss: The loss is known, so a NaN is the loss itself.
         through_time: Gradient of a recurrent layer's input at its early time steps over that at the late ones; NaN
@@ -59,6 +61,7 @@ class Reading:
     clip_at: float | None = None
     displacement: float = math.nan
     moved: float = math.nan
+    squares_decay: float = math.nan
     loss: float = math.nan
     has_loss: bool = False
     through_time: float = math.nan

@@ -47,12 +47,15 @@ class StepPlan:
         decay: By what share decoupled weight decay shrinks each group's weights in a step.
         slowness: Decay of the squared gradients' mean in RMSprop, which begins at zero and is not corrected for that:
             step ``t`` is ``(1 - slowness**t)**-0.5`` times as long as with the correction. 0 for other optimizers.
+        squares_decay: Decay of the mean of squared gradients that steps are divided by the root of (Adam's second beta,
+            RMSprop's alpha); NaN for optimizers that keep none, and before their first step.
     """
 
     rates: tuple[float, ...]
     reach: tuple[float, ...] | None
     decay: tuple[float, ...]
     slowness: float = 0.0
+    squares_decay: float = math.nan
 
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> StepPlan:
@@ -61,12 +64,23 @@ class StepPlan:
         decay = tuple(rate * group.get("weight_decay", 0.0) for group, rate in zip(groups, rates, strict=True))
         if not isinstance(optimizer, torch.optim.SGD) or any(group["momentum"] >= 1 for group in groups):
             slowness = groups[0]["alpha"] if isinstance(optimizer, torch.optim.RMSprop) else 0.0
-            return cls(tuple(rates), None, decay, slowness)
+            return cls(tuple(rates), None, decay, slowness, _squares_decay(optimizer))
         reach = tuple(
             rate * (1 - group["dampening"] * bool(group["momentum"])) / (1 - group["momentum"])
             for group, rate in zip(groups, rates, strict=True)
         )
         return cls(tuple(rates), reach, decay)
+
+
+def _squares_decay(optimizer: torch.optim.Optimizer) -> float:
+    """Read it off the state: a class may have ``betas`` and keep no squares (Lion)."""
+    state = next(iter(optimizer.state.values()), None)
+    if not isinstance(state, Mapping):
+        return math.nan
+    group = optimizer.param_groups[0]
+    if "exp_avg_sq" in state and len(group.get("betas", ())) > 1:
+        return float(group["betas"][1])
+    return float(group["alpha"]) if "square_avg" in state and "alpha" in group else math.nan
 
 
 class UpdateRatios:

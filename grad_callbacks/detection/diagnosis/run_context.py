@@ -89,6 +89,11 @@ class RunContext:
         self._losses = [*self._losses, reading.loss][-LIMITS.losses :]
         self._previous = batch
 
+    def may_try(self, is_late: bool) -> bool:
+        """True if the batch before can be computed again with the weights before the step, and diagnoses are left."""
+        can_replay = self._may_replay and self._previous.replay is not None and not is_late
+        return can_replay and not self._is_sharded and len(self._alerts) < LIMITS.most_alerts
+
     def look_into(
         self,
         alert: Alert,

@@ -1,7 +1,7 @@
 """Rules: readings in, alerts out.
 
-Each rule has a file for the rule itself (``exploding``, ``vanishing``, ``nonfinite``) and, where that would be too
-long, ``..._conditions`` (pure functions), ``..._message`` (what an alert says) and ``..._thresholds``;
+Each rule has a file for the rule itself (``exploding``, ``outlier``, ``vanishing``, ``nonfinite``) and, where that
+would be too long, ``..._conditions`` (pure functions), ``..._message`` (what an alert says) and ``..._thresholds``;
 ``exploding_history`` holds what that rule remembers of a run. ``first_step`` judges the first reading alone. ``base``
 has what a rule is, ``baseline`` the usual norm of a run, ``episode`` the count of alarms that belong together.
 """
@@ -12,10 +12,16 @@ from grad_callbacks._utils.build import build
 from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.exploding import Exploding
 from grad_callbacks.detection.rules.nonfinite import NonFinite
+from grad_callbacks.detection.rules.outlier import Outlier
 from grad_callbacks.detection.rules.vanishing import Vanishing
 
 # In the order of judgement: an explosion that leaves nothing finite is the first cause, and its alert comes first.
-RULES: dict[str, type[Rule]] = {"Exploding": Exploding, "NonFinite": NonFinite, "Vanishing": Vanishing}
+RULES: dict[str, type[Rule]] = {
+    "Exploding": Exploding,
+    "Outlier": Outlier,
+    "NonFinite": NonFinite,
+    "Vanishing": Vanishing,
+}
 
 
 def rule_of(spec: object) -> Rule:
@@ -30,4 +36,4 @@ def rule_of(spec: object) -> Rule:
     return rule
 
 
-__all__ = ["RULES", "Exploding", "NonFinite", "Rule", "Vanishing", "rule_of"]
+__all__ = ["RULES", "Exploding", "NonFinite", "Outlier", "Rule", "Vanishing", "rule_of"]

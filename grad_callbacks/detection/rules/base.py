@@ -64,6 +64,15 @@ class Rule(ABC):
     def judge(self, reading: Reading) -> Alert | None:
         """Take in one reading and return an alert if there is something new to say."""
 
+    def is_borne_out(self, alert: Alert, is_tried: bool) -> bool:
+        """Return False to drop an alert that :meth:`judge` has returned, once its cause was looked for.
+
+        Args:
+            alert: With the cause that the diagnosis has found.
+            is_tried: The diagnosis could try the batch before with the weights of now.
+        """
+        return True
+
     @property
     def active(self) -> bool:
         """True while what it looks for is still there."""

@@ -34,10 +34,11 @@ class Chooser:
         self._planned, self._state = planned, state
 
     def list_for(self, alert: Alert, step: OptimizerStep) -> str:
-        """Which list answers an alert: one spike is no proof of its cause, unless the rate has just been raised."""
+        """Which list answers an alert: one spike is no proof of its cause, but a step that was tried is."""
         cause = alert.cause
         if alert.severity == "warning":
-            is_of_rate = kind_named(alert.kind).is_bounded_by_clipping and was_raised(step)
+            is_tried = cause == RATE_TOO_HIGH and alert.evidence.step_overshoots
+            is_of_rate = kind_named(alert.kind).is_bounded_by_clipping and (is_tried or was_raised(step))
             cause = RATE_TOO_HIGH if is_of_rate else ""
         key = f"{alert.kind}: {cause}"
         return key if key in self._planned.lists else alert.kind

@@ -1,0 +1,128 @@
+"""Rule for a single outlier that would starve an adaptive optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks._utils.validation import positive
+from grad_callbacks.detection.plain_numbers import rounded
+from grad_callbacks.detection.rules.base import Rule
+from grad_callbacks.detection.rules.baseline import Baseline
+from grad_callbacks.detection.rules.episode import Episode
+from grad_callbacks.detection.rules.exploding_message import largest_layers
+from grad_callbacks.detection.rules.exploding_thresholds import LIMITS as EXPLODING
+from grad_callbacks.events import Alert, Evidence, Severity
+from grad_callbacks.measurement import Reading
+
+
+@dataclass(frozen=True)
+class OutlierThresholds(Thresholds):
+    """The number of :class:`Outlier`."""
+
+    shorter: float = threshold(
+        3.0,
+        "how many times shorter the steps after it would be, from which on an outlier is harmful",
+        unit="x",
+        source="not measured",
+    )
+
+
+LIMITS = OutlierThresholds()
+BAD_BATCH = "bad batch"
+
+
+class Outlier(Rule):
+    """Sees a gradient that would make the steps after it much shorter, by the optimizer's own arithmetic.
+
+    Adam and RMSprop divide each step by the root of a mean of squared gradients. A gradient ``r`` times the usual one
+    multiplies that root by ``sqrt(1 + (1 - decay) * r**2)`` and so shortens the next steps, for about
+    ``1 / (1 - decay)`` of them (Kingma & Ba 2015, algorithm 1; Molybog et al. 2023, arXiv 2304.09871, on what
+    gradients of unusual size leave behind in it). With a decay of .95 twelve times the usual gradient shortens them
+    to a third, with .999 ninety times.
+
+    One reading does not show whether its batch is to blame or the loss has another scale from now on. The diagnosis
+    computes the loss of the batch before with the weights of now: if that is as usual, the batch is to blame, and the
+    alert is a ``warning`` in the same step. Where that is not known (manual optimization, a GPU) or does not show it,
+    the next reading decides: if its norm is as usual again, the alert is ``critical``, for the harm is done.
+
+    Args:
+        shorter: How many times shorter the steps after it would be.
+
+    Raises:
+        ValueError: If ``shorter`` is not positive.
+    """
+
+    kind = "exploding"
+
+    def __init__(self, shorter: float = LIMITS.shorter) -> None:
+        self.shorter = positive("shorter", shorter)
+        self._baseline = Baseline(limit=EXPLODING.factor)
+        self._episode = Episode()
+        self._shorter = 0.0  # how many times the last reading makes the steps shorter; 0 if its batch was to blame
+        self._loss = math.nan  # of that reading
+
+    def judge(self, reading: Reading) -> Alert | None:
+        """Return an alert for the first of several outliers."""
+        if reading.overflow or not reading.is_finite:
+            return None
+        norm = min(reading.comparable_norm, reading.clip_at or math.inf)
+        usual = max(self._baseline.level, self._baseline.highest)  # NaN during the warm-up
+        ratio = norm / usual if usual > 0 else math.nan
+        shorter = math.sqrt(1 + (1 - reading.squares_decay) * ratio**2)
+        before, self._shorter = self._shorter, 0.0
+        self._baseline.feed(norm)
+        if not shorter > self.shorter:
+            self._episode.calm()
+            return self._late(reading, before) if before and ratio < EXPLODING.factor else None
+        return self._early(reading, shorter) if self._episode.alarm() == 1 else None
+
+    def is_borne_out(self, alert: Alert, is_tried: bool) -> bool:
+        """False for a warning if the batch was not found to be to blame."""
+        is_shown = alert.severity == "critical" or (is_tried and alert.cause == BAD_BATCH)
+        self._shorter = 0.0 if is_shown else alert.evidence["shorter"]
+        self._loss = alert.evidence.get("loss", math.nan)
+        return is_shown
+
+    def _early(self, reading: Reading, shorter: float) -> Alert:
+        usual, norm = self._baseline.level, reading.comparable_norm
+        seen = (
+            f"gradient norm {rounded(norm)}, {rounded(norm / usual)} times the usual {rounded(usual)}; it makes the "
+            f"optimizer's next steps {rounded(shorter)} times shorter"
+        )
+        numbers = {"norm": reading.norm, "reference": usual, "ratio": norm / usual, "shorter": shorter}
+        advice = "lower the learning rate (ReduceLR)"  # unless the diagnosis finds that the batch is to blame
+        return self._alert(reading, "warning", seen, numbers | {"loss": reading.loss}, "learning rate too high", advice)
+
+    def _late(self, reading: Reading, shorter: float) -> Alert:
+        seen = (
+            f"one gradient has made the optimizer's steps {rounded(shorter)} times shorter; the norm is as usual again"
+        )
+        numbers = {"norm": reading.norm, "reference": self._baseline.level, "shorter": shorter}
+        numbers |= {"readings_since_jump": 1.0, "jump_loss": self._loss}
+        advice = "clip by norm (ClipNorm) near the usual norm; skip such batches (SkipStep)"
+        return self._alert(reading, "critical", seen, numbers, BAD_BATCH, advice)
+
+    def _alert(
+        self, reading: Reading, severity: Severity, seen: str, numbers: dict[str, float], cause: str, advice: str
+    ) -> Alert:
+        names = largest_layers(reading, EXPLODING.named_share)
+        evidence = Evidence({name: value for name, value in numbers.items() if math.isfinite(value)})
+        return Alert(self.kind, severity, reading.step, names, seen, evidence, cause, advice, reading.optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers and lists."""
+        return {
+            "baseline": self._baseline.state_dict(),
+            "episode": self._episode.state_dict(),
+            "last": [self._shorter, self._loss],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self._baseline.load_state_dict(state["baseline"])
+        self._episode.load_state_dict(state["episode"])
+        self._shorter, self._loss = state["last"]
