@@ -27,7 +27,6 @@ from experiments.scoreboard.detectors.ours import replay
 from experiments.thresholds import package_thresholds
 from grad_callbacks._utils.thresholds import Thresholds
 from grad_callbacks.detection.rules import RULES
-from grad_callbacks.detection.rules.first_step import judge_first_step
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "sensitivity.json"
 MODULES = ("detection.rules.", "measurement.loss_level", "measurement.depth_profile")
@@ -125,8 +124,6 @@ def _recordings(paths: tuple[Path, ...]) -> list[Recording]:
 def _of_run(recording: Recording, rules: tuple[str, ...]) -> list[tuple[str, int]]:
     found = []
     for stream in recording.streams.values():
-        first = judge_first_step(next(stream.readings))
-        found += [] if first is None else [(first.kind, -1)]
         found += [(alert.kind, alert.step) for alert in replay(stream, _specs(rules))]
     return found
 

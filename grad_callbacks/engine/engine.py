@@ -239,20 +239,19 @@ class Engine:
         treatment, rules = self._treatment, self._rule_runner
         before = rules.loss_level.level
         alerts = rules.judge(step)
-        begun = treatment.begin(step) if not alerts and rules.count == 1 else None
-        if begun is not None:
-            alerts.append(begun[0])
-        for alert in alerts:
+        first = None if alerts else rules.look_at_the_start(step, treatment.looks_at_the_start)
+        begun = None if first is None else treatment.begin(first, step)
+        for alert in alerts if first is None else [first]:
             self.record.add(alert, late=step.on_device)
         self.gauge.update_ratios.is_wanted = self.gauge.signal.is_wanted = is_near = rules.is_near
         rules.note(step)
-        interventions = treatment.answer(alerts, step, before) if begun is None else [begun[1]]
+        interventions = treatment.answer(alerts, step, before) if begun is None else [begun]
         interventions += treatment.support(interventions, step)
         self.record.interventions.extend(interventions)
         treatment.enter(interventions, step)
         self.record.active[self.index] = rules.active
         treatment.keep_a_snapshot(step, step.reading.is_finite and not alerts and not rules.active, is_near)
-        return alerts, interventions
+        return alerts if first is None else [first], interventions
 
     def _take_up_motion(self) -> None:
         if self.gauge.fetch_update_ratios():

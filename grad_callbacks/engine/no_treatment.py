@@ -17,6 +17,7 @@ class NoTreatment:
 
     latest: Mapping[tuple[str, str], Intervention] = {}
     nbytes: int = 0
+    looks_at_the_start: bool = False
 
     def before_backward(self, loss: Tensor) -> None:
         """Do nothing."""
@@ -31,8 +32,8 @@ class NoTreatment:
     def open(self, number: int) -> None:
         """Do nothing."""
 
-    def begin(self, step: PendingStep) -> tuple[Alert, Intervention] | None:
-        """Return None: the first reading is judged by the rules alone."""
+    def begin(self, alert: Alert, step: PendingStep) -> Intervention | None:
+        """Return None: nothing is done before the first step."""
         return None
 
     def answer(self, alerts: Iterable[Alert], step: PendingStep, loss: float) -> list[Intervention]:

@@ -110,16 +110,17 @@ class RemedyRunner:
         if self.snapshots is not None:
             self.snapshots.begin(number)
 
-    def begin(self, step: PendingStep) -> tuple[Alert, Intervention] | None:
-        """Repair what the run's first reading shows of the initialisation; None if there is nothing to repair."""
-        if not (self._rule_runner.from_start and self._prescription.looks_at_the_start):
-            return None
-        alert = self._rule_runner.look_at_the_start(step)
-        if alert is None:
+    @property
+    def looks_at_the_start(self) -> bool:
+        """True if there is something to be done before the first step."""
+        return self._prescription.looks_at_the_start
+
+    def begin(self, alert: Alert, step: PendingStep) -> Intervention | None:
+        """Repair what the run's first reading shows of the initialisation; None if that cannot be done."""
+        if not self.looks_at_the_start:
             return None
         self._build_run_state(step)
-        made = self._prescription.begin(alert, step.handle)
-        return None if made is None else (alert, made)
+        return self._prescription.begin(alert, step.handle)
 
     def answer(self, alerts: Iterable[Alert], step: PendingStep, loss: float) -> list[Intervention]:
         """Follow what was switched on earlier, and answer what is new.

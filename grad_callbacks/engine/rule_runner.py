@@ -73,10 +73,19 @@ class RuleRunner:
                 found.setdefault(alert.kind, diagnosed)
         return list(found.values())
 
-    def look_at_the_start(self, step: PendingStep) -> Alert | None:
-        """Judge the run's first reading by itself; None if there is nothing wrong with the initialisation."""
+    def look_at_the_start(self, step: PendingStep, is_any: bool) -> Alert | None:
+        """Judge the run's first reading by itself; None at later ones, and if the initialisation is as it should be.
+
+        Args:
+            step: The step.
+            is_any: Any built-in kind is looked for; else those that the rules raise.
+        """
+        if self.count != 1 or not self.from_start:
+            return None
         alert = judge_first_step(step.reading)
-        return None if alert is None else self._diagnosed(alert, step)
+        if alert is None or not (is_any or alert.kind in {rule.kind for rule in self.rules}):
+            return None
+        return self._diagnosed(alert, step)
 
     def note(self, step: PendingStep) -> None:
         """Remember a step that has been judged, for the diagnosis of later ones."""

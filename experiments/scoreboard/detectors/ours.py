@@ -12,6 +12,7 @@ from experiments.scoreboard.detectors.base import Alarm, in_order
 from grad_callbacks import Alert, Rule
 from grad_callbacks._utils.build import build
 from grad_callbacks.detection.rules import RULES
+from grad_callbacks.detection.rules.first_step import judge_first_step
 
 
 def build_rules(specs: Sequence[Any]) -> list[Rule]:
@@ -30,13 +31,15 @@ def replay(stream: Stream, specs: Sequence[Any]) -> list[Alert]:
     """
     rules = build_rules(specs)
     told: list[Alert] = []
-    for reading in stream.readings:
+    for place, reading in enumerate(stream.readings):
         for rule in rules:
             alert = rule.judge(reading)
             if alert is None or (alert.kind == "vanishing" and any(other.kind != "vanishing" for other in told)):
                 continue
             if rule.is_borne_out(alert, is_tried=False):  # a recording has no batches
                 told.append(alert)
+        if not told and place == 0 and reading.step == 0 and (first := judge_first_step(reading)) is not None:
+            told.append(first)
     return told
 
 
