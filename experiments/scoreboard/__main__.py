@@ -1,6 +1,7 @@
 """The scoreboard: ``python -m experiments.scoreboard detect`` scores detectors, ``replay`` other thresholds of ours.
 
-``repair`` scores remedies: what they make of the failing runs, and what harm they do to the healthy ones. ``unseen``
+``repair`` scores remedies: what they make of the failing runs, and what harm they do to the healthy ones. ``paired``
+sets the guard against each single remedy, at several rates, seeds and kinds of arithmetic. ``unseen``
 tries the default guard on runs whose settings are drawn by lot.
 """
 
@@ -68,6 +69,18 @@ def _parser() -> argparse.ArgumentParser:
     repair.add_argument("--no-mlflow", action="store_true", help="log nothing")
     repair.set_defaults(run=_repair, default_split="score")
 
+    paired = commands.add_parser("paired", help="the guard against each single remedy, on the same runs")
+    paired.add_argument("--scenarios", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
+    paired.add_argument("--rates", nargs="+", default=[0.5, 1.0, 2.0, 4.0], type=float, help="default: 0.5 1 2 4")
+    paired.add_argument("--seeds", nargs="+", default=list(range(20)), type=_whole, metavar="SEED", help="default: 20")
+    arithmetic = "of torch's kernels: default, avx2, avx512 (default: the first two)"
+    paired.add_argument("--arithmetics", nargs="+", default=["default", "avx2"], metavar="NAME", help=arithmetic)
+    paired.add_argument("--treatments", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
+    paired.add_argument("--workers", type=_positive, default=2, help="processes (default: %(default)s)")
+    paired.add_argument("--folder", type=Path, default=Path("paired"), help="of outcomes (default: %(default)s)")
+    paired.add_argument("--page", type=Path, help="write the table there, too")
+    paired.set_defaults(run=_paired)
+
     unseen = commands.add_parser("unseen", help="try the default guard on runs that are drawn by lot")
     unseen.add_argument("--first", type=_whole, default=0, metavar="NUMBER", help="of the runs (default: %(default)s)")
     unseen.add_argument("--count", type=_positive, default=100, help="how many runs (default: %(default)s)")
@@ -99,6 +112,15 @@ def _repair(options: argparse.Namespace) -> int:
     picture = _picture(options, options.repairs)
     is_logged = not options.no_mlflow
     return repair(choice, options.treatments, options.folder, options.repairs, options.workers, picture, is_logged)
+
+
+def _paired(options: argparse.Namespace) -> int:
+    from experiments.corpus import CONF
+    from experiments.scoreboard.paired.command import Grid, paired
+
+    options.folder.mkdir(parents=True, exist_ok=True)
+    grid = Grid(options.scenarios, options.rates, options.seeds, options.arithmetics, options.treatments)
+    return paired(grid, options.folder, options.workers, CONF, options.page)
 
 
 def _unseen(options: argparse.Namespace) -> int:

@@ -1,0 +1,1 @@
+"""Paired: the guard against each single remedy, on the same runs, at several rates, seeds and kinds of arithmetic."""
