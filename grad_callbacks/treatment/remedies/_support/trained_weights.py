@@ -1,7 +1,7 @@
 """Tell trained weights from freshly initialised ones by their statistics.
 
-Initialisations draw entries independently of each other, around zero, from a uniform or a normal distribution, or make
-orthogonal matrices, and fill biases with one constant or uniformly. Training leaves heavy tails in the entries and
+Initialisations draw entries independently of each other, from a uniform or a normal distribution, mostly around zero,
+or make orthogonal matrices, and fill biases with one constant or uniformly. Training leaves heavy tails in the entries and
 singular values far beyond the edge of a random matrix (Martin & Mahoney 2021, "Implicit Self-Regularization in Deep
 Neural Networks", sec. 3).
 """
@@ -53,7 +53,8 @@ class TrainedWeightsThresholds(Thresholds):
     )
     mean_deviations: float = threshold(
         6.0,
-        "standard deviations of the mean up to which the entries of a weight lie around zero",
+        "standard deviations of a row's or column's mean up to which entries around another value than zero are "
+        "independent of each other",
         unit="1",
         source="not measured",
     )
@@ -94,6 +95,12 @@ class TrainedWeightsThresholds(Thresholds):
         "at sqrt(3)",
         unit="1",
         source="not measured",
+    )
+    off_centre_extreme: float = threshold(
+        2.0,
+        "the same for a bias around another value than zero",
+        unit="1",
+        source="a uniform one ends at sqrt(3); of 32 normal entries one of two draws has a larger one",
     )
     least_norm: float = threshold(1e-30, "norm that a vector is at least divided by", unit="1", source="not measured")
 
@@ -140,14 +147,24 @@ def is_fresh_weight(weight: Tensor) -> bool:
     deviation, mean = (float(value) for value in torch.std_mean(matrix))
     if deviation <= LIMITS.least_spread * abs(mean) or deviation == 0:
         return True
-    if abs(mean) > LIMITS.mean_deviations * deviation / math.sqrt(matrix.numel()):
+    is_centred = abs(mean) <= LIMITS.mean_deviations * deviation / math.sqrt(matrix.numel())
+    if not is_centred and not _has_independent_means(matrix, mean, deviation):
         return False
+    matrix = matrix - mean
     noise = LIMITS.kurtosis_deviations * math.sqrt(LIMITS.kurtosis_variance / matrix.numel())
-    if float(((matrix - mean) / deviation).pow(LIMITS.moment).mean()) > LIMITS.kurtosis + noise:
+    if float((matrix / deviation).pow(LIMITS.moment).mean()) > LIMITS.kurtosis + noise:
         return False
     rows, columns = matrix.shape
     edge = deviation * (math.sqrt(rows) + math.sqrt(columns))
     return _largest_singular_value(matrix) < LIMITS.singular_value * edge
+
+
+def _has_independent_means(matrix: Tensor, mean: float, deviation: float) -> bool:
+    """True if no row and no column lies apart from the others; training moves whole units."""
+    return all(
+        float((matrix.mean(dim) - mean).abs().max()) < LIMITS.mean_deviations * deviation / math.sqrt(matrix.shape[dim])
+        for dim in (0, 1)
+    )
 
 
 def is_fresh_bias(bias: Tensor) -> bool:
@@ -163,8 +180,9 @@ def is_fresh_bias(bias: Tensor) -> bool:
     if is_divisible and bool((values.view(LIMITS.bias_parts, -1).std(dim=1) <= LIMITS.least_spread).all()):
         return True
     deviation, mean = (float(value) for value in torch.std_mean(values))
-    is_centred = abs(mean) < LIMITS.bias_mean_deviations * deviation / math.sqrt(values.numel())
-    return is_centred and float(values.abs().max()) < LIMITS.bias_extreme * deviation
+    if abs(mean) < LIMITS.bias_mean_deviations * deviation / math.sqrt(values.numel()):
+        return float(values.abs().max()) < LIMITS.bias_extreme * deviation
+    return float((values - mean).abs().max()) < LIMITS.off_centre_extreme * deviation
 
 
 def _largest_singular_value(matrix: Tensor) -> float:

@@ -22,6 +22,8 @@ DRAWS: list[Callable[[Tensor], Any]] = [
     nn.init.zeros_,
     partial(nn.init.normal_, std=0.6),
     partial(nn.init.trunc_normal_, std=0.02),
+    nn.init.uniform_,  # from 0 to 1
+    partial(nn.init.normal_, mean=0.5, std=0.3),
 ]
 
 
@@ -33,6 +35,32 @@ def test_what_is_drawn_is_fresh(draw: Callable[[Tensor], Any], shape: tuple[int,
         layer = nn.Linear(shape[1], shape[0])
         draw(layer.weight)
         assert trained_layers(nn.Sequential(layer)) == []
+
+
+def test_a_layer_drawn_from_zero_to_one_is_fresh_with_its_bias() -> None:
+    for seed in range(20):
+        torch.manual_seed(seed)
+        layer = nn.Linear(64, 64)
+        nn.init.uniform_(layer.weight)
+        nn.init.uniform_(layer.bias)
+        assert trained_layers(nn.Sequential(layer)) == []
+
+
+@pytest.mark.parametrize("make", [partial(torch.optim.SGD, lr=0.05, momentum=0.9), partial(torch.optim.Adam, lr=1e-3)])
+def test_weights_with_a_mean_that_were_trained_are_not(make: Callable[..., torch.optim.Optimizer]) -> None:
+    torch.manual_seed(0)
+    images, labels = (torch.tensor(array) for array in load_digits(return_X_y=True))
+    model = mlp(64, 64, 64, 10)
+    with torch.no_grad():
+        for layer in model[::2]:
+            layer.weight += 0.01
+    optimizer = make(model.parameters())
+    for _ in range(8):
+        for batch in torch.randperm(len(images)).split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model((images[batch] / 16).float()), labels[batch]).backward()
+            optimizer.step()
+    assert looks_trained(model)
 
 
 @pytest.mark.parametrize(
