@@ -85,11 +85,11 @@ class LossRecovery:
 
     @property
     def now(self) -> float:
-        """Median of the last 20 finite losses; NaN without any. Not finite if the latest loss is not."""
-        if self._recent and not math.isfinite(latest := float(self._recent[-1])):
-            return latest
+        """Median of the last 20 losses' finite ones; the latest if half of them or more are not finite."""
         finite = _finite(self._recent)
-        return median(finite) if finite else math.nan
+        if 2 * len(finite) > len(self._recent):
+            return median(finite)
+        return float(self._recent[-1]) if self._recent else math.nan
 
     @property
     def has_returned(self) -> bool:

@@ -51,6 +51,12 @@ class ExplosionCauseThresholds(Thresholds):
         unit="RMS of targets; gradient at the output",
         source="both are about 1 for standardised targets and a mean loss; not measured",
     )
+    large_inputs: float = threshold(
+        30.0,
+        "size of inputs that is too large",
+        unit="RMS of the inputs",
+        source="1 for standardised inputs; as for targets",
+    )
     error_over_output: float = threshold(
         10.0,
         "the error of an example is large only beyond this multiple of the output",
@@ -138,6 +144,8 @@ def fault_from_the_start(probes: Probes) -> Finding | None:
     # Targets are what they are, however much the weights have changed since.
     if probes.flow.target > LIMITS.large_targets:
         return _targets(probes)
+    if probes.flow.inputs > LIMITS.large_inputs:
+        return findings.inputs(probes)
     found = None if probes.is_normalised else _gains(probes, over_all)
     return found or _targets(probes) or (findings.no_warm_up(probes) if _lacks_warm_up(probes) else None)
 

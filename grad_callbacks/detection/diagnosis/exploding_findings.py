@@ -83,6 +83,23 @@ def targets(probes: Probes, what: str, size: float) -> Finding:
     )
 
 
+def inputs(probes: Probes) -> Finding:
+    """What the first layer is given is far larger than usual."""
+    size = probes.flow.inputs
+    return Finding(
+        "inputs too large",
+        f"the root mean square of the inputs is {rounded(size)} (about 1 is typical); first outputs and "
+        "gradients are as much too large",
+        (
+            "standardised inputs: `inputs = (inputs - mean) / std`, each feature by itself",
+            "a normalisation in front: `nn.BatchNorm1d(features, affine=False)`",
+            advice.lower_rate(probes, 1 / size**2),
+            advice.clip(probes),
+        ),
+        {"input_size": size, "first_loss": probes.first_loss},
+    )
+
+
 def no_warm_up(probes: Probes) -> Finding:
     """A post-norm transformer is trained without a warm-up."""
     optimizer = type(probes.case.optimizer).__name__

@@ -21,6 +21,7 @@ Cause = Literal[
     "learning rate too high",
     "missing warm-up",
     "bad batch",
+    "inputs too large",
     "targets or loss too large",
     "undefined operation",
     "16-bit overflow",

@@ -32,6 +32,12 @@ class FirstNonFiniteThresholds(Thresholds):
         unit="operations",
         source="not measured",
     )
+    large: float = threshold(
+        1e9,
+        "arguments that are all below cannot have overflowed",
+        unit="1",
+        source="its fourth power is within float32's range of 3.4e38",
+    )
 
 
 LIMITS = FirstNonFiniteThresholds()
@@ -160,7 +166,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return output
         made = [value for value in _values(output) if not _is_finite(value)]
         if made and (enters_finite or (not enters_nan and any(_has_nan(value) for value in made))):
-            self._suspects.append(self._origin(plain, args, made))
+            self._suspects.append(self._origin(plain, args, made, any(map(_is_large, arguments))))
         elif not enters_finite and self._met is None:
             self._met = NonFiniteOrigin("input", self._module(), plain, line=_line(), in_backward=self._in_backward)
         return output
@@ -168,11 +174,12 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _verdict(self) -> NonFiniteOrigin:
         return self._suspects[0] if self._suspects else self._met or NonFiniteOrigin()
 
-    def _origin(self, name: str, args: tuple[Any, ...], made: list[Any]) -> NonFiniteOrigin:
+    def _origin(self, name: str, args: tuple[Any, ...], made: list[Any], is_large: bool) -> NonFiniteOrigin:
         node = torch._C._current_autograd_node() if self._in_backward else None
         is_half = any(isinstance(value, Tensor) and value.dtype is torch.float16 for value in made)
         is_nan = any(_has_nan(value) for value in made)
-        source: Source = "operation" if is_nan and not is_half and name not in _PRODUCTS else "overflow"
+        is_overflow = name in _PRODUCTS or (is_large and not is_nan)
+        source: Source = "overflow" if is_overflow or is_half else "operation"
         if name in _PARTIAL and not (is_half and not self._is_undefined_in_float32(name, args)):
             source = "operation"
         elif is_half:
@@ -236,6 +243,14 @@ def _is_finite(value: Any) -> bool:
     if value.layout is not torch.strided or value.device.type == "meta":
         return True
     return bool(torch.isfinite(value).all())
+
+
+def _is_large(value: Any) -> bool:
+    if isinstance(value, float):
+        return abs(value) > LIMITS.large
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.layout is not torch.strided:
+        return False
+    return value.device.type != "meta" and bool((value.abs() > LIMITS.large).any())
 
 
 def _has_nan(value: Any) -> bool:

@@ -24,6 +24,32 @@ class NonFiniteCauseThresholds(Thresholds):
 
 
 LIMITS = NonFiniteCauseThresholds()
+# By a part of the operation's name; the first that fits.
+_CURES = {
+    "ctc": "`CTCLoss(zero_infinity=True)`, or at least as many frames as labels, plus one for each repeated label",
+    "logdet": "a matrix that is not singular: `torch.slogdet(x + 1e-6 * torch.eye(n))`",
+    "log": "`torch.log(x.clamp_min(1e-8))`, or `log_softmax` and `logsigmoid` instead",
+    "sqrt": "`torch.sqrt(x + 1e-8)`",
+    "norm": "an epsilon below the root: `(x.square().sum(-1) + 1e-8).sqrt()`",
+    "cdist": "an epsilon below the root: `((x - y).square().sum(-1) + 1e-8).sqrt()`",
+    "div": "a denominator that cannot be 0: `x / y.clamp_min(1e-8)`",
+    "reciprocal": "a denominator that cannot be 0: `1 / x.clamp_min(1e-8)`",
+    "logsumexp": "a mask that leaves an entry in every row",
+    "softmax": "a mask that leaves an entry in every row",
+    "exp": "`torch.logsumexp`, or a limit on the input of `exp`",
+    "nll_loss": "no batch whose targets are all ignored: `drop_last=True`, or a sum over at least one",
+    "mean": "no mean of nothing: `drop_last=True`, or skip an empty selection",
+    "median": "no median of nothing: `drop_last=True`, or skip an empty selection",
+    "std": "a spread that cannot be 0, of at least two entries: `(x.var(...) + 1e-8).sqrt()`",
+    "var": "a variance of at least two entries: `drop_last=True`, or `correction=0`",
+    "acos": "arguments within the range: `x.clamp(-1 + 1e-6, 1 - 1e-6)`",
+    "asin": "arguments within the range: `x.clamp(-1 + 1e-6, 1 - 1e-6)`",
+    "atanh": "arguments within the range: `x.clamp(-1 + 1e-6, 1 - 1e-6)`",
+    "erfinv": "arguments within the range: `x.clamp(-1 + 1e-6, 1 - 1e-6)`",
+    "ndtri": "arguments within the range: `x.clamp(1e-6, 1 - 1e-6)`",
+    "linalg": "a matrix that is not singular: `x + 1e-6 * torch.eye(n)`",
+    "": "clamp its inputs to where it is defined: `torch.clamp`",
+}
 
 
 def cause_of_nonfinite(probes: Probes) -> Finding | None:
@@ -78,16 +104,8 @@ def _operation(probes: Probes) -> Finding:
     origin = probes.origin
     made = "NaN" if origin.is_nan else "infinity"
     when = "the backward pass: its derivative is undefined there" if origin.in_backward else "the forward pass"
-    remedy = {
-        "log": "`torch.log(x.clamp_min(1e-8))`, or `log_softmax` and `logsigmoid` instead",
-        "sqrt": "`torch.sqrt(x + 1e-8)`",
-        "div": "a denominator that cannot be 0: `x / y.clamp_min(1e-8)`",
-        "exp": "`torch.logsumexp`, or a limit on the input of `exp`",
-    }
     lower = origin.operation.lower()
-    first = next(
-        (line for key, line in remedy.items() if key in lower), "clamp its inputs to where it is defined: `torch.clamp`"
-    )
+    first = next((line for key, line in _CURES.items() if key in lower), _CURES[""])
     return Finding(
         "undefined operation",
         f"{_where(probes)} is the first operation to return {made}, in {when}",

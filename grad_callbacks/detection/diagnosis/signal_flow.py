@@ -57,6 +57,7 @@ class Flow:
         through_time: For the recurrent layers, the input's gradient at the early steps over that at the late ones;
             the smallest of several, NaN where it was not measured.
         target: Root mean square of the targets of a squared error, NaN if there is none.
+        inputs: Root mean square of what the first of the layers was given; NaN if not measured.
     """
 
     structure: Structure
@@ -67,6 +68,7 @@ class Flow:
     error: tuple[float, ...] = ()
     through_time: float = math.nan
     target: float = math.nan
+    inputs: float = math.nan
 
     @property
     def growth(self) -> float:
@@ -101,6 +103,7 @@ class _Watch:
         self._model = model
         self._layers: dict[str, tuple[Tensor, int]] = {}  # signal, batch size
         self._errors: dict[str, Tensor] = {}
+        self._inputs: list[Tensor] = []  # size of what the first layer was given
         self._times: list[Tensor] = []
         self._sequences: list[Tensor] = []  # made to need a gradient
         self._handles: list[RemovableHandle] = []
@@ -135,11 +138,14 @@ class _Watch:
             error=_to_host([torch.zeros(()) if error is None else error for error in errors]),
             through_time=min(_to_host(self._times), default=math.nan),
             target=target,
+            inputs=next(iter(_to_host(self._inputs)), math.nan),
         )
 
     def _watch_layer(self, name: str, module: nn.Module, inputs: object, output: object) -> None:
         if not isinstance(output, Tensor) or not output.is_floating_point() or output.ndim == 0 or not output.numel():
             return
+        if not self._inputs and isinstance(inputs, tuple) and inputs and isinstance(inputs[0], Tensor):
+            self._inputs.append(inputs[0].detach().float().square().mean().sqrt())
         if name not in self._layers:  # of a layer that is used again the first use counts
             self._layers[name] = output.detach().float().square().mean().sqrt(), len(output)
             if output.requires_grad:

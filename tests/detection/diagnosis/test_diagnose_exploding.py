@@ -32,11 +32,17 @@ def targets_of_a_thousand(seed: int = 0) -> tuple[Tensor, Tensor]:
     return inputs, 1000 * inputs[:, :10]
 
 
+def raw_inputs(seed: int = 0) -> tuple[Tensor, Tensor]:
+    inputs, labels = classes(seed)
+    return 1000 * inputs, labels
+
+
 STARTS: dict[str, tuple[Callable[[], nn.Module], Any, Callable[[int], Any], str]] = {
     "relu_large": (lambda: Deep(6, nn.ReLU, normal(0.6)), cross_entropy, classes, "weights too large"),
     "tanh_large": (lambda: Deep(10, nn.Tanh, normal(0.6)), cross_entropy, classes, "weights too large"),
     "residual": (lambda: Residual(50), cross_entropy, classes, "unscaled residual branches"),
     "residual_large": (lambda: Residual(12, init=normal(0.8)), cross_entropy, classes, "weights too large"),
+    "inputs": (lambda: Deep(2, nn.ReLU), cross_entropy, raw_inputs, "inputs too large"),
     "targets": (lambda: Deep(2, nn.ReLU), squared_error, targets_of_a_thousand, "targets or loss too large"),
     "targets_residual": (lambda: Residual(6), squared_error, targets_of_a_thousand, "targets or loss too large"),
     "factor": (

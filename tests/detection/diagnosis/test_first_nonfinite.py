@@ -63,6 +63,32 @@ def test_the_first_operation_is_named(operation: Any, name: str, is_nan: bool, i
         assert found.line.startswith("test_first_nonfinite.py:")
 
 
+def too_short(x: Tensor) -> Tensor:
+    """Eight labels for two frames."""
+    frames = x.log_softmax(dim=1)[:2].unsqueeze(1)
+    labels = torch.ones(1, 8, dtype=torch.long)
+    return x + nn.functional.ctc_loss(frames, labels, [2], [8])
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        too_short,
+        lambda x: x + torch.linalg.slogdet(0 * x[:4])[1],
+        lambda x: torch.special.polygamma(1, 0 * x),
+        lambda x: torch.special.ndtri(0 * x),
+    ],
+)
+def test_an_infinity_at_ordinary_arguments_is_no_overflow(operation: Any) -> None:
+    found = origin(operation)
+    assert (found.source, found.is_nan, found.in_backward) == ("operation", False, False)
+
+
+@pytest.mark.parametrize("operation", [lambda x: (1e25 + x) * (1e25 + x), lambda x: (1e39 * x.double()).float()])
+def test_an_infinity_of_large_arguments_is_an_overflow(operation: Any) -> None:
+    assert origin(operation).source == "overflow"
+
+
 @pytest.mark.parametrize(
     "operation",
     [

@@ -1,8 +1,8 @@
 """Tell trained weights from freshly initialised ones by their statistics.
 
 Initialisations draw entries independently of each other, from a uniform or a normal distribution, mostly around zero,
-or make orthogonal matrices, and fill biases with one constant or uniformly. Training leaves heavy tails in the entries and
-singular values far beyond the edge of a random matrix (Martin & Mahoney 2021, "Implicit Self-Regularization in Deep
+or make orthogonal matrices, and fill biases with one constant or uniformly. Training leaves heavy tails in the entries
+and singular values far beyond the edge of a random matrix (Martin & Mahoney 2021, "Implicit Self-Regularization in Deep
 Neural Networks", sec. 3).
 """
 
