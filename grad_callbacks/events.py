@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 Severity = Literal["warning", "critical"]
-Outcome = Literal["healthy", "repaired", "unrepaired", "not measured"]
+Outcome = Literal["healthy", "repaired", "partly repaired", "unrepaired", "not measured"]
 QUIET = ("healthy", "no progress", "not measured")  # verdicts on a run without an alert
 
 KINDS = ("vanishing", "exploding", "nonfinite")  # of the built-in rules

@@ -69,15 +69,23 @@ class Record:
     def outcome(self) -> Outcome:
         """How the run ended.
 
-        ``"repaired"`` if remedies were applied, no rule finds anything wrong any more, and the training loss does not
-        stay above where it was before the first alert. Gradients that are still large, since they were measured before
-        the clipping that bounds them, are not wrong. Of a run whose trouble was there from the start the loss must have
-        come down: it was no better before. Without an alert ``"unrepaired"`` means no progress.
+        ``"partly repaired"`` if remedies were applied, no rule finds anything wrong any more, and the training loss
+        does not stay above where it was before the first alert. Gradients that are still large, since they were
+        measured before the clipping that bounds them, are not wrong. Of a run whose trouble was there from the start
+        the loss must have come down: it was no better before. ``"repaired"`` if the loss also tells that the run has
+        lost nothing (see :meth:`LossRecovery.is_back`). Without an alert ``"unrepaired"`` means no progress.
         """
         if not self.alerts:
             return _OUTCOMES[self.verdict]
         calm = not set(self.still_wrong) - self._bounded and self.loss.has_returned and self._has_learned
-        return "repaired" if self.interventions and calm else "unrepaired"
+        if not (self.interventions and calm):
+            return "unrepaired"
+        return "repaired" if self.loss.is_back(self._rolled_back) else "partly repaired"
+
+    @property
+    def _rolled_back(self) -> int:
+        """Steps that remedies have gone back, all together."""
+        return sum(max(0, made.step - int(made.detail.get("to_step", made.step))) for made in self.interventions)
 
     @property
     def _bounded(self) -> set[str]:

@@ -131,10 +131,14 @@ def _how(intervention: Intervention) -> str:
 def _helped(
     outcome: Outcome, interventions: Sequence[Intervention], still_wrong: Sequence[str], loss: LossRecovery
 ) -> str:
-    if outcome == "repaired" and still_wrong:
+    if outcome in ("repaired", "partly repaired") and still_wrong:
         verdict = "Yes. Gradients are still large, and clipping keeps that from the weights"
     elif outcome == "repaired":
         verdict = "Yes. Gradients are calm at the end"
+    elif outcome == "partly repaired":
+        verdict = (
+            "In part. Gradients are calm at the end, but the loss does not tell whether the run has lost something"
+        )
     elif still_wrong:
         verdict = f"{'No. ' if interventions else ''}{_still(still_wrong)} at the end"
     elif interventions:

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-COLOURS = {"healthy": "#4c9f70", "repaired": "#3f7fb5", "unrepaired": "#d1603d", "": "#9a9a9a"}  # of outcomes
+COLOURS = {
+    "healthy": "#4c9f70",
+    "repaired": "#3f7fb5",
+    "partly repaired": "#d9a441",
+    "unrepaired": "#d1603d",
+    "": "#9a9a9a",
+}  # of outcomes
 OTHER = "#6b7280"  # colour of outcomes that this version does not know
 
 
