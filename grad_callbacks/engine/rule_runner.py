@@ -18,6 +18,8 @@ from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.treatment.step.pending_step import PendingStep
 
 T = TypeVar("T")
+# Causes that say nothing of the initialisation: whether such a run fails, later readings tell.
+OF_THE_DATA = ("inputs too large", "targets or loss too large", "bad batch")
 
 
 class RuleRunner:
@@ -85,7 +87,8 @@ class RuleRunner:
         alert = judge_first_step(step.reading)
         if alert is None or not (is_any or alert.kind in {rule.kind for rule in self.rules}):
             return None
-        return self._diagnosed(alert, step)
+        found = self._diagnosed(alert, step)
+        return None if found.cause in OF_THE_DATA else found
 
     def note(self, step: PendingStep) -> None:
         """Remember a step that has been judged, for the diagnosis of later ones."""

@@ -29,6 +29,12 @@ class OutlierThresholds(Thresholds):
         unit="x",
         source="not measured",
     )
+    late: float = threshold(
+        10.0,
+        "the same where the step has been taken and its batch was not shown to be to blame",
+        unit="x",
+        source="measured: a healthy variational autoencoder on raw inputs has one of 4.7",
+    )
 
 
 LIMITS = OutlierThresholds()
@@ -47,7 +53,8 @@ class Outlier(Rule):
     One reading does not show whether its batch is to blame or the loss has another scale from now on. The diagnosis
     computes the loss of the batch before with the weights of now: if that is as usual, the batch is to blame, and the
     alert is a ``warning`` in the same step. Where that is not known (manual optimization, a GPU) or does not show it,
-    the next reading decides: if its norm is as usual again, the alert is ``critical``, for the harm is done.
+    the next reading decides: if its norm is as usual again and the steps are ten times shorter, the alert is
+    ``critical``, for the harm is done.
 
     Args:
         shorter: How many times shorter the steps after it would be.
@@ -77,7 +84,8 @@ class Outlier(Rule):
         self._baseline.feed(norm)
         if not shorter > self.shorter:
             self._episode.calm()
-            return self._late(reading, before) if before and ratio < EXPLODING.factor else None
+            is_over = before > LIMITS.late and ratio < EXPLODING.factor
+            return self._late(reading, before) if is_over else None
         return self._early(reading, shorter) if self._episode.alarm() == 1 else None
 
     def is_borne_out(self, alert: Alert, is_tried: bool) -> bool:
