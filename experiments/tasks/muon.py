@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -41,12 +42,16 @@ class MuonClassifier(Classifier):
         self.rate = rate
         self.outer = tuple(outer)
 
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Make the optimizer of the hidden matrices."""
+        return self._make_optimizer(
+            [parameter for name, parameter in self._named() if self._is_hidden(name, parameter)]
+        )
+
     def configure_optimizers(self) -> Any:
         """Make both."""
-        named = dict(self.model.named_parameters())
-        inner = {name for name, p in named.items() if p.ndim == 2 and not any(part in name for part in self.outer)}
-        others = [parameter for name, parameter in named.items() if name not in inner]
-        return [self._make_optimizer([named[name] for name in inner]), torch.optim.AdamW(others, lr=self.rate)]
+        others = [parameter for name, parameter in self._named() if not self._is_hidden(name, parameter)]
+        return [self.make_optimizer(), torch.optim.AdamW(others, lr=self.rate)]
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Let both make a step, and return the loss."""
@@ -58,3 +63,9 @@ class MuonClassifier(Classifier):
         for optimizer in optimizers:
             optimizer.step()
         return loss.detach()
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.model.named_parameters()
+
+    def _is_hidden(self, name: str, parameter: nn.Parameter) -> bool:
+        return parameter.ndim == 2 and not any(part in name for part in self.outer)

