@@ -26,7 +26,7 @@ class DigitStrings(Arrays):
     in_features = SIDE
     out_features = Digits.out_features
 
-    def __init__(self, length: int = 3, count: int = 4000, batch_size: int = 64, split_seed: int = 0) -> None:
+    def __init__(self, length: int = 2, count: int = 4000, batch_size: int = 32, split_seed: int = 0) -> None:
         digits = Digits(batch_size, split_seed)
         draw = torch.Generator().manual_seed(split_seed)
 

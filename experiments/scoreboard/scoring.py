@@ -32,7 +32,7 @@ class Verdict:
         delay: Steps from the onset to a hit, 0 for one before it; NaN for anything else.
         is_early: The hit came before the onset.
         lead: Steps from a hit to where the loss was lost, negative if it came later; NaN where there was no loss to
-            lose, or it never was.
+            lose, it never was, or it was before the run began to go wrong: such a loss says nothing of the run.
         cause_is_right: The hit names an accepted cause; None for anything else, or if none is named.
     """
 
@@ -144,7 +144,7 @@ def _verdict(run: Judged, alarms: Sequence[Alarm], scenario: Scenario, label: La
         run.readings,
         delay=float(max(0, first.step - onset)),
         is_early=first.step < onset,
-        lead=float(run.lost - first.step) if run.lost else math.nan,
+        lead=float(run.lost - first.step) if run.lost and run.lost >= onset else math.nan,
         cause_is_right=first.cause in scenario.causes if first.cause else None,
     )
 

@@ -21,6 +21,7 @@ SERIES = {  # losses, and the step of the first alert
     "undefined": (np.concatenate([FALLING, np.full(40, np.nan)]), 63),
     "comes back": (np.concatenate([FALLING, np.full(30, 3.0), np.full(30, 0.6)]), 61),
     "never learned": (np.full(100, 2.0), 5),
+    "says nothing": (np.concatenate([FALLING[:30], np.full(70, 1.9)]), 50),
 }
 
 
@@ -40,13 +41,14 @@ def test_the_lead_is_counted_to_where_the_loss_is_lost_for_good() -> None:
     assert leads["undefined"] == -3, "it was NaN before the alert came"
     assert math.isnan(leads["comes back"])
     assert math.isnan(leads["never learned"]), "there was nothing to lose"
+    assert math.isnan(leads["says nothing"]), "it was lost at step 30, before the run began to go wrong at 40"
 
 
 def test_medians_are_of_each_kind() -> None:
     one = judged_by_hand()
     metrics = one.metrics()
     assert metrics["median_lead_exploding"] == metrics["median_lead"] == 3.5, "of 10 and -3"
-    assert metrics["median_delay_exploding"] == 10, "of 10, 10, 23, 21 and 0"
+    assert metrics["median_delay_exploding"] == 10, "of 10, 10, 23, 21, 0 and 10"
     assert math.isnan(metrics["median_lead_vanishing"])
     assert measured(one, "exploding", "lead") == [10, -3]
     assert measured(one, "vanishing", "delay") == []
