@@ -31,7 +31,7 @@ class ConvNextBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, channels, height, width)`` to the same shape."""
-        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y: Tensor = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
         y = self.down(self.activation(self.up(y)))
         if self.layer_scale is not None:
             y = self.layer_scale * y

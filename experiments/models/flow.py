@@ -43,7 +43,7 @@ class Flow(nn.Module):
             for parameter in coupling[-1].parameters():
                 nn.init.zeros_(parameter)
             if spread:
-                nn.init.normal_(coupling[-1].weight, std=spread)
+                nn.init.normal_(coupling[-1].weight, std=spread)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map points ``(batch, in_features)`` to their log density ``(batch,)``."""

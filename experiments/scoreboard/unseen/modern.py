@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 FIRST = 100_000  # number from which on these are drawn; those below draw as they always have
 DECADES = (-0.6, 0.9)  # by which a rate may be off: from a quarter of the usual one to eight times it
-FAULTS = (
+FAULTS: tuple[list[str], ...] = (
     [],
     [],
     [],
