@@ -82,7 +82,7 @@ TRAINED = [
     "ref_ode",
     "ref_wasserstein",
     "ref_clipped_policy",
-    "flow_unbounded",
+    "ref_flow_moons",
     "adafactor_mlp",
     "softmax_twice",
     "lbfgs_tanh",
