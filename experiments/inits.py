@@ -42,6 +42,12 @@ def small(layer: Layer, std: float = 0.01) -> None:
     _constant_bias(layer, 0.0)
 
 
+def uniform(layer: Layer, low: float = 0.0, high: float = 1.0) -> None:
+    """Weights drawn from U(0, 1), as ``torch.rand`` gives them: all of one sign, and far too large; biases zero."""
+    nn.init.uniform_(layer.weight, low, high)
+    _constant_bias(layer, 0.0)
+
+
 def _constant_bias(layer: Layer, value: float) -> None:
     if layer.bias is not None:
         nn.init.constant_(layer.bias, value)

@@ -87,6 +87,9 @@ def lost_at(steps: NDArray[np.int64], losses: NDArray[np.float64]) -> int | None
     more than half of the way from its best to the first, and never comes back. Where it never fell by a tenth of the
     first, nothing was ever learned: 0.
 
+    Why half: losses of batches differ, and a healthy loss rises for a while; but nobody gives up half of what a run
+    has learned for good. The median moves no jump: a loss that is not finite from a step on is lost at that step.
+
     Args:
         steps: Ascending, shape ``(steps,)``.
         losses: Training loss of each.

@@ -1,8 +1,10 @@
 """Data sets that ship with libraries or are generated, so that no run needs a network."""
 
 from experiments.data.altered import AlteredDigits, ShiftedDigits, StagedDigits
-from experiments.data.curves import Line, Waves
+from experiments.data.curves import Inverse, Line, Waves
+from experiments.data.digit_strings import DigitStrings
 from experiments.data.digits import Digits
+from experiments.data.graphs import Graphs
 from experiments.data.plane import Plane
 from experiments.data.ratings import Ratings
 from experiments.data.sequences import PixelDigits, TemporalOrder
@@ -12,7 +14,10 @@ from experiments.data.words import Words
 
 __all__ = [
     "AlteredDigits",
+    "DigitStrings",
     "Digits",
+    "Graphs",
+    "Inverse",
     "Line",
     "PixelDigits",
     "Plane",

@@ -61,6 +61,31 @@ class Waves(Arrays):
         super().__init__((inputs[:count], scale * train), (inputs[count:], scale * val), batch_size)
 
 
+class Inverse(Arrays):
+    """A curve that is read the wrong way round, so that an input has up to three answers (Bishop 1994).
+
+    The input is y + 0.3 sin(2 pi y) with a little noise, of which y, uniform between 0 and 1, is asked for. Both are
+    brought to mean 0 and spread 1.
+
+    Args:
+        scale: Multiplies the targets.
+        count: Points to train on; a quarter as many validate.
+        batch_size: Points per batch.
+        split_seed: Draws the points.
+    """
+
+    in_features = 1
+    out_features = 1
+
+    def __init__(self, scale: float = 1.0, count: int = 4000, batch_size: int = 128, split_seed: int = 0) -> None:
+        draw = torch.Generator().manual_seed(split_seed)
+        answers = torch.rand(count + count // 4, 1, generator=draw)
+        inputs = answers + 0.3 * torch.sin(2 * torch.pi * answers) + 0.03 * torch.randn(answers.shape, generator=draw)
+        inputs, answers = ((part - part.mean()) / part.std() for part in (inputs, answers))
+        targets = scale * answers
+        super().__init__((inputs[:count], targets[:count]), (inputs[count:], targets[count:]), batch_size)
+
+
 def _students(shape: torch.Size, freedom: int, draw: torch.Generator) -> Tensor:
     squares = torch.randn(freedom, *shape, generator=draw).square().sum(dim=0)
     return torch.randn(shape, generator=draw) / (squares / freedom).sqrt()

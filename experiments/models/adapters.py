@@ -16,10 +16,12 @@ class LowRank(nn.Module):
     Args:
         base: The layer that is adapted.
         rank: Of the product.
+        scale: Multiplies the product, as ``alpha / rank`` does.
     """
 
-    def __init__(self, base: nn.Linear, rank: int) -> None:
+    def __init__(self, base: nn.Linear, rank: int, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.base = base
         self.adapter_a = nn.Linear(base.in_features, rank, bias=False)
         self.adapter_b = nn.Linear(rank, base.out_features, bias=False)
@@ -27,7 +29,7 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, in_features)`` to ``(batch, out_features)``."""
-        y: Tensor = self.base(x) + self.adapter_b(self.adapter_a(x))
+        y: Tensor = self.base(x) + self.scale * self.adapter_b(self.adapter_a(x))
         return y
 
 
@@ -36,12 +38,13 @@ class AdaptedMLP(MLP):
 
     Args:
         rank: Of the adapters.
+        scale: As for :class:`LowRank`.
         arguments: As for :class:`MLP`.
     """
 
-    def __init__(self, rank: int, **arguments: Any) -> None:
+    def __init__(self, rank: int, scale: float = 1.0, **arguments: Any) -> None:
         super().__init__(**arguments)
         with torch.no_grad():
             for block in self.blocks:
                 assert isinstance(block, Block)
-                block.linear = LowRank(block.linear, rank)  # type: ignore[assignment]
+                block.linear = LowRank(block.linear, rank, scale)  # type: ignore[assignment]

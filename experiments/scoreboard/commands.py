@@ -16,11 +16,14 @@ from experiments.corpus.workers import quiet
 from experiments.scoreboard.choosing import Choice, latest
 from experiments.scoreboard.detectors import Detector, Ours, all_detectors, build_rules
 from experiments.scoreboard.judging import judge_all
+from experiments.scoreboard.lead import lead_picture, lead_table
 from experiments.scoreboard.picture import score_picture
 from experiments.scoreboard.scoring import Score, score
 from experiments.scoreboard.table import score_table, tell_mistakes, tell_runs
 from experiments.scoreboard.tracking import EXPERIMENT, log_scores
 from grad_callbacks.tracking import default_store, prepare_store
+
+LEAD = "lead.png"  # beside the picture of the scores
 
 
 def detect(
@@ -33,7 +36,7 @@ def detect(
         folder: Of the recordings.
         workers: Number of processes.
         fresh: Record everything again.
-        picture: The file of the picture.
+        picture: The file of the picture; that of lead and delay lies beside it.
         is_logged: Log to MLflow as well.
         strict: Every mistake of our rules counts as a failure.
 
@@ -55,10 +58,12 @@ def detect(
         console.print(f"[red]{name} crashed[/red]: {error}", highlight=False, soft_wrap=True)
     figure = score_picture(scores, f"Detection: {choice.title}")
     figure.savefig(picture, dpi=150)
+    lead_picture(scores, f"When it is seen: {choice.title}").savefig(picture.with_name(LEAD), dpi=150)
     if client is not None:
         log_scores(client, choice, detectors, scores, figure)
         console.print(f"Logged to MLflow, experiment {EXPERIMENT!r}.")
-    console.print(f"Drawn in {picture}. {len(due)} of {len(jobs)} runs recorded in {time.monotonic() - started:.0f} s.")
+    console.print(f"Drawn in {picture} and {LEAD} beside it.")
+    console.print(f"{len(due)} of {len(jobs)} runs recorded in {time.monotonic() - started:.0f} s.")
     mistakes = scores[0].named("missed", "wrong kind", "false alarm") if strict else []
     return 1 if failures or mistakes else 0
 
@@ -88,6 +93,7 @@ def _score(
             console.rule(one.detector)
             tell_mistakes(console, one)
     console.print(score_table(scores))
+    console.print(lead_table(scores))
     stale = sum(run.is_stale for run in judged)
     if stale:
         console.print(

@@ -32,7 +32,7 @@ class Verdict:
         delay: Steps from the onset to a hit, 0 for one before it; NaN for anything else.
         is_early: The hit came before the onset.
         lead: Steps from a hit to where the loss was lost, negative if it came later; NaN where there was no loss to
-            lose, or it never was.
+            lose, it never was, or it was before the run began to go wrong: such a loss says nothing of the run.
         cause_is_right: The hit names an accepted cause; None for anything else, or if none is named.
     """
 
@@ -65,7 +65,7 @@ class Score:
         """Return all figures; NaN where there is nothing to divide by."""
         hits, healthy = self.named("hit"), self.named("false alarm", "quiet")
         alarmed = self.named("hit", "wrong kind", "false alarm")
-        leads = [hit.lead for hit in hits if not math.isnan(hit.lead)]
+        leads = self._leads(hits)
         causes = [hit.cause_is_right for hit in hits if hit.cause_is_right is not None]
         false_alarms = sum(verdict.alarms for verdict in healthy)
         return {
@@ -77,15 +77,21 @@ class Score:
             "healthy_runs": float(len(healthy)),
             "failing_runs": float(len(self.named("hit", "wrong kind", "missed"))),
             "wrong_kind": float(len(self.named("wrong kind"))),
-            "median_delay": median(hit.delay for hit in hits) if hits else math.nan,
+            "median_delay": _median([hit.delay for hit in hits]),
             "early_hits": float(sum(hit.is_early for hit in hits)),
-            "median_lead": median(leads) if leads else math.nan,
+            "median_lead": _median(leads),
+            **{f"median_delay_{kind}": _median([hit.delay for hit in hits if hit.kind == kind]) for kind in KINDS},
+            **{f"median_lead_{kind}": _median(self._leads(hits, kind)) for kind in KINDS},
             "cause_accuracy": _ratio(sum(causes), len(causes)),
         }
 
     def named(self, *results: Result) -> list[Verdict]:
         """Return the verdicts with one of ``results``."""
         return [verdict for verdict in self.verdicts if verdict.result in results]
+
+    @staticmethod
+    def _leads(hits: Sequence[Verdict], kind: str | None = None) -> list[float]:
+        return [hit.lead for hit in hits if kind in (None, hit.kind) and not math.isnan(hit.lead)]
 
     def _recall(self, kind: str) -> float:
         of_kind = [verdict for verdict in self.verdicts if verdict.kind == kind]
@@ -138,7 +144,7 @@ def _verdict(run: Judged, alarms: Sequence[Alarm], scenario: Scenario, label: La
         run.readings,
         delay=float(max(0, first.step - onset)),
         is_early=first.step < onset,
-        lead=float(run.lost - first.step) if run.lost else math.nan,
+        lead=float(run.lost - first.step) if run.lost and run.lost >= onset else math.nan,
         cause_is_right=first.cause in scenario.causes if first.cause else None,
     )
 
@@ -148,6 +154,10 @@ def _decisive(alarms: Sequence[Alarm], scenario: Scenario) -> Alarm | None:
     at_once = [alarm for alarm in alarms if alarm.step == alarms[0].step]
     right = [alarm for alarm in at_once if set(alarm.kinds) & set(scenario.kinds)]
     return next(iter(right or at_once), None)
+
+
+def _median(values: Sequence[float]) -> float:
+    return median(values) if values else math.nan
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -5,18 +5,24 @@ from experiments.tasks.autoencoder import Reconstruction, Variational
 from experiments.tasks.bandit import Bandit
 from experiments.tasks.base import MakeOptimizer, MakeSchedule, Task
 from experiments.tasks.classifier import Classifier
+from experiments.tasks.clipped_policy import ClippedPolicy
 from experiments.tasks.criteria import CriterionClassifier, CriterionRegressor
 from experiments.tasks.density import Density, GaussianRegressor
 from experiments.tasks.fine_tuning import FineTuning
 from experiments.tasks.language import Language
+from experiments.tasks.mixture import Mixture
+from experiments.tasks.muon import MuonClassifier
 from experiments.tasks.regressor import Regressor
+from experiments.tasks.transcription import Transcription
 from experiments.tasks.triplet import Triplet
 from experiments.tasks.two_tasks import TwoTasks
+from experiments.tasks.wasserstein import Wasserstein
 
 __all__ = [
     "Adversarial",
     "Bandit",
     "Classifier",
+    "ClippedPolicy",
     "CriterionClassifier",
     "CriterionRegressor",
     "Density",
@@ -25,10 +31,14 @@ __all__ = [
     "Language",
     "MakeOptimizer",
     "MakeSchedule",
+    "Mixture",
+    "MuonClassifier",
     "Reconstruction",
     "Regressor",
     "Task",
+    "Transcription",
     "Triplet",
     "TwoTasks",
     "Variational",
+    "Wasserstein",
 ]

@@ -39,3 +39,23 @@ class Task(LightningModule):
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         return [optimizer], [{"scheduler": self._make_schedule(optimizer, steps), "interval": "step"}]
+
+    # An optimizer that averages its weights, as schedule-free ones do, trains with others than it is judged by.
+
+    def on_train_start(self) -> None:
+        """Give the model the weights that are trained."""
+        self._switch_optimizers("train")
+
+    def on_validation_start(self) -> None:
+        """Give the model the weights that are judged."""
+        self._switch_optimizers("eval")
+
+    def on_validation_end(self) -> None:
+        """Give the model the weights that are trained."""
+        self._switch_optimizers("train")
+
+    def _switch_optimizers(self, mode: str) -> None:
+        for optimizer in self.trainer.optimizers:
+            switch = getattr(optimizer, mode, None)
+            if switch is not None:
+                switch()

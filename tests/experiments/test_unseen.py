@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose
 from rich.console import Console
 
 from experiments.corpus.scenarios import configs
+from experiments.run import run
 from experiments.scoreboard.__main__ import main
+from experiments.scoreboard.unseen import modern
 from experiments.scoreboard.unseen.command import Verdict, tell
 from experiments.scoreboard.unseen.drawing import NETWORKS, draw
 from experiments.scoreboard.unseen.training import UnseenRun
@@ -63,3 +67,41 @@ def test_the_command_trains_what_is_missing_once(tmp_path: Path, capsys: pytest.
     assert len(list(tmp_path.iterdir())) == len(UnseenRun(3, tmp_path).treatments)
     assert main(command) == 0
     assert "0 of 1 runs trained" in capsys.readouterr().out
+
+
+def test_numbers_from_100000_on_draw_the_nets_of_today() -> None:
+    assert draw(modern.FIRST) == draw(modern.FIRST) == modern.draw(modern.FIRST) != draw(modern.FIRST + 1)
+    drawn = [draw(number) for number in range(modern.FIRST, modern.FIRST + 200)]
+    models = {setting for settings in drawn for setting in settings if setting.startswith("model=")}
+    assert len(models) == 15, "14 families: policies and Muon share a net, and there are three squashed outputs"
+    optimizers = {setting for settings in drawn for setting in settings if setting.startswith("optimizer=")}
+    assert {"optimizer=muon", "optimizer=adafactor", "optimizer=adamw"} < optimizers
+    faults = {setting for settings in drawn for setting in settings if setting.startswith("fault=")}
+    assert faults == {"fault=corrupt_batch", "fault=bad_value", "fault=raised_rate"}
+    words = [settings for settings in drawn if "data=words" in settings]
+    assert not any("fault=bad_value" in settings or "fault=corrupt_batch" in settings for settings in words)
+    with configs():
+        for settings in drawn[:12]:
+            assert compose("config", overrides=[*settings, "guard=none", "logger=none"]).trainer.max_steps > 0
+
+
+def test_older_numbers_draw_as_they_always_have() -> None:
+    assert draw(4000)[:6] == [
+        "trainer=steps",
+        "trainer.max_steps=250",
+        "seed=4000",
+        "optimizer=sgd",
+        "optimizer.lr=0.143",
+        "schedule=cosine",
+    ]
+
+
+@pytest.mark.parametrize("family", modern.FAMILIES)
+def test_each_family_can_be_drawn_and_trained(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if family == "muon" and not hasattr(torch.optim, "Muon"):
+        pytest.skip("Muon came with torch 2.9")
+    monkeypatch.setattr(modern, "FAMILIES", {family: modern.FAMILIES[family]})
+    settings = [*modern.draw(modern.FIRST), "trainer.max_steps=2", "trainer.val_check_interval=1"]
+    with configs():
+        result = run(compose("config", overrides=[*settings, "guard=none", "logger=none"]))
+    assert not math.isnan(result.quality)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 
+from experiments.scoreboard.unseen import modern
+
 RATES = {"sgd": 0.03, "nesterov": 0.03, "adam": 2e-3, "adamw": 2e-3, "rmsprop": 1e-3}  # usual ones
 DECADES = (-0.6, 0.9)  # by which a rate may be off: from a quarter of the usual one to eight times it
 FAULTS = (
@@ -23,8 +25,11 @@ def draw(number: int) -> list[str]:
 
     Task and network, depth, activation, initialisation, normalisation, optimizer, rate and schedule are each drawn
     from what is common; the rate may be too low or too high. Three in seven get a fault in mid-run: a batch of
-    noise, a batch with NaN, or a rate that is raised for good.
+    noise, a batch with NaN, or a rate that is raised for good. From 100,000 on the nets and optimizers of today are
+    drawn (see :mod:`experiments.scoreboard.unseen.modern`).
     """
+    if number >= modern.FIRST:
+        return modern.draw(number)
     lot = random.Random(f"unseen/{number}")
     optimizer = lot.choice(list(RATES))
     rate = RATES[optimizer] * 10 ** lot.uniform(*DECADES)
