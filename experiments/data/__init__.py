@@ -3,6 +3,7 @@
 from experiments.data.altered import AlteredDigits, ShiftedDigits, StagedDigits
 from experiments.data.curves import Line, Waves
 from experiments.data.digits import Digits
+from experiments.data.documents import Documents
 from experiments.data.plane import Plane
 from experiments.data.ratings import Ratings
 from experiments.data.sequences import PixelDigits, TemporalOrder
@@ -13,6 +14,7 @@ from experiments.data.words import Words
 __all__ = [
     "AlteredDigits",
     "Digits",
+    "Documents",
     "Line",
     "PixelDigits",
     "Plane",

@@ -8,7 +8,9 @@ from experiments.models.embeddings import BagOfWords, Factors
 from experiments.models.experts import Branches, Experts
 from experiments.models.flow import Flow
 from experiments.models.gan import Adversaries
+from experiments.models.gpt import GPT
 from experiments.models.heads import TwoHeads
+from experiments.models.llama import Llama
 from experiments.models.mlp import MLP, Block
 from experiments.models.recurrent import Recurrent
 from experiments.models.residual import ResidualConvolutional, ResidualMLP
@@ -17,6 +19,7 @@ from experiments.models.transformer import Transformer
 from experiments.models.zeroed import ZeroHeadMLP, ZeroResidualConvolutional, ZeroResidualMLP
 
 __all__ = [
+    "GPT",
     "MLP",
     "AdaptedMLP",
     "Adversaries",
@@ -29,6 +32,7 @@ __all__ = [
     "Experts",
     "Factors",
     "Flow",
+    "Llama",
     "Recurrent",
     "ResidualConvolutional",
     "ResidualMLP",

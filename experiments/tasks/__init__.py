@@ -9,6 +9,7 @@ from experiments.tasks.criteria import CriterionClassifier, CriterionRegressor
 from experiments.tasks.density import Density, GaussianRegressor
 from experiments.tasks.fine_tuning import FineTuning
 from experiments.tasks.language import Language
+from experiments.tasks.pretraining import MuonPretraining, Pretraining
 from experiments.tasks.regressor import Regressor
 from experiments.tasks.triplet import Triplet
 from experiments.tasks.two_tasks import TwoTasks
@@ -25,6 +26,8 @@ __all__ = [
     "Language",
     "MakeOptimizer",
     "MakeSchedule",
+    "MuonPretraining",
+    "Pretraining",
     "Reconstruction",
     "Regressor",
     "Task",
