@@ -29,7 +29,8 @@ class Documents(LightningDataModule):
 
     The text is the topics of Python's ``help()`` (prose) and the modules of its standard library (code); what is not
     ASCII is left out. A batch is the tokens ``(batch, context)`` and those that follow each of them, of the same shape.
-    The last twentieth of each source is kept from training; its first 4096 tokens are for validation.
+    The last twentieth of each source is kept from training; its first 4096 tokens are for validation. Some paragraphs
+    of the topics stand in several of them.
 
     Args:
         batch_size: Windows per batch.

@@ -13,6 +13,8 @@ from experiments.faults.base import Fault
 class OutlierLoss(Fault):
     """Multiplies the loss that is trained, as a batch with a wrong weight or without its mean does.
 
+    For tasks with a ``loss_factor``.
+
     Args:
         step: As for :class:`Fault`.
         factor: Multiplies the loss.
@@ -22,10 +24,14 @@ class OutlierLoss(Fault):
     def __init__(self, step: int, factor: float, steps: int | None = 1) -> None:
         super().__init__(step, steps)
         self.factor = factor
+        self._is_outlying = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Set the task's factor for the coming step."""
-        pl_module.loss_factor = self.factor if self.active(trainer) else 1.0  # type: ignore[assignment]
+        """Multiply the task's factor when the fault begins, and take it back when it is over."""
+        task: Any = pl_module
+        if self.active(trainer) != self._is_outlying:
+            self._is_outlying = not self._is_outlying
+            task.loss_factor = task.loss_factor * (self.factor if self._is_outlying else 1 / self.factor)
 
 
 class ScaledWeights(Fault):

@@ -28,11 +28,20 @@ class RepeatedToken(BatchFault):
 
 
 class ShuffledTokens(BatchFault):
-    """Each window's tokens in a random order, the targets likewise: frequencies are left, and no sense."""
+    """Each window's tokens in a random order, the targets likewise: frequencies are left, and no sense.
+
+    Args:
+        step: As for :class:`Fault`.
+        steps: As for :class:`Fault`.
+    """
+
+    def __init__(self, step: int, steps: int | None = 1) -> None:
+        super().__init__(step, steps)
+        self._lot = torch.Generator().manual_seed(step)  # its own: the batches to come are those of the unhurt run
 
     def change(self, inputs: Tensor, targets: Tensor) -> None:
         """Mix each row."""
-        order = torch.rand(inputs.shape, device=inputs.device).argsort(dim=1)
+        order = torch.rand(inputs.shape, generator=self._lot).argsort(dim=1).to(inputs.device)
         inputs.copy_(inputs.gather(1, order))
         targets.copy_(inputs.roll(-1, dims=1))
 

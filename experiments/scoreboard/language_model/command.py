@@ -14,7 +14,7 @@ from experiments.scoreboard.commands import progress
 from experiments.scoreboard.language_model.picture import picture
 from experiments.scoreboard.language_model.report import document
 from experiments.scoreboard.language_model.scoring import rows_of
-from experiments.scoreboard.language_model.settings import choose, load_settings
+from experiments.scoreboard.language_model.settings import load_settings
 from experiments.scoreboard.language_model.shelf import Shelf
 from experiments.scoreboard.language_model.training import train
 from experiments.scoreboard.language_model.treatments import chosen
@@ -49,7 +49,7 @@ def language_model(
     """
     console, started = Console(), time.monotonic()
     quiet()
-    settings, applied = choose(load_settings(conf), split, names), chosen(treatments)
+    settings, applied = list(load_settings(conf, split, names).values()), chosen(treatments)
     shelf = Shelf(folder)
     due = shelf.missing(settings, applied, seeds)
     if due:

@@ -10,17 +10,26 @@ from statistics import fmean
 from experiments.scoreboard.language_model.scoring import COMPARED, FAILS, HEALTHY, LOST, REPAIRED, WINDOW, Label, Row
 from experiments.scoreboard.language_model.treatments import NONE, TREATMENTS
 
-COMMAND = "python -m experiments.scoreboard language_model"
 HEAD = f"""# Language models
 
-Small models in the styles of GPT and Llama (90,000 and 460,000 weights), trained for 200 to 300 steps on the prose and the
-code that ship with Python, one byte a token: AdamW, warm-up, cosine. Written by `{COMMAND}`.
+Written by `python -m experiments.scoreboard language_model`. Small models in the styles of GPT and Llama (90,000 and
+460,000 weights) are trained for 200 to 300 steps on the prose and the code that ship with Python, one byte a token:
+AdamW, warm-up, cosine.
 
-All numbers but *twin* are nats a byte above the unhurt twin: the same run without the fault and without treatment; the
-mean of the last two validation losses. A setting is *failing* where it ends more than {FAILS} above its twin without
-treatment, *healthy* up to {HEALTHY}; what lies between counts for neither. Which half a setting is in is decided by a hash of
-its name. *Told wrongly* is where the guard says `repaired` more than {REPAIRED} above the twin, or `healthy` more than {FAILS}.
+- *Twin*: the same run without what hurts it and without treatment. Its loss is the mean of the last two validations, in
+  nats a byte. All other losses are told as nats above it.
+- *Failing*: more than {FAILS} above its twin without treatment. *Healthy*: up to {HEALTHY}. Between: neither.
+- *Repaired*: up to {REPAIRED} above the twin.
+- *Told wrongly*: the guard says `repaired` more than {REPAIRED} above the twin, or `healthy` more than {FAILS}.
+- Steps are the optimizer's: with Muon, which works beside AdamW, two a batch.
+- *Tune* and *score*: the half a setting belongs to, by a hash of its name. Rules may be tuned on the first only.
 """
+SECTIONS: dict[Label, str] = {
+    "failing": "*Delay*: steps from where the setting is hurt to the first alert. *Lead*: from there to where the "
+    f"untreated training loss is {LOST} above the twin's over {WINDOW} batches; – where it never is.",
+    "unsettled": "Hurt a little.",
+    "healthy": "*Same bits*: the guard leaves the very weights of the run without it.",
+}
 
 
 def document(rows: Sequence[Row], title: str) -> str:
@@ -32,102 +41,74 @@ def document(rows: Sequence[Row], title: str) -> str:
     """
     names = list(rows[0].results) if rows else [NONE]
     legend = "\n".join(f"- `{name}`: {TREATMENTS[name].what}" for name in names)
-    parts = [HEAD, f"## {title}\n", legend + "\n", *_summary(rows, names)]
-    for label, what in _SECTIONS.items():
+    parts = [HEAD, f"## {title}\n", legend + "\n"]
+    parts += [_summary(rows, split, names) for split in ("tune", "score")]
+    for label, what in SECTIONS.items():
         found = [row for row in rows if row.label == label]
         if found:
-            parts += [f"### {label.capitalize()} settings ({len(found)})\n", what, "", _costs(found, names), ""]
-            parts += [_alerts(found, [name for name in names if name in COMPARED]), ""]
-    return "\n".join(parts).rstrip() + "\n"
+            parts += [f"### {label.capitalize()} settings ({len(found)})\n", what + "\n", _costs(found, names)]
+            parts += [_alerts(found, [name for name in names if name in COMPARED])]
+    return "\n".join(part for part in parts if part).rstrip() + "\n"
 
 
-_SECTIONS: dict[Label, str] = {
-    "failing": f"*Lost*: the step from which on the untreated training loss is {LOST} above the twin's, over {WINDOW} batches.",
-    "unsettled": "Hurt a little.",
-    "healthy": "*Same bits*: the guard leaves the very weights of the run without it.",
-}
-
-
-def _summary(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
-    parts = []
-    for split in ("tune", "score"):
-        failing = [row for row in rows if row.label == "failing" and row.setting.split == split]
-        healthy = [row for row in rows if row.label == "healthy" and row.setting.split == split]
-        if not failing and not healthy:
-            continue
-        heads = ["treatment", "mean", "worst", "repaired", "healthy mean", "healthy worst", "alerted", "same bits"]
-        lines = [[f"`{name}`", *_figures(failing, name), *_harm(healthy, name)] for name in names]
-        counts = f"{len(failing)} failing settings, {len(healthy)} healthy ones."
-        parts += [
-            f"The half named *{split}*: {counts}\n",
-            _table(
-                [*heads, "told wrongly"],
-                [[*line, _wrong([*failing, *healthy], name)] for line, name in zip(lines, names, strict=True)],
-            ),
-            "",
-        ]
-    return parts
-
-
-def _figures(failing: Sequence[Row], name: str) -> list[str]:
-    costs = [row.cost(name) for row in failing]
-    repaired = sum(cost <= REPAIRED for cost in costs)
-    return [_mean(costs), f"{max(costs):+.2f}" if costs else "–", f"{repaired}/{len(costs)}"]
+def _summary(rows: Sequence[Row], split: str, names: Sequence[str]) -> str:
+    mine = [row for row in rows if row.setting.split == split]
+    failing = [row for row in mine if row.label == "failing"]
+    healthy = [row for row in mine if row.label == "healthy"]
+    if not failing and not healthy:
+        return ""
+    heads = ["treatment", "failing: mean", "worst", "repaired", "healthy: mean", "worst", "alerted", "same bits"]
+    lines = []
+    for name in names:
+        costs = [row.cost(name) for row in failing]
+        repaired = f"{sum(cost <= REPAIRED for cost in costs)}/{len(costs)}"
+        wrong = str(sum(len(row.untrue(name)) for row in mine)) if name in COMPARED else "–"
+        lines.append([f"`{name}`", _mean(costs), _worst(costs), repaired, *_harm(healthy, name), wrong])
+    counts = f"The half named *{split}*: {len(failing)} failing settings and {len(healthy)} healthy ones.\n"
+    return counts + "\n" + _table([*heads, "told wrongly"], lines)
 
 
 def _harm(healthy: Sequence[Row], name: str) -> list[str]:
-    costs, runs = [row.cost(name) for row in healthy], sum(len(row.twins) for row in healthy)
-    told = [_mean(costs), f"{max(costs):+.2f}" if costs else "–"]
-    if name not in COMPARED or not _can_compare(healthy, name):
-        return [*told, "–", "–"]
-    alerted, same = (
-        sum(counts) for counts in zip(*[(r.alerted(name), r.unchanged(name)) for r in healthy], strict=True)
-    )
-    return [*told, f"{alerted}/{runs}", f"{same}/{runs}"]
-
-
-def _can_compare(rows: Sequence[Row], name: str) -> bool:
-    return bool(rows) and all(COMPARED[name] in row.results for row in rows)
-
-
-def _wrong(rows: Sequence[Row], name: str) -> str:
-    return str(sum(len(row.untrue(name)) for row in rows)) if name in COMPARED else "–"
+    costs = [row.cost(name) for row in healthy]
+    if name not in COMPARED:
+        return [_mean(costs), _worst(costs), "–", "–"]
+    alerted, runs = sum(row.alerted(name) for row in healthy), sum(len(row.twins) for row in healthy)
+    same = [row.unchanged(name) for row in healthy]
+    told = "–" if None in same else f"{sum(count or 0 for count in same)}/{runs}"
+    return [_mean(costs), _worst(costs), f"{alerted}/{runs}", told]
 
 
 def _costs(rows: Sequence[Row], names: Sequence[str]) -> str:
-    lines = []
-    for row in rows:
-        costs = [f"{row.cost(name):+.2f}" for name in names]
-        lines.append([f"`{row.setting.name}`", row.setting.split, f"{row.twin:.2f}", *costs])
+    lines = [
+        [f"`{row.setting.name}`", row.setting.split, f"{row.twin:.2f}", *(f"{row.cost(name):+.2f}" for name in names)]
+        for row in rows
+    ]
     return _table(["setting", "half", "twin", *(f"`{name}`" for name in names)], lines)
 
 
 def _alerts(rows: Sequence[Row], guards: Sequence[str]) -> str:
+    """One line for each setting and guard: alerts and remedies of the first seed, what was said of all."""
     heads = ["setting", "treatment", "alerts", "delay", "lead", "remedies", "outcome", "told wrongly", "same bits"]
     lines = []
     for row in rows:
         for name in guards:
-            runs = row.results[name]
-            same = f"{row.unchanged(name)}/{len(runs)}" if COMPARED[name] in row.results else "–"
-            lines.append(
-                [
-                    f"`{row.setting.name}`",
-                    f"`{name}`",
-                    _listed(f"{kind} {step}" for step, kind, _ in runs[0].alerts),
-                    _steps(row.delay(name)),
-                    _steps(row.lead(name)),
-                    _counted([r for _, r in runs[0].interventions]),
-                    ", ".join(dict.fromkeys(run.error or run.outcome for run in runs)),
-                    "; ".join(row.untrue(name)) or "–",
-                    same,
-                ]
-            )
+            runs, same = row.results[name], row.unchanged(name)
+            cells = [
+                _listed([f"{kind} {step}" for step, kind, _ in runs[0].alerts]),
+                _steps(row.delay(name)),
+                _steps(row.lead(name)),
+                _counted([remedy for _, remedy in runs[0].interventions]),
+                ", ".join(dict.fromkeys("error" if run.error else run.outcome for run in runs)),
+                "; ".join(row.untrue(name)) or "–",
+                "–" if same is None else f"{same}/{len(runs)}",
+            ]
+            lines.append([f"`{row.setting.name}`", f"`{name}`", *cells])
     return _table(heads, lines) if guards else ""
 
 
-def _listed(alerts: object, most: int = 3) -> str:
-    told = list(alerts)  # type: ignore[call-overload]
-    return (", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")) or "–"
+def _listed(alerts: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(alerts) - most} more" if len(alerts) > most else ""
+    return ", ".join(alerts[:most]) + more or "–"
 
 
 def _counted(names: Sequence[str]) -> str:
@@ -142,6 +123,10 @@ def _mean(costs: Sequence[float]) -> str:
     return f"{fmean(costs):+.2f}" if costs else "–"
 
 
+def _worst(costs: Sequence[float]) -> str:
+    return f"{max(costs):+.2f}" if costs else "–"
+
+
 def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [heads, ["---"] * len(heads), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"

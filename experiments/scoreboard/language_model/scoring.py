@@ -78,8 +78,10 @@ class Row:
         """How many seeds had an alert."""
         return sum(bool(result.alerts) for result in self.results[treatment])
 
-    def unchanged(self, treatment: str) -> int:
-        """How many seeds ended with the very weights of the run without the guard."""
+    def unchanged(self, treatment: str) -> int | None:
+        """How many seeds ended with the very weights of the run without the guard; None if there is no such run."""
+        if COMPARED[treatment] not in self.results:
+            return None
         pairs = zip(self.results[treatment], self.results[COMPARED[treatment]], strict=True)
         return sum(ours.weights == its.weights and not ours.error for ours, its in pairs)
 

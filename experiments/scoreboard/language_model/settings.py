@@ -37,8 +37,8 @@ class Setting:
 
     @property
     def split(self) -> Split:
-        """``"tune"`` or ``"score"``: whether the first byte of the name's SHA-256 is even or odd. Nobody chooses."""
-        return "score" if hashlib.sha256(self.name.encode()).digest()[0] % 2 else "tune"
+        """Its half (see :func:`half_of`)."""
+        return half_of(self.name)
 
     @property
     def onset(self) -> int:
@@ -54,33 +54,32 @@ class Setting:
         return config
 
 
-def load_settings(conf: Path = CONF) -> dict[str, Setting]:
-    """Return all settings by name.
+def load_settings(conf: Path = CONF, split: str = "all", names: Sequence[str] = ()) -> dict[str, Setting]:
+    """Return the settings of a half, or those named, by name.
 
     Raises:
-        ValueError: If one names something to take away that it does not have.
+        ValueError: If there is no such setting, or one names something to take away that it does not have.
     """
-    found = {}
-    with configs(conf):
-        for file in sorted((conf / "experiment" / FOLDER).glob("*.yaml")):
-            overrides = [f"experiment={FOLDER}/{file.stem}", "guard=none", "logger=none"]
-            config = compose("config", overrides=[*overrides, "trainer.enable_progress_bar=false"])
-            unhurt: Any = OmegaConf.to_container(config.expects).get("unhurt", {})  # type: ignore[union-attr]
-            missing = [name for name in unhurt if OmegaConf.select(config, name) is None]
-            if missing:
-                raise ValueError(f"{FOLDER}/{file.stem}: there is no {missing[0]} that could be taken away")
-            config.scenario, config.expects = FOLDER, {}  # twins of several settings are one run
-            found[file.stem] = Setting(file.stem, config, unhurt, file.read_text().splitlines()[1].lstrip("# "))
-    return found
-
-
-def choose(settings: dict[str, Setting], split: str, names: Sequence[str] = ()) -> list[Setting]:
-    """Return those of one half, or those named.
-
-    Raises:
-        ValueError: If there is no such setting.
-    """
-    unknown = sorted(set(names) - set(settings))
+    files = {file.stem: file for file in sorted((conf / "experiment" / FOLDER).glob("*.yaml"))}
+    unknown = sorted(set(names) - set(files))
     if unknown:
         raise ValueError(f"there is no setting {unknown[0]!r} in conf/experiment/{FOLDER}")
-    return [one for one in settings.values() if (one.name in names if names else split in ("all", one.split))]
+    wanted = [name for name in files if (name in names if names else split in ("all", half_of(name)))]
+    with configs(conf):  # composing is dear: only what is wanted
+        return {name: _composed(name, files[name].read_text()) for name in wanted}
+
+
+def _composed(name: str, text: str) -> Setting:
+    overrides = [f"experiment={FOLDER}/{name}", "guard=none", "logger=none"]
+    config = compose("config", overrides=[*overrides, "trainer.enable_progress_bar=false"])
+    unhurt: Any = OmegaConf.to_container(config.expects).get("unhurt", {})  # type: ignore[union-attr]
+    missing = [part for part in unhurt if OmegaConf.select(config, part) is None]
+    if missing:
+        raise ValueError(f"{FOLDER}/{name}: there is no {missing[0]} that could be taken away")
+    config.scenario, config.expects = FOLDER, {}  # twins of several settings are one run
+    return Setting(name, config, unhurt, text.splitlines()[1].lstrip("# "))
+
+
+def half_of(name: str) -> Split:
+    """Return ``"tune"`` or ``"score"``: whether the first byte of the name's SHA-256 is even or odd. Nobody chooses."""
+    return "score" if hashlib.sha256(name.encode()).digest()[0] % 2 else "tune"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import tempfile
 import time
 import traceback
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from experiments.run import run
 from experiments.scoreboard.language_model.results import Result
@@ -44,7 +44,7 @@ class Course(Callback):
     """Notes how a run goes.
 
     Attributes:
-        losses: See :class:`Result`.
+        losses: See :class:`Result`; known once the run has ended.
         evaluations: See :class:`Result`.
         weights: See :class:`Result`.
         steps: Optimizer steps taken.
@@ -52,6 +52,7 @@ class Course(Callback):
 
     def __init__(self) -> None:
         self.losses: list[float] = []
+        self._losses: list[Tensor] = []
         self.evaluations: list[tuple[int, float]] = []
         self.weights = ""
         self.steps = 0
@@ -61,7 +62,8 @@ class Course(Callback):
     ) -> None:
         """Note the loss."""
         factor: Any = getattr(pl_module, "loss_factor", 1.0)
-        self.losses.append(float(outputs["loss"]) / factor if outputs else math.nan)
+        # Read at the end only: until then nothing waits for the device.
+        self._losses.append(outputs["loss"].detach() / factor)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the validation loss."""
@@ -69,6 +71,7 @@ class Course(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the weights."""
+        self.losses = torch.stack(self._losses).tolist() if self._losses else []
         self.weights, self.steps = digest_of(pl_module), trainer.global_step
 
 
