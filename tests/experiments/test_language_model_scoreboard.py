@@ -98,12 +98,12 @@ def test_the_loss_is_lost_where_it_leaves_the_twins_for_good() -> None:
     fine, spike, gone = [2.0] * 40, [2.0] * 10 + [6.0] + [2.0] * 29, [2.0] * 25 + [3.0] * 15
     alerted = result(2.0, alerts=[(23, "exploding", ""), (30, "exploding", "")])
     hurt = row(result(3.0, gone), result(2.0, fine), guard=alerted)
-    assert hurt.lost == 21  # the first ten batches whose mean is half a nat above
-    assert hurt.lead("guard") == -2
+    assert hurt.lost == 25
+    assert hurt.lead("guard") == 2
     assert hurt.delay("guard") == 23 - 200
     assert math.isnan(row(result(2.0, spike), result(2.0, fine)).lost)
     twice = row(result(3.0, gone, batches_a_step=0.5), result(2.0, fine))
-    assert twice.lost == 42
+    assert twice.lost == 50
 
 
 def test_what_a_guard_says_is_held_against_the_twin() -> None:

@@ -11,6 +11,8 @@ from experiments.scoreboard.language_model.scoring import CHANCE, REPAIRED, Row
 from experiments.scoreboard.language_model.treatments import BOTH, CLIP, NONE, OURS
 
 COLOURS = {NONE: "#222222", CLIP: "#3f7fb5", OURS: "#d1603d", BOTH: "#8a3fb5"}
+SPREAD = 0.6  # of a line, over which the treatments' points are spread
+TICKS = (-0.1, 0, 0.1, 0.2, 0.5, 1, 2)
 OTHERS = ("#7a9e3f", "#b59b3f", "#8f8f8f")
 
 
@@ -27,11 +29,14 @@ def picture(rows: Sequence[Row], title: str) -> Figure:
     names = list(rows[0].results) if rows else []
     rest = iter(OTHERS)
     colours = {name: COLOURS.get(name) or next(rest) for name in names}
-    for name in names:
-        left.plot([row.cost(name) for row in failing], range(len(failing)), "o", color=colours[name], label=name, ms=5)
+    for number, name in enumerate(names):
+        places = [place + SPREAD * (len(names) / 2 - number) / len(names) for place in range(len(failing))]
+        left.plot([row.cost(name) for row in failing], places, "o", color=colours[name], label=name, markersize=4)
     left.axvline(REPAIRED, color="#999999", linewidth=0.8, linestyle=":")
     left.set(yticks=range(len(failing)), yticklabels=[row.setting.name for row in failing])
     left.set_xscale("symlog", linthresh=0.1)
+    left.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    left.minorticks_off()
     left.set_xlabel(f"nats above the unhurt twin; dotted: {REPAIRED}, repaired", fontsize=9)
     left.grid(axis="x", alpha=0.25)
     left.legend(fontsize=8)

@@ -58,11 +58,14 @@ class Row:
 
     @property
     def lost(self) -> float:
-        """The first step from which on the untreated loss is far above the twin's, on the first seed; else NaN."""
+        """The first step at which, and on the mean after which, the untreated loss is far above the twin's; else NaN.
+
+        It is told of the first seed.
+        """
         hurt, twin = self.results[NONE][0], self.twins[0]
         above = [_capped(ours) - _capped(its) for ours, its in zip(hurt.losses, twin.losses, strict=False)]
         for start in range(len(above) - WINDOW + 1):
-            if fmean(above[start : start + WINDOW]) > LOST:
+            if above[start] > LOST and fmean(above[start : start + WINDOW]) > LOST:
                 return start / hurt.batches_a_step
         return math.nan
 
