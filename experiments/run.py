@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is imported
@@ -69,12 +70,13 @@ class Result:
     run_id: str | None
 
 
-def run(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result:
+def run(cfg: DictConfig, callbacks: Sequence[Callback] = (), checkpoint: Path | None = None) -> Result:
     """Train as ``cfg`` says, and log the run.
 
     Args:
         cfg: The composed config.
         callbacks: Added to those that the config names.
+        checkpoint: Where to go on from.
 
     Raises:
         ConfigError: If a value of the config is wrong.
@@ -97,7 +99,7 @@ def run(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result:
     logger = _logger(cfg)
     trainer.loggers = [logger] if logger else []
     with _logged(logger, cfg):
-        trainer.fit(task, datamodule=data)
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
     accuracy, quality = (
         float(trainer.callback_metrics.get(f"val/{name}", math.nan)) for name in ("accuracy", "quality")
     )

@@ -4,6 +4,7 @@ from experiments.data.altered import AlteredDigits, ShiftedDigits, StagedDigits
 from experiments.data.curves import Inverse, Line, Waves
 from experiments.data.digit_strings import DigitStrings
 from experiments.data.digits import Digits
+from experiments.data.documents import Documents
 from experiments.data.graphs import Graphs
 from experiments.data.plane import Plane
 from experiments.data.ratings import Ratings
@@ -16,6 +17,7 @@ __all__ = [
     "AlteredDigits",
     "DigitStrings",
     "Digits",
+    "Documents",
     "Graphs",
     "Inverse",
     "Line",

@@ -10,8 +10,10 @@ from experiments.models.experts import Branches, Experts
 from experiments.models.flow import Flow
 from experiments.models.gan import Adversaries
 from experiments.models.gated import Gated
+from experiments.models.gpt import GPT
 from experiments.models.graph import GraphConvolutional
 from experiments.models.heads import TwoHeads
+from experiments.models.llama import Llama
 from experiments.models.mixture import MixtureDensity
 from experiments.models.mlp import MLP, Block
 from experiments.models.neural_ode import NeuralODE
@@ -25,6 +27,7 @@ from experiments.models.transformer import Transformer
 from experiments.models.zeroed import ZeroHeadMLP, ZeroResidualConvolutional, ZeroResidualMLP
 
 __all__ = [
+    "GPT",
     "MLP",
     "AdaptedMLP",
     "Adversaries",
@@ -40,6 +43,7 @@ __all__ = [
     "Flow",
     "Gated",
     "GraphConvolutional",
+    "Llama",
     "MixtureDensity",
     "NeuralODE",
     "Recurrent",

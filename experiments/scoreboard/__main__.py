@@ -1,8 +1,8 @@
 """The scoreboard: ``python -m experiments.scoreboard detect`` scores detectors, ``replay`` other thresholds of ours.
 
 ``repair`` scores remedies: what they make of the failing runs, and what harm they do to the healthy ones. ``paired``
-sets the guard against each single remedy, at several rates, seeds and kinds of arithmetic. ``unseen``
-tries the default guard on runs whose settings are drawn by lot.
+sets the guard against each single remedy, at several rates, seeds and kinds of arithmetic. ``unseen`` tries
+the default guard on runs whose settings are drawn by lot, ``language_model`` on small language models.
 """
 
 from __future__ import annotations
@@ -87,6 +87,16 @@ def _parser() -> argparse.ArgumentParser:
     unseen.add_argument("--workers", type=_positive, default=2, help="processes (default: %(default)s)")
     unseen.add_argument("--folder", type=Path, default=Path("unseen"), help="of outcomes (default: %(default)s)")
     unseen.set_defaults(run=_unseen)
+
+    language = commands.add_parser("language_model", help="train small language models, hurt and unhurt")
+    language.add_argument("--split", choices=("score", "tune", "all"), default="score", help="default: %(default)s")
+    language.add_argument("--settings", nargs="+", default=[], metavar="NAME", help="only these")
+    language.add_argument("--treatments", nargs="+", default=[], metavar="NAME", help="only these (default: all)")
+    language.add_argument("--seeds", nargs="+", default=[0, 1, 2], type=_whole, metavar="SEED", help="default: 0 1 2")
+    language.add_argument("--workers", type=_positive, default=2, help="processes (default: %(default)s)")
+    language.add_argument("--folder", type=Path, default=Path("language_models"), help="of results (%(default)s)")
+    language.add_argument("--docs", type=Path, help="folder of the tables and the picture (default: that of results)")
+    language.set_defaults(run=_language_model)
     return parser
 
 
@@ -130,6 +140,15 @@ def _unseen(options: argparse.Namespace) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     numbers = range(options.first, options.first + options.count)
     return unseen(numbers, options.folder, options.workers, CONF)
+
+
+def _language_model(options: argparse.Namespace) -> int:
+    from experiments.corpus import CONF
+    from experiments.scoreboard.language_model.command import language_model
+
+    options.folder.mkdir(parents=True, exist_ok=True)
+    chosen = (options.split, options.settings, options.treatments, [int(seed) for seed in options.seeds])
+    return language_model(*chosen, options.workers, options.folder, options.docs or options.folder, CONF)
 
 
 def _picture(options: argparse.Namespace, folder: Path) -> Path:

@@ -12,6 +12,7 @@ from experiments.tasks.fine_tuning import FineTuning
 from experiments.tasks.language import Language
 from experiments.tasks.mixture import Mixture
 from experiments.tasks.muon import MuonClassifier
+from experiments.tasks.pretraining import MuonPretraining, Pretraining
 from experiments.tasks.regressor import Regressor
 from experiments.tasks.transcription import Transcription
 from experiments.tasks.triplet import Triplet
@@ -33,6 +34,8 @@ __all__ = [
     "MakeSchedule",
     "Mixture",
     "MuonClassifier",
+    "MuonPretraining",
+    "Pretraining",
     "Reconstruction",
     "Regressor",
     "Task",

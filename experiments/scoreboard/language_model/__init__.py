@@ -1,0 +1,1 @@
+"""The language models' scoreboard: what faults cost them, and what each treatment wins back, in nats."""
