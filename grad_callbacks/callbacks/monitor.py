@@ -34,8 +34,6 @@ from grad_callbacks.measurement.histograms import Histograms
 from grad_callbacks.reporting.record import Record
 from grad_callbacks.reporting.step_result import StepResult
 from grad_callbacks.reporting.step_series import StepSeries
-from grad_callbacks.treatment.prescription.prescription import Prescription
-from grad_callbacks.treatment.trial import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,7 +174,8 @@ class GradientMonitor(Callback):
         warn_without_parameters(pl_module, type(self).__name__)
         if trainer.global_step == 0 and not self.record.is_empty:
             self._start_new_record()  # another run with the same callback
-        self._replay = StepReplay(trainer, pl_module) if self.diagnose or self._trial() is not None else None
+        replays = self.diagnose or self._treatment(trainer).get("trial") is not None
+        self._replay = StepReplay(trainer, pl_module) if replays else None
         for index, optimizer in enumerate(trainer.optimizers):
             self._engines.add(index, self._engine(trainer, pl_module, optimizer, index))
         self._mlflow.begin(trainer)
@@ -246,13 +245,9 @@ class GradientMonitor(Callback):
             engines = dict(state_dict["engines"])
         self._engines.load_state_dict(engines, {name: state_dict[name] for name in stamp() if name in state_dict})
 
-    def _prescription(self) -> Prescription | None:
-        """What answers the alerts: nothing, in a monitor."""
-        return None
-
-    def _trial(self) -> Trial | None:
-        """How remedies are tried out: not at all, in a monitor."""
-        return None
+    def _treatment(self, trainer: Trainer) -> dict[str, Any]:
+        """The engines' arguments for the treatment: none, in a monitor."""
+        return {}
 
     def _engine(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer, index: int
@@ -261,14 +256,13 @@ class GradientMonitor(Callback):
             watched_module(trainer, pl_module),
             optimizer,
             rules=self.rules,
-            prescription=self._prescription(),
             every_n_steps=self.every_n_steps,
             record=self.record,
             index=index,
             on_step_result=partial(self._on_step_result, trainer, index),
             agree_on=trainer.strategy.broadcast,
             diagnose=self.diagnose,
-            trial=self._trial(),
+            **self._treatment(trainer),
         )
 
     def _engine_of(self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer) -> Engine:

@@ -68,6 +68,8 @@ class Engine:
             leaves it at what the rule has guessed.
         trial: How remedies are tried out before one is applied; None applies them as prescribed. Needs batches that
             can be replayed.
+        memory: What snapshots may take (see :class:`~grad_callbacks.treatment.step.snapshot_store.SnapshotStore`).
+        averages: Objects beside the model that may hold averages of its weights, which go back with them.
 
     Raises:
         ValueError: If an argument is wrong, the plan answers a kind of alert that no rule raises, another engine treats
@@ -95,6 +97,8 @@ class Engine:
         agree_on: Callable[[list[str]], list[str]] | None = None,
         diagnose: bool = True,
         trial: Trial | None = None,
+        memory: float | None = None,
+        averages: Sequence[object] = (),
     ) -> None:
         self.model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         self.optimizer = unwrapped(optimizer)
@@ -104,8 +108,7 @@ class Engine:
         self.prescription = prescription_for(self.optimizer, prescription, {rule.kind for rule in self.rules})
         self.record = record or Record()
         self.index = index
-        self.seen = self.measured = 0
-        self.nonfinite_steps = 0
+        self.seen = self.measured = self.nonfinite_steps = 0
         self.learning_rate = LearningRate(self.optimizer)
         self._on_step_result = on_step_result
         self._last: tuple[int, Reading] | None = None  # with its place in the history
@@ -115,8 +118,8 @@ class Engine:
         self._hooks = StepHooks(self.optimizer, self.gauge)
         run_context = RunContext(self.model, self.gauge.layers.sharding is not None) if diagnose else None
         self._rule_runner = RuleRunner(self.rules, self.optimizer, run_context)
-        known = self.model, self.optimizer, self.prescription, self.gauge
-        self._treatment = treatment_of(*known, self.learning_rate, self._rule_runner, trial, self.record, index)
+        known = self.model, self.optimizer, self.prescription, self.gauge, self.learning_rate, self._rule_runner
+        self._treatment = treatment_of(*known, trial, self.record, index, memory, averages)
 
     @property
     def active(self) -> list[str]:
@@ -237,8 +240,7 @@ class Engine:
     def _judge(self, step: PendingStep) -> tuple[list[Alert], list[Intervention]]:
         """From the reading to what is done about it."""
         treatment, rules = self._treatment, self._rule_runner
-        before = rules.loss_level.level
-        alerts = rules.judge(step)
+        before, alerts = rules.loss_level.level, rules.judge(step)
         begun = treatment.begin(step) if not alerts and rules.count == 1 else None
         if begun is not None:
             alerts.append(begun[0])
@@ -291,8 +293,7 @@ class Engine:
         load_named_states(self.rules, state["rules"], "rules")
         self._treatment.load_state_dict(state, self._mine())
         self.gauge.load_state_dict(state["gauge"])
-        self.seen, self.measured = state["seen"], state["measured"]
-        self.nonfinite_steps = state["nonfinite_steps"]
+        self.seen, self.measured, self.nonfinite_steps = (state[k] for k in ("seen", "measured", "nonfinite_steps"))
         self._rule_runner.load_state_dict(state)
 
     def _mine(self) -> list[Intervention]:

@@ -72,11 +72,14 @@ class Record:
         ``"repaired"`` if remedies were applied, no rule finds anything wrong any more, and the training loss does not
         stay above where it was before the first alert. Gradients that are still large, since they were measured before
         the clipping that bounds them, are not wrong. Of a run whose trouble was there from the start the loss must have
-        come down: it was no better before. Without an alert ``"unrepaired"`` means no progress.
+        come down: it was no better before. A run whose averages of the weights hold what a remedy has thrown away, and
+        could not be reset, is not repaired. Without an alert ``"unrepaired"`` means no progress.
         """
         if not self.alerts:
             return _OUTCOMES[self.verdict]
         calm = not set(self.still_wrong) - self._bounded and self.loss.has_returned and self._has_learned
+        if any("averages_lost" in made.detail for made in self.interventions):
+            return "unrepaired"
         return "repaired" if self.interventions and calm else "unrepaired"
 
     @property

@@ -83,14 +83,18 @@ def test_a_run_that_is_often_near_trouble_keeps_its_snapshots() -> None:
     assert latest["step"] > 30
 
 
-def test_nothing_is_kept_beyond_the_budget() -> None:
-    model = nn.Linear(10, 10)
-    snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), budget=4 * 110 * LIMITS.most - 1)
-    snapshots.begin(0)
-    assert snapshots.entries == []
-    enough = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), budget=4 * 110 * LIMITS.most)
-    enough.begin(0)
-    assert enough.nbytes == 440
+def test_what_goes_beyond_the_memory_is_written_to_a_file() -> None:
+    model = nn.Linear(1024, 1024, bias=False)  # 4 MiB
+    snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), memory=5 * 2**20)
+    wanted = []
+    for step in range(3):
+        snapshots.take(step)
+        wanted.append(model.weight.detach().clone())
+        assert snapshots.nbytes == 4 * 2**20  # of the first
+        nn.init.normal_(model.weight)
+    for entry, weight in reversed(list(zip(snapshots.entries, wanted, strict=True))):
+        snapshots.restore(entry)
+        torch.testing.assert_close(model.weight.detach(), weight, rtol=0, atol=0)
 
 
 def test_parameters_that_have_changed_since_are_not_gone_back_to() -> None:
