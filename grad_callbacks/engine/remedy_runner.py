@@ -22,6 +22,7 @@ from grad_callbacks.treatment.step import RunState, Snapshots
 from grad_callbacks.treatment.step.buffer_guard import BufferGuard
 from grad_callbacks.treatment.step.learning_rate import LearningRate
 from grad_callbacks.treatment.step.pending_step import PendingStep
+from grad_callbacks.treatment.step.step_gate import StepGate
 from grad_callbacks.treatment.trial.contest import Contest
 
 
@@ -83,6 +84,7 @@ class RemedyRunner:
         self._contest = contest
         self._skipping = NONFINITE, prescription.skipping_remedy
         self._buffers: BufferGuard | None = None
+        self._gate = StepGate(optimizer)
         TREATED.add(optimizer)
         if isinstance(optimizer, torch.optim.LBFGS):
             prescription.leave_out("changes_gradients", why="clipping would spoil the line search of LBFGS")
@@ -108,6 +110,7 @@ class RemedyRunner:
 
     def read_context(self, context: StepContext) -> None:
         """Read the step's context (loss scaler); keep the state that was loaded before it, if one was."""
+        self._gate.open()
         if self.snapshots is not None:
             self.snapshots.scaler = context.scaler
             self.snapshots.take_resumed(self._rule_runner.kept_with_snapshot)
@@ -183,6 +186,7 @@ class RemedyRunner:
         step.acted |= self._prescription.act(step.handle)
         step.handle.commit()
         if step.handle.is_skipped:
+            self._gate.shut()
             self._gauge.update_ratios.void_step()
         if self._buffers is not None:
             bad = step.acted.get(self._skipping, False)
@@ -192,6 +196,7 @@ class RemedyRunner:
     def close(self) -> None:
         """Take the remedies' hooks away, and let another engine treat the optimizer."""
         self._prescription.detach()
+        self._gate.remove()
         if self.snapshots is not None:
             self.snapshots.close()
         TREATED.discard(self._optimizer)
