@@ -12,12 +12,11 @@ from experiments.optimizers.runs import FAULT_AT, FAULTS
 HEAD = f"""# Optimizers
 
 Written by `python -m experiments.optimizers`, with what `pip install grad-callbacks[optimizers]` brings. Each optimizer
-trains a small classifier for {STEPS} steps, with its own defaults: alone and under `GradientGuard()`, healthy and with
-a fault at step {FAULT_AT}: a NaN batch, a loss times 1e6, a rate that is 1000 times
-as high from there on; healthy under `GradientMonitor()` too. The promise is kept if no run ends under a callback that does not end alone, and if the weights of
-the healthy runs are the same to the bit. The columns show the loss over all data at the end, alone → guarded; 1.39 is
-that of a guess, and `ends` stands for a run that raises without any callback. What an optimizer was built to withstand
-shows in the left numbers, what the guard adds in the right ones.
+trains a small classifier for {STEPS} steps, with its own defaults: alone, under `GradientMonitor()` and under
+`GradientGuard()`, healthy and (alone and under the guard) with a fault at step {FAULT_AT}: a NaN batch, a loss times
+1e6, a rate 1000 times as high from there on. The promise is kept if no run ends under a callback that does not end
+alone, and if the weights of the healthy runs are the same to the bit. The columns show the loss over all data at the
+end, alone → guarded; 1.39 is that of a guess, NaN stands for lost weights, or for a run that ends without any callback.
 """
 
 

@@ -14,7 +14,7 @@ from grad_callbacks._utils.validation import at_least, flag
 from grad_callbacks.callbacks._announce import Announcer
 from grad_callbacks.callbacks._arguments import callable_or_none, rules_of
 from grad_callbacks.callbacks._base import Callback
-from grad_callbacks.callbacks._checkpoint import check_readable, explained, stamp
+from grad_callbacks.callbacks._checkpoint import adopt_state, check_readable, explained, stamp
 from grad_callbacks.callbacks._engines import Engines
 from grad_callbacks.callbacks._metrics import MetricsLog
 from grad_callbacks.callbacks._mlflow import MLflowRuns
@@ -223,6 +223,11 @@ class GradientMonitor(Callback):
         """Finish the record of a run that failed or was interrupted."""
         if self._engines.by_index:
             self._finish(trainer)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Continue from a checkpoint of a run with other rules or another ``every_n_steps`` too."""
+        known = [callback.state_key for callback in trainer.callbacks]  # type: ignore[attr-defined]  # of the Trainer
+        adopt_state(self.state_key, known, checkpoint["callbacks"])
 
     def state_dict(self) -> dict[str, Any]:
         """Return version, record and each engine's state as plain data and tensors."""

@@ -14,6 +14,7 @@ from grad_callbacks._utils.renamed import renamed
 from grad_callbacks._utils.validation import at_least, flag
 from grad_callbacks.detection.diagnosis import RunContext
 from grad_callbacks.engine.measuring import measured_step
+from grad_callbacks.engine.resuming import refitted
 from grad_callbacks.engine.rule_runner import RuleRunner, built_rules
 from grad_callbacks.engine.step_context import StepContext
 from grad_callbacks.engine.step_hooks import StepHooks
@@ -43,15 +44,13 @@ class Engine:
             optimizer.step()
             optimizer.zero_grad()
         engine.close()
-        print(engine.record.report())
 
     On the CPU a step is measured, judged and treated before it is taken. The host does not wait for a GPU: a step's
     numbers are judged exactly one step later, so that all processes of a distributed run decide alike; remedies that
     are on by then act on the device, in time. The host waits only for sparse gradients, and for a prescription that
     skips the steps of exploding gradients, or non-finite ones of an optimizer that is neither ``fused=True`` nor under
-    a loss scaler: only the host can make it skip (fused SGD too in its first step, before it has momentum).
-
-    In a sharded run every process must have an engine, and call it at the same steps.
+    a loss scaler: only the host can make it skip (fused SGD too in its first step, before it has momentum). In a
+    sharded run every process must have an engine, and call it at the same steps.
 
     Args:
         model: Gives the layers their names and their order.
@@ -64,10 +63,8 @@ class Engine:
         index: The optimizer's index among several.
         on_step_result: Called with each step that has been judged.
         agree_on: Makes the layers' order the same on all processes, given this process's own.
-        diagnose: Look for the cause of an alert in model and batch, which may take some passes over the batch. False
-            leaves it at what the rule has guessed.
-        trial: How remedies are tried out before one is applied; None applies them as prescribed. Needs batches that
-            can be replayed.
+        diagnose: Look for the cause of an alert in model and batch, in some passes, not only by what the rule guesses.
+        trial: How remedies are tried out, on batches that can be replayed; None applies them as prescribed.
         memory: What snapshots may take (see :class:`~grad_callbacks.treatment.step.snapshot_store.SnapshotStore`).
         averages: Objects beside the model that may hold averages of its weights, which go back with them.
 
@@ -192,8 +189,7 @@ class Engine:
         under_way = measured_step(*known, place if step is None else step, self.index, on_device)
         if under_way is None:
             return earlier
-        self.measured += 1
-        self._unjudged = self._hooks.untaken = under_way
+        self.measured, self._unjudged, self._hooks.untaken = self.measured + 1, under_way, under_way
         if not on_device:
             return self.settle()
         self._treatment.act(under_way)
@@ -278,6 +274,7 @@ class Engine:
             "gauge": self.gauge.state_dict(),
             "rules": [[name, state] for name, state in self._rule_runner.states()],
             "lr_scale": self.learning_rate.scale,
+            "every_n_steps": self.every_n_steps,
             "seen": self.seen,
             "measured": self.measured,
             "nonfinite_steps": self.nonfinite_steps,
@@ -287,9 +284,12 @@ class Engine:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`; load the record first, its interventions are counted on.
 
+        Rules and remedies that have changed since start afresh, or are dropped, with one warning.
+
         Raises:
-            ValueError: If rules or prescription are not those it was saved with, or another version has saved it.
+            ValueError: If another version has saved it.
         """
+        state = refitted(state, self._rule_runner.states(), self.prescription, self.every_n_steps)
         load_named_states(self.rules, state["rules"], "rules")
         self._treatment.load_state_dict(state, self._mine())
         self.gauge.load_state_dict(state["gauge"])

@@ -235,6 +235,10 @@ class Snapshots:
         copies: _Copies = entry["copies"]
         return {id(part): kept.get() for part, kept in zip(self._parts(), copies.parameters, strict=True)}
 
+    def buffers(self, entry: Mapping[str, Any]) -> list[Tensor]:
+        """The buffers of a snapshot, in the model's order."""
+        return [kept.get() for kept in entry["copies"].buffers]
+
     @torch.no_grad()
     def restore(self, entry: Mapping[str, Any]) -> None:
         """Restore a snapshot."""
