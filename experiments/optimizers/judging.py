@@ -33,7 +33,10 @@ class Verdict:
 
 def judge(make: Make) -> Verdict:
     """Train an optimizer alone and under both callbacks, healthy and with each fault."""
-    alone = {fault: train(make, "alone", fault) for fault in FAULTS}
+    try:
+        alone = {fault: train(make, "alone", fault) for fault in FAULTS}
+    except Exception as error:  # when it is made
+        return Verdict(untried=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
     healthy, verdict = alone["none"], Verdict()
     if healthy.error:
         return Verdict(untried=healthy.error)

@@ -93,14 +93,15 @@ def _refitted_plan(saved: Mapping[str, Any], now: Mapping[str, Any], changes: _C
     for key in [key for key in saved if not key.startswith("(") and key not in now]:
         changes.fit([], saved[key], f"remedies for {key!r}")
         del fitted[key]
-    fitted["(treatments)"] = [
-        {**each, "place": moved[each["key"], each["place"]]}
-        for each in saved["(treatments)"]
-        if (each["key"], each["place"]) in moved
-    ]
-    fitted["(answers)"] = {
-        f"{key}#{moved[key, place]}": kind for (key, place), kind in _split(saved["(answers)"]) if (key, place) in moved
-    }
+    if "(treatments)" in saved:
+        fitted["(treatments)"] = [
+            {**each, "place": moved[each["key"], each["place"]]}
+            for each in saved["(treatments)"]
+            if (each["key"], each["place"]) in moved
+        ]
+    if "(answers)" in saved:
+        answers = [(place, kind) for place, kind in _split(saved["(answers)"]) if place in moved]
+        fitted["(answers)"] = {f"{place[0]}#{moved[place]}": kind for place, kind in answers}
     return fitted
 
 

@@ -76,7 +76,7 @@ def test_other_rules_start_afresh(guard: bool, tmp_path: Path, caplog: Any) -> N
     _, said = resumed(cls(), after, tmp_path, caplog)
     assert len(said) == 1
     assert "rules: Vanishing dropped; Quiet starting afresh" in said[0]
-    assert {13, 20} <= {alert.step for alert in after.alerts}
+    assert after.alerts[0].step == 13
 
 
 def test_another_stride_goes_on(tmp_path: Path, caplog: Any) -> None:

@@ -130,9 +130,8 @@ class RescaleInputs(InForward, SkipNext, Remedy):
         if run_state.snapshots is None or entry is None:
             return loss, None
         loss_there = replayed_loss(run_state, run_state.snapshots.parameters(entry))
-        has_done_harm = all(
-            from_all(has_stepped or _has_moved_buffers(run_state.model, run_state.snapshots.buffers(entry)))
-        )
+        buffers = run_state.snapshots.buffers(entry)
+        has_done_harm = all(from_all(has_stepped or _has_moved_buffers(run_state.model, buffers)))
         goes_back = math.isfinite(loss_there) and (has_done_harm or not loss_there > loss / LIMITS.worse_loss)
         return (loss_there, entry) if goes_back else (loss, None)
 
