@@ -34,8 +34,7 @@ class Counting(torch.optim.SGD):
             for group in self.param_groups:
                 group["k"] += 1
                 for parameter in group["params"]:
-                    parameter.mul_(0.999)
-        super().step()
+                    parameter.mul_(0.999).sub_(group["lr"] * parameter.grad)
         return loss
 
 
