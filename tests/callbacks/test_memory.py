@@ -54,7 +54,7 @@ def test_files_in_place_of_memory_change_nothing() -> None:
         class Raised(Regression):
             def training_step(self, batch: Any, batch_idx: int) -> Any:
                 for group in self.trainer.optimizers[0].param_groups:
-                    group["lr"] = 10.0 if batch_idx == 60 else 0.01
+                    group["lr"] = 1e30 if batch_idx == 60 else 0.01
                 return super().training_step(batch, batch_idx)
 
         torch.manual_seed(0)
