@@ -127,4 +127,4 @@ def _factors(state: Any) -> Iterator[float]:
 
 
 def _rounded(scale: float) -> float:
-    return 1.0 if math.isclose(scale, 1.0, rel_tol=1e-9) else scale
+    return 1.0 if math.isclose(scale, 1.0) else scale

@@ -11,12 +11,36 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-_DEEPEST = 4  # attribute of an entry of an attribute of what is given
-_SAMPLES = 64  # entries of each tensor that are compared: an average moves in all of them
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+
 _OTHERS = (torch.optim.Optimizer, DataLoader, Dataset, str, bytes)
 _SKIPPED = ("trainer", "_trainer", "fabric", "_fabric", "_parameters", "_buffers", "_modules")
 
 Signature = tuple[torch.Size, ...]
+
+
+@dataclass(frozen=True)
+class AveragesThresholds(Thresholds):
+    """How far averages are looked for."""
+
+    deepest: int = threshold(
+        4, "attributes of entries of attributes that are looked at", unit="levels", source="not measured"
+    )
+    longest: int = threshold(
+        4,
+        "length up to which lists and dictionaries are looked through",
+        unit="x the tensors of the model",
+        source="not measured",
+    )
+    samples: int = threshold(
+        64,
+        "entries of a tensor by which it is seen to move: an average moves in all of them",
+        unit="entries",
+        source="not measured",
+    )
+
+
+LIMITS = AveragesThresholds()
 
 
 @dataclass(frozen=True)
@@ -114,7 +138,7 @@ class _Search:
 
     def descend(self, name: str, value: Any, depth: int = 0, count: object = None) -> None:
         """Look at attributes and entries; ``count`` is how many models were averaged, where that stands beside."""
-        if id(value) in self._seen or depth > _DEEPEST or isinstance(value, _OTHERS) or _is_foreign(value):
+        if id(value) in self._seen or depth > LIMITS.deepest or isinstance(value, _OTHERS) or _is_foreign(value):
             return
         if isinstance(value, Tensor):
             if value.dim() == 1 and value.is_floating_point() and id(value) not in self._own:
@@ -131,7 +155,7 @@ class _Search:
                     self.descend(f"{name}.{key}", item, depth + 1, vars(value).get("n_averaged"))
 
     def _look_into(self, name: str, value: Mapping[Any, Any] | Sequence[Any], depth: int) -> None:
-        items = list(value.values() if isinstance(value, Mapping) else value)[: 4 * self._longest]
+        items = list(value.values() if isinstance(value, Mapping) else value)[: LIMITS.longest * self._longest]
         floats = [item for item in items if isinstance(item, Tensor) and item.is_floating_point()]
         if floats and not any(id(t) in self._own for t in floats):
             self._offer(name, floats, None)
@@ -159,7 +183,7 @@ def samples(average: Average) -> list[Tensor]:
 
 def _sample(tensor: Tensor) -> Tensor:
     flat = tensor.detach().reshape(-1)
-    return flat[:: max(1, flat.numel() // _SAMPLES)].double()
+    return flat[:: max(1, flat.numel() // LIMITS.samples)].double()
 
 
 def _signature(tensors: Iterable[Tensor]) -> Signature:

@@ -5,15 +5,28 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.treatment.step.packing import Fetch, Node, Packer
 
 _OF_SCHEDULERS = ("params", "lr", "initial_lr")  # parameters are kept elsewhere, rates are a scheduler's
 _OF_TORCH = re.compile(r"state|param_groups|defaults|step|found_inf|grad_scale|_optimizer_\w+|_opt_called|_step_count")
+
+
+@dataclass(frozen=True)
+class OptimizerMemoryThresholds(Thresholds):
+    """How far an optimizer's own entries are looked through at each step, which must cost next to nothing."""
+
+    deepest: int = threshold(3, "containers and objects within others", unit="levels", source="not measured")
+    longest: int = threshold(64, "length of a container", unit="entries", source="not measured")
+
+
+LIMITS = OptimizerMemoryThresholds()
 
 
 class OptimizerMemory:
@@ -135,12 +148,9 @@ def _mark(value: Any, depth: int = 0) -> Any:
         return id(value), value._version
     if isinstance(value, torch.Generator):
         return value.initial_seed(), None if value.device.type != "cpu" else hash(value.get_state().numpy().tobytes())
-    if depth < _DEEPEST and isinstance(value, (list, tuple, deque, Mapping)) and len(value) <= _LONGEST:
+    if depth < LIMITS.deepest and isinstance(value, (list, tuple, deque, Mapping)) and len(value) <= LIMITS.longest:
         items = value.values() if isinstance(value, Mapping) else value
         return len(value), tuple(_mark(item, depth + 1) for item in items)
-    if depth < _DEEPEST and hasattr(value, "__dict__"):
+    if depth < LIMITS.deepest and hasattr(value, "__dict__"):
         return id(value), tuple(_mark(item, depth + 1) for item in vars(value).values())
     return id(value)
-
-
-_DEEPEST, _LONGEST = 3, 64  # of what is looked through at each step, which must cost next to nothing

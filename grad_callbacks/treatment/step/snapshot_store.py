@@ -40,6 +40,12 @@ class SnapshotStoreThresholds(Thresholds):
         unit="bytes",
         source="not measured",
     )
+    smallest: int = threshold(
+        2**20,
+        "smallest number of bytes that may be asked for: `memory=2` is meant as a share",
+        unit="bytes",
+        source="not measured",
+    )
     share_of_disk: float = threshold(
         0.5, "share of what is free for temporary files that they may take", unit="1", source="not measured"
     )
@@ -57,7 +63,7 @@ def memory_limit(memory: float | None) -> float | None:
     if memory is None or (isinstance(memory, float) and 0 <= memory < float("inf")):
         return memory
     is_whole = isinstance(memory, Integral) and not isinstance(memory, bool)
-    if is_whole and (memory == 0 or memory >= 2**20):
+    if is_whole and (memory == 0 or memory >= LIMITS.smallest):
         return int(memory)
     raise ValueError(
         "memory must be a share of weights, gradients and optimizer state as a float (0.5), or bytes as an int of 0 or "

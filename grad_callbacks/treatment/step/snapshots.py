@@ -165,6 +165,7 @@ class Snapshots:
         rest: Sequence[KeptTensor] = kept[ends[2] :]
         for average in averages:
             rest = average.take_copies(rest)
+        parts_of = kept[: ends[0]], kept[ends[0] : ends[1]], kept[ends[1] : ends[2]]
         self._make_room(step)
         self.entries.append(
             {
@@ -175,14 +176,7 @@ class Snapshots:
                 "rate": _rate(self._optimizer),
                 "beside": copy.deepcopy(extra),
                 "scaler": [value.detach().clone() for value in _of_scaler(self.scaler)],
-                "copies": _Copies(
-                    kept[: ends[0]],
-                    kept[ends[0] : ends[1]],
-                    kept[ends[1] : ends[2]],
-                    optimizer,
-                    averages,
-                    self._shapes(),
-                ),
+                "copies": _Copies(*parts_of, optimizer, averages, self._shapes()),
             }
         )
 
