@@ -50,7 +50,9 @@ class Packer:
     def pack(self, value: Any) -> Node:
         """Take a value apart; containers, tensors, generators and plain objects, in any nesting."""
         if isinstance(value, Tensor):
-            return _Fixed(value) if id(value) in self._live else self._tensor(value)
+            if id(value) in self._live:
+                return _Fixed(value)
+            return self._wrapper(value) if hasattr(value, "__tensor_flatten__") else self._tensor(value)
         if isinstance(value, (*_PLAIN, *_AS_THEY_ARE)) or callable(value) or id(value) in self._under_way:
             return _Fixed(value)
         self._under_way.add(id(value))
@@ -64,6 +66,11 @@ class Packer:
             self._numbers[id(value)] = len(self.tensors)
             self.tensors.append(value)
         return _Kept(self._numbers[id(value)], value.device)
+
+    def _wrapper(self, value: Any) -> Node:
+        names, context = value.__tensor_flatten__()
+        inner = {name: self.pack(getattr(value, name)) for name in names}
+        return _Wrapper(type(value), inner, context, value.shape, value.stride())
 
     def _container(self, value: Any) -> Node:
         if isinstance(value, Mapping) and hasattr(value, "clear"):
@@ -101,6 +108,19 @@ class _Kept:
             put(now, kept)
             return now
         return kept.to(self._device).clone()
+
+
+class _Wrapper:
+    """A tensor of a class that wraps others, quantised or sharded: many such classes cannot be cloned."""
+
+    def __init__(self, cls: Any, inner: dict[str, Node], context: Any, shape: Any, stride: Any) -> None:
+        self._cls, self._inner, self._made_with = cls, inner, (context, shape, stride)
+
+    def restore(self, now: Any, fetch: Fetch) -> Any:
+        mine = now if type(now) is self._cls and now.shape == self._made_with[1] else None
+        inner = {name: node.restore(getattr(mine, name, None), fetch) for name, node in self._inner.items()}
+        is_same = mine is not None and all(getattr(mine, name) is value for name, value in inner.items())
+        return mine if is_same else self._cls.__tensor_unflatten__(inner, *self._made_with)
 
 
 class _Mapping:

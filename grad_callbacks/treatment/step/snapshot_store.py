@@ -107,11 +107,11 @@ class SnapshotStore:
         size, limit = size_of(tensors), self._limit(training, can_spill)
         most = max(LIMITS.budget, limit) if can_spill else limit
         if number * size > most:
-            return self._refused(f"{number} of {_mib(size)} would take more than {_mib(most)}")
+            return self.refused(f"{number} of {_mib(size)} would take more than {_mib(most)}")
         if not can_spill or used + size <= limit:
             return _copied(tensors, before)
         if not all(map(is_plain, tensors)):
-            return self._refused("tensors of a class of their own cannot be written to a file")
+            return self.refused("tensors of a class of their own cannot be written to a file")
         return self._write(tensors, number * size)
 
     def _limit(self, training: int, on_cpu: bool) -> float:
@@ -123,14 +123,14 @@ class SnapshotStore:
         folder = tempfile.gettempdir()
         try:
             if not self.uses_files and needed > LIMITS.share_of_disk * shutil.disk_usage(folder).free:
-                return self._refused(f"{_mib(needed)} are more than half of what is free in {folder}")
+                return self.refused(f"{_mib(needed)} are more than half of what is free in {folder}")
             kept = in_file(tensors)
         except OSError as error:
-            return self._refused(f"they could not be written to {folder}: {error}")
+            return self.refused(f"they could not be written to {folder}: {error}")
         self.uses_files = True
         return kept
 
-    def _refused(self, why: str) -> list[KeptTensor] | None:
+    def refused(self, why: str) -> list[KeptTensor] | None:
         """Say once why nothing is kept, and return None."""
         if not self._has_told:
             self._has_told = True

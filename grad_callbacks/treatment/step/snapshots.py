@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -99,11 +100,12 @@ class Snapshots:
         self.entries: list[dict[str, Any]] = []
         self.scaler: torch.amp.GradScaler | None = None
         self.averages: AveragesRestored | None = None
-        self._model, self._optimizer = model, optimizer
-        self._interval = interval
+        self._model, self._optimizer, self._interval = model, optimizer, interval
         self._store = SnapshotStore(memory)
         self._memory = OptimizerMemory(optimizer)
-        self._averages: MovingAverages | None = MovingAverages(Averages(model, holders, trained or self._trained))
+        self._averages: MovingAverages | None = MovingAverages(
+            Averages(model, holders, trained or (lambda: set(map(id, self._parts()))))
+        )
         self._since = 0
         self._resumed: int | None = None  # the step of a state that was loaded, and is the next snapshot
 
@@ -148,9 +150,15 @@ class Snapshots:
         if self._since % interval == 0:
             self.take(step, extra=extra)
 
-    @torch.no_grad()
     def take(self, step: int, first: bool = False, extra: Any = None, resumed: bool = False) -> None:
-        """Take a snapshot now, and remove one if there are too many."""
+        """Take a snapshot now, and remove one if there are too many; the training goes on if it cannot be taken."""
+        try:
+            self._take(step, first, extra, resumed)
+        except Exception as error:  # an optimizer's state of a class that cannot be copied
+            self._store.refused(f"{type(error).__name__}: {error}")
+
+    @torch.no_grad()
+    def _take(self, step: int, first: bool, extra: Any, resumed: bool) -> None:
         parts, buffers = self._parts(), [b for b in self._model.buffers() if b is not None]
         packer = Packer({id(part) for part in parts})
         optimizer = self._memory.pack(packer)
@@ -161,7 +169,7 @@ class Snapshots:
         kept = self._store.keep(tensors, training, self.nbytes, LIMITS.most, latest)
         if kept is None:
             return
-        ends = len(parts), len(parts) + len(buffers), len(parts) + len(buffers) + len(packer.tensors)
+        ends = list(accumulate(map(len, (parts, buffers, packer.tensors))))
         rest: Sequence[KeptTensor] = kept[ends[2] :]
         for average in averages:
             rest = average.take_copies(rest)
@@ -216,9 +224,6 @@ class Snapshots:
 
     def _parts(self) -> list[Tensor]:
         return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
-
-    def _trained(self) -> set[int]:
-        return set(map(id, self._parts()))
 
     def first_parameters(self) -> dict[int, Tensor]:
         """The parameters as they were before the first step, by the id of the parameter; none if they are gone."""

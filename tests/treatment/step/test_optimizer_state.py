@@ -170,3 +170,20 @@ def test_an_entry_that_no_one_can_copy_is_left_as_it_is() -> None:
     snapshots.begin(0)
     snapshots.restore(snapshots.entries[0])
     assert optimizer.state[model.weight]["handle"] is handle
+
+
+def test_a_state_that_cannot_be_copied_costs_the_snapshot_and_not_the_training(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Stubborn(Tensor):
+        def clone(self, *_: Any, **__: Any) -> Tensor:
+            raise NotImplementedError("no clones")
+
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.state[model.weight]["odd"] = torch.zeros(2).as_subclass(Stubborn)
+    snapshots = Snapshots(model, optimizer)
+    snapshots.begin(0)
+    assert snapshots.entries == []
+    [said] = [record.getMessage() for record in caplog.records]
+    assert "NotImplementedError: no clones" in said
