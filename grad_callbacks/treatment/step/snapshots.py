@@ -103,17 +103,15 @@ class Snapshots:
         self._model, self._optimizer, self._interval = model, optimizer, interval
         self._store = SnapshotStore(memory)
         self._memory = OptimizerMemory(optimizer)
-        self._averages: MovingAverages | None = MovingAverages(
-            Averages(model, holders, trained or (lambda: set(map(id, self._parts()))))
-        )
+        known = trained or (lambda: set(map(id, self._parts())))
+        self._averages: MovingAverages | None = MovingAverages(Averages(model, holders, known))
         self._since = 0
         self._resumed: int | None = None  # the step of a state that was loaded, and is the next snapshot
 
     @property
     def nbytes(self) -> int:
         """Bytes that the snapshots take in memory; those in files take none."""
-        kept = {id(copied): copied.nbytes for entry in self.entries for copied in entry["copies"].everything}
-        return sum(kept.values())
+        return sum({id(kept): kept.nbytes for e in self.entries for kept in e["copies"].everything}.values())
 
     def begin(self, step: int, extra: Any = None) -> None:
         """Remove all, and take the first snapshot: of weights that have not been trained yet."""
