@@ -40,6 +40,8 @@ def judge(make: Make) -> Verdict:
     healthy, verdict = alone["none"], Verdict()
     if healthy.error:
         return Verdict(untried=healthy.error)
+    if not math.isfinite(healthy.loss):
+        return Verdict(untried="its loss is NaN alone, with its defaults and without a fault")
     for how, fault in [("monitor", "none"), *(("guard", fault) for fault in FAULTS)]:
         _note(verdict, how, fault, train(make, how, fault), alone[fault])
     if verdict.changed and train(make, "alone", "none").weights != healthy.weights:
