@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 _WRAPPERS = ("_FabricOptimizer", "LightningOptimizer")
@@ -35,3 +38,12 @@ def can_skip_on_device(optimizer: torch.optim.Optimizer) -> bool:
         for group in optimizer.param_groups
         for parameter in group["params"][:1]
     )
+
+
+def has_stepped(state: Any) -> bool:
+    """True for a parameter's state that an optimizer has after a step; some keep numbers beside such states."""
+    if not isinstance(state, Mapping):
+        return False
+    step = state.get("step", 0)
+    counted = isinstance(step, (int, float, torch.Tensor)) and bool(step > 0)
+    return counted or isinstance(state.get("momentum_buffer"), torch.Tensor)

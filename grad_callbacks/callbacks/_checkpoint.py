@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,6 +52,23 @@ def explained(state: Mapping[str, Any], name: str) -> Iterator[None]:
     except Exception as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise _refusal(state, name, reason) from error
+
+
+def adopt_state(key: str, others: Collection[str], states: MutableMapping[str, Any]) -> None:
+    """Let a callback continue from a state that was saved under other settings, which are part of its key.
+
+    Args:
+        key: Of the callback.
+        others: The keys of all callbacks of the Trainer.
+        states: Those of the checkpoint, by key; the state is moved to ``key``.
+    """
+    if key in states:
+        return
+    ours = [k for k, state in states.items() if isinstance(state, Mapping) and set(_PARTS) <= state.keys()]
+    left = [k for k in ours if k not in others]
+    same = [k for k in left if str(k).partition("{")[0] == key.partition("{")[0]]
+    if found := (same or left)[:1]:
+        states[key] = states.pop(found[0])
 
 
 def _refusal(state: Mapping[str, Any], name: str, reason: str) -> ValueError:

@@ -7,12 +7,11 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from grad_callbacks.callbacks._averages import restart_averages
 from grad_callbacks.callbacks.monitor import GradientMonitor
 from grad_callbacks.events import Alert, TrialResult
-from grad_callbacks.reporting.step_result import StepResult
 from grad_callbacks.treatment.prescription.prescription import Prescription
 from grad_callbacks.treatment.prescription.presets import DEFAULT_PLAN
+from grad_callbacks.treatment.step.snapshot_store import memory_limit
 from grad_callbacks.treatment.trial import Trial
 
 
@@ -36,8 +35,9 @@ class GradientGuard(GradientMonitor):
     * besides, a run under SGD that has learned nothing yet goes on with steps like Adam's (``AdaptiveStep``).
 
     A run without alerts is not touched: its weights are the same to the bit. Four snapshots at most are kept of
-    weights, buffers and optimizer state, 4 GiB in all, and saved in checkpoints. ``AdaptiveStep`` keeps two numbers per
-    weight once it is switched on.
+    weights, buffers, optimizer state and averages of the weights, 4 GiB in all: in memory as far as ``memory`` allows,
+    the rest in temporary files. Checkpoints do not hold them: a resumed run goes back to its checkpoint at the
+    earliest. ``AdaptiveStep`` keeps two numbers per weight once it is switched on.
 
     If the Trainer clips by itself (``gradient_clip_val``), clipping remedies are left out.
 
@@ -54,6 +54,10 @@ class GradientGuard(GradientMonitor):
         diagnose: As for :class:`GradientMonitor`.
         trial: Try the remedies out when an alert comes, and keep the one that does best: a
             :class:`~grad_callbacks.treatment.trial.Trial`, its arguments by name (``{"steps": 20}``), or True.
+        memory: What all snapshots together may take in memory: a share of weights, gradients and optimizer state as a
+            float, or bytes as an int. By default a quarter, at least 64 MiB; on the CPU of one process the rest goes to
+            temporary files (in ``$TMPDIR``). For an accelerator, and in distributed runs, 4 GiB of the host's memory;
+            where four snapshots take more, none is taken, and a warning says so.
 
     Raises:
         ValueError: If an argument is wrong; the message names it.
@@ -68,6 +72,7 @@ class GradientGuard(GradientMonitor):
     Attributes:
         prescription: What answers the alerts; each optimizer has its own copy.
         trial: How remedies are tried out; None if they are not.
+        memory: As given.
     """
 
     def __init__(
@@ -78,11 +83,13 @@ class GradientGuard(GradientMonitor):
         on_alert: Callable[[Alert], object] | None = None,
         diagnose: bool = True,
         trial: Trial | Mapping[str, Any] | bool | None = None,
+        memory: float | None = None,
     ) -> None:
         super().__init__(every_n_steps=every_n_steps, rules=rules, on_alert=on_alert, diagnose=diagnose)
         self.prescription = Prescription(DEFAULT_PLAN if prescription is None else prescription)
         self.prescription.prepare_for({rule.kind for rule in self.rules})
         self.trial = Trial.of(trial)
+        self.memory = memory_limit(memory)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave clipping to a Trainer that clips."""
@@ -104,14 +111,6 @@ class GradientGuard(GradientMonitor):
         """Bytes that snapshots, and batches kept for trials, take at the moment; nothing after the training."""
         return sum(engine.nbytes for engine in self._engines)
 
-    def _on_step_result(self, trainer: Trainer, index: int, result: StepResult) -> None:
-        changed = [made for made in result.interventions if made.rewinds or made.begins_anew]
-        if changed and (count := restart_averages(trainer)):
-            changed[-1].detail["averages_restarted"] = count
-        super()._on_step_result(trainer, index, result)
-
-    def _prescription(self) -> Prescription:
-        return self.prescription
-
-    def _trial(self) -> Trial | None:
-        return self.trial
+    def _treatment(self, trainer: Trainer) -> dict[str, Any]:
+        known = {"prescription": self.prescription, "trial": self.trial, "memory": self.memory}
+        return {**known, "averages": trainer.callbacks}  # type: ignore[attr-defined]  # of the Trainer

@@ -14,7 +14,7 @@ from grad_callbacks._utils.validation import at_least, flag
 from grad_callbacks.callbacks._announce import Announcer
 from grad_callbacks.callbacks._arguments import callable_or_none, rules_of
 from grad_callbacks.callbacks._base import Callback
-from grad_callbacks.callbacks._checkpoint import check_readable, explained, stamp
+from grad_callbacks.callbacks._checkpoint import adopt_state, check_readable, explained, stamp
 from grad_callbacks.callbacks._engines import Engines
 from grad_callbacks.callbacks._metrics import MetricsLog
 from grad_callbacks.callbacks._mlflow import MLflowRuns
@@ -34,8 +34,6 @@ from grad_callbacks.measurement.histograms import Histograms
 from grad_callbacks.reporting.record import Record
 from grad_callbacks.reporting.step_result import StepResult
 from grad_callbacks.reporting.step_series import StepSeries
-from grad_callbacks.treatment.prescription.prescription import Prescription
-from grad_callbacks.treatment.trial import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,7 +174,8 @@ class GradientMonitor(Callback):
         warn_without_parameters(pl_module, type(self).__name__)
         if trainer.global_step == 0 and not self.record.is_empty:
             self._start_new_record()  # another run with the same callback
-        self._replay = StepReplay(trainer, pl_module) if self.diagnose or self._trial() is not None else None
+        replays = self.diagnose or self._treatment(trainer).get("trial") is not None
+        self._replay = StepReplay(trainer, pl_module) if replays else None
         for index, optimizer in enumerate(trainer.optimizers):
             self._engines.add(index, self._engine(trainer, pl_module, optimizer, index))
         self._mlflow.begin(trainer)
@@ -225,6 +224,11 @@ class GradientMonitor(Callback):
         if self._engines.by_index:
             self._finish(trainer)
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Continue from a checkpoint of a run with other rules or another ``every_n_steps`` too."""
+        known = [callback.state_key for callback in trainer.callbacks]  # type: ignore[attr-defined]  # of the Trainer
+        adopt_state(self.state_key, known, checkpoint["callbacks"])
+
     def state_dict(self) -> dict[str, Any]:
         """Return version, record and each engine's state as plain data and tensors."""
         engines = self._engines.state_dict()  # first: they may still have a step to judge
@@ -246,13 +250,9 @@ class GradientMonitor(Callback):
             engines = dict(state_dict["engines"])
         self._engines.load_state_dict(engines, {name: state_dict[name] for name in stamp() if name in state_dict})
 
-    def _prescription(self) -> Prescription | None:
-        """What answers the alerts: nothing, in a monitor."""
-        return None
-
-    def _trial(self) -> Trial | None:
-        """How remedies are tried out: not at all, in a monitor."""
-        return None
+    def _treatment(self, trainer: Trainer) -> dict[str, Any]:
+        """The engines' arguments for the treatment: none, in a monitor."""
+        return {}
 
     def _engine(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer, index: int
@@ -261,14 +261,13 @@ class GradientMonitor(Callback):
             watched_module(trainer, pl_module),
             optimizer,
             rules=self.rules,
-            prescription=self._prescription(),
             every_n_steps=self.every_n_steps,
             record=self.record,
             index=index,
             on_step_result=partial(self._on_step_result, trainer, index),
             agree_on=trainer.strategy.broadcast,
             diagnose=self.diagnose,
-            trial=self._trial(),
+            **self._treatment(trainer),
         )
 
     def _engine_of(self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer) -> Engine:

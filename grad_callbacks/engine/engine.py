@@ -14,6 +14,7 @@ from grad_callbacks._utils.renamed import renamed
 from grad_callbacks._utils.validation import at_least, flag
 from grad_callbacks.detection.diagnosis import RunContext
 from grad_callbacks.engine.measuring import measured_step
+from grad_callbacks.engine.resuming import refitted
 from grad_callbacks.engine.rule_runner import RuleRunner, built_rules
 from grad_callbacks.engine.step_context import StepContext
 from grad_callbacks.engine.step_hooks import StepHooks
@@ -43,15 +44,13 @@ class Engine:
             optimizer.step()
             optimizer.zero_grad()
         engine.close()
-        print(engine.record.report())
 
     On the CPU a step is measured, judged and treated before it is taken. The host does not wait for a GPU: a step's
     numbers are judged exactly one step later, so that all processes of a distributed run decide alike; remedies that
     are on by then act on the device, in time. The host waits only for sparse gradients, and for a prescription that
     skips the steps of exploding gradients, or non-finite ones of an optimizer that is neither ``fused=True`` nor under
-    a loss scaler: only the host can make it skip (fused SGD too in its first step, before it has momentum).
-
-    In a sharded run every process must have an engine, and call it at the same steps.
+    a loss scaler: only the host can make it skip (fused SGD too in its first step, before it has momentum). In a
+    sharded run every process must have an engine, and call it at the same steps.
 
     Args:
         model: Gives the layers their names and their order.
@@ -64,10 +63,10 @@ class Engine:
         index: The optimizer's index among several.
         on_step_result: Called with each step that has been judged.
         agree_on: Makes the layers' order the same on all processes, given this process's own.
-        diagnose: Look for the cause of an alert in model and batch, which may take some passes over the batch. False
-            leaves it at what the rule has guessed.
-        trial: How remedies are tried out before one is applied; None applies them as prescribed. Needs batches that
-            can be replayed.
+        diagnose: Look for the cause of an alert in model and batch, in some passes, not only by what the rule guesses.
+        trial: How remedies are tried out, on batches that can be replayed; None applies them as prescribed.
+        memory: What snapshots may take (see :class:`~grad_callbacks.treatment.step.snapshot_store.SnapshotStore`).
+        averages: Objects beside the model that may hold averages of its weights, which go back with them.
 
     Raises:
         ValueError: If an argument is wrong, the plan answers a kind of alert that no rule raises, another engine treats
@@ -95,6 +94,8 @@ class Engine:
         agree_on: Callable[[list[str]], list[str]] | None = None,
         diagnose: bool = True,
         trial: Trial | None = None,
+        memory: float | None = None,
+        averages: Sequence[object] = (),
     ) -> None:
         self.model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         self.optimizer = unwrapped(optimizer)
@@ -104,8 +105,7 @@ class Engine:
         self.prescription = prescription_for(self.optimizer, prescription, {rule.kind for rule in self.rules})
         self.record = record or Record()
         self.index = index
-        self.seen = self.measured = 0
-        self.nonfinite_steps = 0
+        self.seen = self.measured = self.nonfinite_steps = 0
         self.learning_rate = LearningRate(self.optimizer)
         self._on_step_result = on_step_result
         self._last: tuple[int, Reading] | None = None  # with its place in the history
@@ -115,8 +115,8 @@ class Engine:
         self._hooks = StepHooks(self.optimizer, self.gauge)
         run_context = RunContext(self.model, self.gauge.layers.sharding is not None) if diagnose else None
         self._rule_runner = RuleRunner(self.rules, self.optimizer, run_context)
-        known = self.model, self.optimizer, self.prescription, self.gauge
-        self._treatment = treatment_of(*known, self.learning_rate, self._rule_runner, trial, self.record, index)
+        known = self.model, self.optimizer, self.prescription, self.gauge, self.learning_rate, self._rule_runner
+        self._treatment = treatment_of(*known, trial, self.record, index, memory, averages)
 
     @property
     def active(self) -> list[str]:
@@ -189,8 +189,7 @@ class Engine:
         under_way = measured_step(*known, place if step is None else step, self.index, on_device)
         if under_way is None:
             return earlier
-        self.measured += 1
-        self._unjudged = self._hooks.untaken = under_way
+        self.measured, self._unjudged, self._hooks.untaken = self.measured + 1, under_way, under_way
         if not on_device:
             return self.settle()
         self._treatment.act(under_way)
@@ -275,6 +274,7 @@ class Engine:
             "gauge": self.gauge.state_dict(),
             "rules": [[name, state] for name, state in self._rule_runner.states()],
             "lr_scale": self.learning_rate.scale,
+            "every_n_steps": self.every_n_steps,
             "seen": self.seen,
             "measured": self.measured,
             "nonfinite_steps": self.nonfinite_steps,
@@ -284,14 +284,16 @@ class Engine:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`; load the record first, its interventions are counted on.
 
+        Rules and remedies that have changed since start afresh, or are dropped, with one warning.
+
         Raises:
-            ValueError: If rules or prescription are not those it was saved with, or another version has saved it.
+            ValueError: If another version has saved it.
         """
+        state = refitted(state, self._rule_runner.states(), self.prescription, self.every_n_steps)
         load_named_states(self.rules, state["rules"], "rules")
         self._treatment.load_state_dict(state, self._mine())
         self.gauge.load_state_dict(state["gauge"])
-        self.seen, self.measured = state["seen"], state["measured"]
-        self.nonfinite_steps = state["nonfinite_steps"]
+        self.seen, self.measured, self.nonfinite_steps = (state[k] for k in ("seen", "measured", "nonfinite_steps"))
         self._rule_runner.load_state_dict(state)
 
     def _mine(self) -> list[Intervention]:

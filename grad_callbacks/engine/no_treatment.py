@@ -44,7 +44,7 @@ class NoTreatment:
         """Return nothing."""
         return []
 
-    def enter(self, interventions: Iterable[Intervention], step: PendingStep) -> None:
+    def enter(self, interventions: Sequence[Intervention], step: PendingStep) -> None:
         """Do nothing."""
 
     def keep_a_snapshot(self, step: PendingStep, is_well: bool, is_near: bool) -> None:

@@ -22,6 +22,7 @@ from grad_callbacks.treatment.step import RunState, Snapshots
 from grad_callbacks.treatment.step.buffer_guard import BufferGuard
 from grad_callbacks.treatment.step.learning_rate import LearningRate
 from grad_callbacks.treatment.step.pending_step import PendingStep
+from grad_callbacks.treatment.step.step_gate import StepGate
 from grad_callbacks.treatment.trial.contest import Contest
 
 
@@ -52,6 +53,8 @@ class RemedyRunner:
         learning_rate: The learning rate of the optimizer.
         rule_runner: Raises the alerts.
         contest: Answers the alerts in place of the prescription; None holds no trials.
+        memory: What snapshots may take in memory (see :class:`~grad_callbacks.Engine`).
+        averages: Objects beside the model that may hold averages of its weights.
 
     Attributes:
         latest: The latest intervention for each kind of alert and remedy.
@@ -67,9 +70,13 @@ class RemedyRunner:
         learning_rate: LearningRate,
         rule_runner: RuleRunner,
         contest: Contest | None = None,
+        memory: float | None = None,
+        averages: Sequence[object] = (),
     ) -> None:
         self.latest: dict[tuple[str, str], Intervention] = {}
-        self.snapshots = Snapshots(model, optimizer) if prescription.needs_snapshots else None
+        self.snapshots: Snapshots | None = None
+        if prescription.needs_snapshots:
+            self.snapshots = Snapshots(model, optimizer, memory=memory, holders=averages, trained=_trained)
         self._model, self._optimizer = model, optimizer
         self._prescription = prescription
         self._rule_runner, self._gauge = rule_runner, gauge
@@ -77,6 +84,7 @@ class RemedyRunner:
         self._contest = contest
         self._skipping = NONFINITE, prescription.skipping_remedy
         self._buffers: BufferGuard | None = None
+        self._gate = StepGate(optimizer)
         TREATED.add(optimizer)
         if isinstance(optimizer, torch.optim.LBFGS):
             prescription.leave_out("changes_gradients", why="clipping would spoil the line search of LBFGS")
@@ -101,9 +109,11 @@ class RemedyRunner:
         self._prescription.before_backward(loss)
 
     def read_context(self, context: StepContext) -> None:
-        """Read the step's context (loss scaler)."""
+        """Read the step's context (loss scaler); keep the state that was loaded before it, if one was."""
+        self._gate.open()
         if self.snapshots is not None:
             self.snapshots.scaler = context.scaler
+            self.snapshots.take_resumed(self._rule_runner.kept_with_snapshot)
 
     def open(self, number: int) -> None:
         """Before the first step: keep what it begins with."""
@@ -148,11 +158,15 @@ class RemedyRunner:
         """Switch on what supplements what was switched on in this step; a trial has tried none of it."""
         return [] if self._contest is not None else self._prescription.support(interventions, step.handle)
 
-    def enter(self, interventions: Iterable[Intervention], step: PendingStep) -> None:
+    def enter(self, interventions: Sequence[Intervention], step: PendingStep) -> None:
         """Note what was switched on, and restart the rules if a remedy has changed the weights."""
         self.latest |= {(made.alert_kind, made.remedy): made for made in interventions}
         if step.handle.run_state is not None and step.handle.run_state.restarted_from is not None:
             self._restart(step.handle.run_state.restarted_from, step.reading.step)
+        if self.snapshots is not None and self.snapshots.averages is not None:
+            if interventions:
+                interventions[-1].detail.update(self.snapshots.averages.detail)
+            self.snapshots.averages = None
 
     def keep_a_snapshot(self, step: PendingStep, is_well: bool, is_near: bool) -> None:
         """Take a snapshot if all is well and it is time; an old enough run keeps none from before its first step."""
@@ -173,6 +187,7 @@ class RemedyRunner:
         step.acted |= self._prescription.act(step.handle)
         step.handle.commit()
         if step.handle.is_skipped:
+            self._gate.shut()
             self._gauge.update_ratios.void_step()
         if self._buffers is not None:
             bad = step.acted.get(self._skipping, False)
@@ -182,6 +197,9 @@ class RemedyRunner:
     def close(self) -> None:
         """Take the remedies' hooks away, and let another engine treat the optimizer."""
         self._prescription.detach()
+        self._gate.remove()
+        if self.snapshots is not None:
+            self.snapshots.close()
         TREATED.discard(self._optimizer)
 
     def state_dict(self, made: Sequence[Intervention]) -> dict[str, Any]:
@@ -236,4 +254,10 @@ class RemedyRunner:
         if self._buffers is not None and are_restored:
             self._buffers.settle(False)  # those of the snapshot
         if is_fresh and snapshots is not None:
+            snapshots.restart_averages()
             snapshots.begin(number)
+
+
+def _trained() -> set[int]:
+    """The ids of the parameters that treated optimizers move."""
+    return {id(p) for optimizer in TREATED for group in optimizer.param_groups for p in group["params"]}

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from grad_callbacks._utils.barrier import Barrier
+from grad_callbacks._utils.optimizers import has_stepped
 from grad_callbacks.detection.diagnosis import RunContext
 from grad_callbacks.detection.rules import RULES, Rule, rule_of
 from grad_callbacks.detection.rules.first_step import judge_first_step
@@ -56,7 +57,7 @@ class RuleRunner:
     def open(self, is_first: bool) -> None:
         """Before the first step: note whether it is the run's first."""
         # The optimizer may have stepped before the engine was made.
-        self.from_start = is_first and not any(map(_has_stepped, self._optimizer.state.values()))
+        self.from_start = is_first and not any(map(has_stepped, self._optimizer.state.values()))
         self._blank = [state for _, state in self.states()]
 
     def judge(self, step: PendingStep) -> list[Alert]:
@@ -200,7 +201,3 @@ def _judge(rule: Rule, reading: Reading) -> Alert | None:
     if alert is not None and not isinstance(alert, Alert):
         raise TypeError(f"judge must return an Alert or None, got {alert!r}")
     return alert
-
-
-def _has_stepped(state: Mapping[str, Any]) -> bool:
-    return float(state.get("step", 0)) > 0 or isinstance(state.get("momentum_buffer"), torch.Tensor)

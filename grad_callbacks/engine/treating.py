@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from grad_callbacks.reporting.record import Record
 from grad_callbacks.treatment.prescription.prescription import Prescription
 from grad_callbacks.treatment.prescription.presets import Plan
 from grad_callbacks.treatment.step.learning_rate import LearningRate
+from grad_callbacks.treatment.step.snapshot_store import memory_limit
 from grad_callbacks.treatment.trial import Trial
 from grad_callbacks.treatment.trial.contest import Contest
 
@@ -58,10 +59,13 @@ def treatment_of(
     trial: Trial | None,
     record: Record,
     index: int,
+    memory: float | None,
+    averages: Sequence[object],
 ) -> RemedyRunner | NoTreatment:
     """Return what answers the alerts of one optimizer (see :class:`~grad_callbacks.Engine` for the arguments)."""
     if prescription is None:
+        memory_limit(memory)
         return NoTreatment()
     known = model, optimizer, prescription, gauge
     contest = None if trial is None else Contest(*known, trial, record.trials, index)
-    return RemedyRunner(*known, learning_rate, rule_runner, contest)
+    return RemedyRunner(*known, learning_rate, rule_runner, contest, memory, averages)

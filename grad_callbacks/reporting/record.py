@@ -73,12 +73,13 @@ class Record:
         does not stay above where it was before the first alert. Gradients that are still large, since they were
         measured before the clipping that bounds them, are not wrong. Of a run whose trouble was there from the start
         the loss must have come down: it was no better before. ``"repaired"`` if the loss also tells that the run has
-        lost nothing (see :meth:`LossRecovery.is_back`). Without an alert ``"unrepaired"`` means no progress.
+        lost nothing (see :meth:`LossRecovery.is_back`). A run whose averages of the weights hold what a remedy has
+        thrown away, and could not be reset, is ``"unrepaired"``. Without an alert that means no progress.
         """
         if not self.alerts:
             return _OUTCOMES[self.verdict]
         calm = not set(self.still_wrong) - self._bounded and self.loss.has_returned and self._has_learned
-        if not (self.interventions and calm):
+        if not (self.interventions and calm) or any("averages_lost" in made.detail for made in self.interventions):
             return "unrepaired"
         return "repaired" if self.loss.is_back(self._rolled_back) else "partly repaired"
 

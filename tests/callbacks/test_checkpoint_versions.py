@@ -123,8 +123,3 @@ def test_a_state_without_a_version_is_refused_as_an_early_one(early: Path) -> No
     path = changed(early, lambda state: state.pop("record"))
     with pytest.raises(ValueError, match="written by an early grad-callbacks without a version"):
         resume(GradientGuard(), path)
-
-
-def test_other_remedies_than_those_that_were_saved_are_named(present: Path) -> None:
-    with pytest.raises(ValueError, match="checkpoint and callback have different"):
-        resume(GradientGuard({"exploding": ["ReduceLR"]}), present)

@@ -22,6 +22,7 @@ TITLES = [
     "Measuring and clipping in one pass",
     "A training step with the callbacks",
     "A healthy run under the guard",
+    "Memory and checkpoints",
     "Cost by size",
     "Recording in MLflow",
     "Logging to MLflow",

@@ -130,7 +130,8 @@ class RescaleInputs(InForward, SkipNext, Remedy):
         if run_state.snapshots is None or entry is None:
             return loss, None
         loss_there = replayed_loss(run_state, run_state.snapshots.parameters(entry))
-        has_done_harm = all(from_all(has_stepped or _has_moved_buffers(run_state.model, entry)))
+        buffers = run_state.snapshots.buffers(entry)
+        has_done_harm = all(from_all(has_stepped or _has_moved_buffers(run_state.model, buffers)))
         goes_back = math.isfinite(loss_there) and (has_done_harm or not loss_there > loss / LIMITS.worse_loss)
         return (loss_there, entry) if goes_back else (loss, None)
 
@@ -198,9 +199,9 @@ def _alike(each: list[list[Change]]) -> list[Change] | None:
     return [replace(c[0], divisor=by, usual=usual) for c, (by, usual) in zip(columns, middle, strict=True)]
 
 
-def _has_moved_buffers(model: nn.Module, entry: Mapping[str, Any]) -> bool:
+def _has_moved_buffers(model: nn.Module, before: Sequence[Tensor]) -> bool:
     """True if there are statistics that follow what the model sees."""
-    pairs = zip(model.buffers(), entry["buffers"], strict=True)
+    pairs = zip(model.buffers(), before, strict=True)
     return any(now.is_floating_point() and not torch.equal(now, then.to(now.device)) for now, then in pairs)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -174,8 +174,8 @@ class OptimizerStep:
     def forget_momentum(self) -> None:
         """Reset the momentum of SGD: it is made of gradients of another scale."""
         for state in self._optimizer.state.values():
-            if state.get("momentum_buffer") is not None:
-                state["momentum_buffer"].zero_()
+            if isinstance(state, Mapping) and isinstance(buffer := state.get("momentum_buffer"), Tensor):
+                buffer.zero_()
 
     @torch.no_grad()
     def limit_values(self, max_value: float) -> Tensor:

@@ -1,17 +1,24 @@
-"""Snapshots in memory of weights, buffers and optimizer state, to go back to."""
+"""Snapshots of weights, buffers, optimizer state and averages of the weights, to go back to."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.treatment.step.averages import Averages
+from grad_callbacks.treatment.step.kept_tensors import KeptTensor, size_of
+from grad_callbacks.treatment.step.moving_averages import AveragesRestored, KeptAverage, MovingAverages
+from grad_callbacks.treatment.step.optimizer_state import OptimizerMemory, PackedOptimizer
+from grad_callbacks.treatment.step.packing import Packer, put
+from grad_callbacks.treatment.step.snapshot_store import SnapshotStore
 
 
 @dataclass(frozen=True)
@@ -31,28 +38,54 @@ class SnapshotsThresholds(Thresholds):
         source="not measured",
     )
     interval: int = threshold(25, "readings between two snapshots", unit="readings", source="not measured")
-    budget: int = threshold(4 * 2**30, "size that all snapshots together may have", unit="bytes", source="not measured")
+    rarely: int = threshold(
+        4,
+        "times as many readings between two that are written to files, once the run is as old as that",
+        unit="1",
+        source="not measured",
+    )
 
 
 LIMITS = SnapshotsThresholds()
 
 
+@dataclass(frozen=True)
+class _Copies:
+    """The tensors of a snapshot, and how they go together."""
+
+    parameters: Sequence[KeptTensor]
+    buffers: Sequence[KeptTensor]
+    state: Sequence[KeptTensor]
+    optimizer: PackedOptimizer
+    averages: Sequence[KeptAverage]
+    shapes: Sequence[torch.Size]
+
+    @property
+    def everything(self) -> list[KeptTensor]:
+        """All of them."""
+        of_averages = [copied for kept in self.averages for copied in kept.copies]
+        return [*self.parameters, *self.buffers, *self.state, *of_averages]
+
+
 class Snapshots:
-    """A few ages of weights, buffers, optimizer state and loss scale, oldest first.
+    """A few ages of weights, buffers, optimizer state, averages of the weights and loss scale, oldest first.
 
     The first one is from before the first step, and is kept until :meth:`forget_first`. On an accelerator they are
-    copied to pinned memory of the host, which does not wait for them.
+    copied to pinned memory of the host, which does not wait for them. Checkpoints do not hold them: after a resumption
+    the state that was loaded is the first to go back to.
 
     Args:
         model: Its buffers are kept.
         optimizer: Its parameters and state are kept.
         interval: Readings between two snapshots.
-        budget: Bytes that all snapshots together may take; where one would take more than a quarter of it, none is
-            taken.
+        memory: What they may take in memory (see :class:`~grad_callbacks.treatment.step.snapshot_store.SnapshotStore`).
+        holders: Objects beside the model that may hold averages of the weights, such as callbacks.
+        trained: Returns the ids of all parameters that some optimizer moves; by default those of ``optimizer``.
 
     Attributes:
         entries: The snapshots.
         scaler: The loss scaler that is used, if one is: its scale is kept and restored too.
+        averages: What became of averages when a snapshot was restored last; None once that was told.
     """
 
     def __init__(
@@ -60,23 +93,36 @@ class Snapshots:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         interval: int = LIMITS.interval,
-        budget: int = LIMITS.budget,
+        memory: float | None = None,
+        holders: Sequence[object] = (),
+        trained: Callable[[], set[int]] | None = None,
     ) -> None:
         self.entries: list[dict[str, Any]] = []
         self.scaler: torch.amp.GradScaler | None = None
-        self._model, self._optimizer = model, optimizer
-        self._interval, self._budget = interval, budget
+        self.averages: AveragesRestored | None = None
+        self._model, self._optimizer, self._interval = model, optimizer, interval
+        self._store = SnapshotStore(memory)
+        self._memory = OptimizerMemory(optimizer)
+        known = trained or (lambda: set(map(id, self._parts())))
+        self._averages: MovingAverages | None = MovingAverages(Averages(model, holders, known))
         self._since = 0
+        self._resumed: int | None = None  # the step of a state that was loaded, and is the next snapshot
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the snapshots take."""
-        return sum(_size(_tensors(entry)) for entry in self.entries)
+        """Bytes that the snapshots take in memory; those in files take none."""
+        return sum({id(kept): kept.nbytes for e in self.entries for kept in e["copies"].everything}.values())
 
     def begin(self, step: int, extra: Any = None) -> None:
         """Remove all, and take the first snapshot: of weights that have not been trained yet."""
         self.entries = []
         self.take(step, first=True, extra=extra)
+
+    def take_resumed(self, extra: Callable[[], Any]) -> None:
+        """Take a snapshot of a state that was loaded, if one was: called before the step that follows."""
+        if self._resumed is not None:
+            step, self._resumed = self._resumed, None
+            self.take(step, extra=extra(), resumed=True)
 
     def note(self, step: int, calm: bool, is_wrong: bool, extra: Any = None) -> None:
         """Note a reading that has been judged, before its step is taken; take a snapshot if all is calm and it is time.
@@ -91,41 +137,61 @@ class Snapshots:
         if not calm:
             if is_wrong:
                 # Snapshots taken shortly before may have been affected already.
-                self.entries = [e for e in self.entries if e["calm"] >= LIMITS.trusted or e["first"]]
+                self.entries = [e for e in self.entries if e["calm"] >= LIMITS.trusted or e["first"] or e["resumed"]]
             return
         for entry in self.entries:
             entry["calm"] += 1
         self._since += 1
-        if self._since % self._interval == 0:
+        interval = self._interval
+        if self._store.uses_files and self._since > LIMITS.rarely * interval:
+            interval *= LIMITS.rarely
+        if self._since % interval == 0:
             self.take(step, extra=extra)
 
+    def take(self, step: int, first: bool = False, extra: Any = None, resumed: bool = False) -> None:
+        """Take a snapshot now, and remove one if there are too many; the training goes on if it cannot be taken."""
+        try:
+            self._take(step, first, extra, resumed)
+        except Exception as error:  # an optimizer's state of a class that cannot be copied
+            self._store.refused(f"{type(error).__name__}: {error}")
+
     @torch.no_grad()
-    def take(self, step: int, first: bool = False, extra: Any = None) -> None:
-        """Take a snapshot now, and remove one if there are too many."""
-        parts = [p for group in self._optimizer.param_groups for p in group["params"]]
-        state = [_values(self._optimizer.state.get(p, {})) for p in parts]
-        buffers = [b for b in self._model.buffers() if b is not None]
-        tensors = [*parts, *buffers, *[v for s in state for v in s.values() if isinstance(v, Tensor)]]
-        if LIMITS.most * _size(tensors) > self._budget:
+    def _take(self, step: int, first: bool, extra: Any, resumed: bool) -> None:
+        parts, buffers = self._parts(), [b for b in self._model.buffers() if b is not None]
+        packer = Packer({id(part) for part in parts})
+        optimizer = self._memory.pack(packer)
+        averages = [] if self._averages is None else self._averages.note()
+        tensors = [*parts, *buffers, *packer.tensors, *(tensor for kept in averages for tensor in kept.to_copy)]
+        latest = [*self.entries[-1]["copies"].parameters, *self.entries[-1]["copies"].buffers] if self.entries else []
+        training = 2 * size_of(parts) + size_of(packer.tensors)
+        kept = self._store.keep(tensors, training, self.nbytes, LIMITS.most, latest)
+        if kept is None:
             return
+        ends = list(accumulate(map(len, (parts, buffers, packer.tensors))))
+        rest: Sequence[KeptTensor] = kept[ends[2] :]
+        for average in averages:
+            rest = average.take_copies(rest)
+        parts_of = kept[: ends[0]], kept[ends[0] : ends[1]], kept[ends[1] : ends[2]]
+        self._make_room(step)
+        self.entries.append(
+            {
+                "step": step,
+                "first": first,
+                "resumed": resumed,
+                "calm": 0,
+                "rate": _rate(self._optimizer),
+                "beside": copy.deepcopy(extra),
+                "scaler": [value.detach().clone() for value in _of_scaler(self.scaler)],
+                "copies": _Copies(*parts_of, optimizer, averages, self._shapes()),
+            }
+        )
+
+    def _make_room(self, step: int) -> None:
         later = [entry for entry in self.entries if not entry["first"]]
         if len(later) >= LIMITS.most - 1:
             # Ages shall grow by factors: the one whose successor is nearly as old is removed.
             spared = min(later[:-1], key=lambda e: (step - e["step"]) / (step - later[later.index(e) + 1]["step"] + 1))
             self.entries.remove(spared)
-        self.entries.append(
-            {
-                "step": step,
-                "first": first,
-                "calm": 0,
-                "rate": _rate(self._optimizer),
-                "beside": copy.deepcopy(extra),
-                "parameters": [_kept(p) for p in parts],
-                "buffers": [_kept(b) for b in buffers],
-                "state": [{k: _kept(v) for k, v in s.items()} for s in state],
-                "scaler": [_kept(v) for v in _of_scaler(self.scaler)],
-            }
-        )
 
     def latest(self, before: int | None = None) -> dict[str, Any] | None:
         """Return the youngest trusted snapshot, the first one counting as such; None if there is none.
@@ -133,7 +199,8 @@ class Snapshots:
         Args:
             before: Only those that are older than this step.
         """
-        trusted = [e for e in self.entries if (e["first"] or e["calm"] >= LIMITS.trusted) and self._fits(e)]
+        is_trusted = [e["first"] or e["resumed"] or e["calm"] >= LIMITS.trusted for e in self.entries]
+        trusted = [e for e, is_ in zip(self.entries, is_trusted, strict=True) if is_ and self._fits(e)]
         return next((e for e in reversed(trusted) if before is None or e["step"] < before), None)
 
     @property
@@ -148,9 +215,13 @@ class Snapshots:
 
     def _fits(self, entry: Mapping[str, Any]) -> bool:
         """False once parameters or buffers have other shapes, as in a fine-tuning schedule."""
-        now = [t.shape for group in self._optimizer.param_groups for t in group["params"]]
-        buffers = [t.shape for t in self._model.buffers()]
-        return now == [t.shape for t in entry["parameters"]] and buffers == [t.shape for t in entry["buffers"]]
+        return bool(self._shapes() == entry["copies"].shapes)
+
+    def _shapes(self) -> list[torch.Size]:
+        return [tensor.shape for tensor in (*self._parts(), *self._model.buffers())]
+
+    def _parts(self) -> list[Tensor]:
+        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
 
     def first_parameters(self) -> dict[int, Tensor]:
         """The parameters as they were before the first step, by the id of the parameter; none if they are gone."""
@@ -158,26 +229,23 @@ class Snapshots:
 
     def parameters(self, entry: Mapping[str, Any]) -> dict[int, Tensor]:
         """The parameters of a snapshot, by the id of the parameter."""
-        parts = [p for group in self._optimizer.param_groups for p in group["params"]]
-        return dict(zip(map(id, parts), entry["parameters"], strict=True))
+        copies: _Copies = entry["copies"]
+        return {id(part): kept.get() for part, kept in zip(self._parts(), copies.parameters, strict=True)}
+
+    def buffers(self, entry: Mapping[str, Any]) -> list[Tensor]:
+        """The buffers of a snapshot, in the model's order."""
+        return [kept.get() for kept in entry["copies"].buffers]
 
     @torch.no_grad()
     def restore(self, entry: Mapping[str, Any]) -> None:
         """Restore a snapshot."""
-        parts = [p for group in self._optimizer.param_groups for p in group["params"]]
-        for parameter, kept in zip(parts, entry["parameters"], strict=True):
-            parameter.copy_(kept.to(parameter.device))
-        for buffer, kept in zip(self._model.buffers(), entry["buffers"], strict=True):
-            buffer.copy_(kept.to(buffer.device))
-        for parameter, kept_state in zip(parts, entry["state"], strict=True):
-            mine = self._optimizer.state[parameter] if kept_state else self._optimizer.state.pop(parameter, {})
-            for key in [key for key in mine if key not in kept_state]:
-                del mine[key]
-            for key, kept in kept_state.items():
-                if isinstance(kept, Tensor) and isinstance(mine.get(key), Tensor):
-                    mine[key].copy_(kept.to(mine[key].device))
-                else:
-                    mine[key] = kept.to(parameter.device).clone() if isinstance(kept, Tensor) else copy.copy(kept)
+        copies: _Copies = entry["copies"]
+        now = [*self._parts(), *self._model.buffers()]
+        for tensor, kept in zip(now, [*copies.parameters, *copies.buffers], strict=True):
+            put(tensor, kept.get())
+        self._memory.restore(copies.optimizer, lambda number: copies.state[number].get())
+        if self._averages is not None:
+            self.averages = self._averages.restore(copies.averages)
         self.restore_scale(entry)
         self.entries = [e for e in self.entries if e["step"] <= entry["step"]]
 
@@ -192,20 +260,30 @@ class Snapshots:
         """The same snapshots, for another optimizer of the same parameters; changes do not affect this object."""
         made = copy.copy(self)
         made._optimizer, made.entries, made.scaler = optimizer, list(self.entries), None
+        made._memory, made._averages = self._memory.of(optimizer), None  # a trial does not move averages
         return made
+
+    def restart_averages(self) -> None:
+        """Let averages that count begin again with the present weights, which were just initialised."""
+        if self._averages is not None:
+            self.averages = self._averages.restart()
 
     def forget_first(self) -> None:
         """Remove the first snapshot: its weights are too old to start over with."""
         self.entries = [e for e in self.entries if not e["first"]]
 
+    def close(self) -> None:
+        """Take the hooks out of the optimizer."""
+        self._memory.close()
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the snapshots as plain data and tensors."""
-        return {"since": self._since, "entries": [dict(entry) for entry in self.entries]}
+        """Return when the next snapshot is due: the checkpoint itself is one."""
+        return {"since": self._since, "step": self.entries[-1]["step"] if self.entries else 0}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
+        """Continue from :meth:`state_dict`, with what the model and the optimizer are before the step that follows."""
         self._since = state["since"]
-        self.entries = [dict(entry) for entry in state["entries"]]
+        self.entries, self._resumed = [], state.get("step", 0)
 
 
 def _rate(optimizer: torch.optim.Optimizer) -> float:
@@ -220,28 +298,3 @@ def _of_scaler(scaler: torch.amp.GradScaler | None) -> list[Tensor]:
     """Scale, and steps since it was last changed: as tensors, since ``scaler.state_dict`` waits for the device."""
     found = [] if scaler is None else [scaler._scale, scaler._growth_tracker]
     return [value for value in found if value is not None]
-
-
-def _values(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in state.items() if isinstance(value, (Tensor, int, float, bool))}
-
-
-def _kept(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    value = value.detach()
-    if value.device.type == "cuda":
-        host = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-        return host.copy_(value, non_blocking=True)
-    return value.clone()
-
-
-def _tensors(entry: Mapping[str, Any]) -> Iterable[Tensor]:
-    yield from entry["parameters"]
-    yield from entry["buffers"]
-    for state in entry["state"]:
-        yield from (value for value in state.values() if isinstance(value, Tensor))
-
-
-def _size(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

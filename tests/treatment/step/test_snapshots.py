@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from grad_callbacks import GradientGuard
 from grad_callbacks.treatment.step import Snapshots
+from grad_callbacks.treatment.step.snapshot_store import memory_limit
 from grad_callbacks.treatment.step.snapshots import LIMITS
 
 MAKES: list[Callable[[Any], torch.optim.Optimizer]] = [
@@ -83,14 +85,18 @@ def test_a_run_that_is_often_near_trouble_keeps_its_snapshots() -> None:
     assert latest["step"] > 30
 
 
-def test_nothing_is_kept_beyond_the_budget() -> None:
-    model = nn.Linear(10, 10)
-    snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), budget=4 * 110 * LIMITS.most - 1)
-    snapshots.begin(0)
-    assert snapshots.entries == []
-    enough = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), budget=4 * 110 * LIMITS.most)
-    enough.begin(0)
-    assert enough.nbytes == 440
+def test_what_goes_beyond_the_memory_is_written_to_a_file() -> None:
+    model = nn.Linear(1024, 1024, bias=False)  # 4 MiB
+    snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), memory=5 * 2**20)
+    wanted = []
+    for step in range(3):
+        snapshots.take(step)
+        wanted.append(model.weight.detach().clone())
+        assert snapshots.nbytes == 4 * 2**20  # of the first
+        nn.init.normal_(model.weight)
+    for entry, weight in reversed(list(zip(snapshots.entries, wanted, strict=True))):
+        snapshots.restore(entry)
+        torch.testing.assert_close(model.weight.detach(), weight, rtol=0, atol=0)
 
 
 def test_parameters_that_have_changed_since_are_not_gone_back_to() -> None:
@@ -103,25 +109,32 @@ def test_parameters_that_have_changed_since_are_not_gone_back_to() -> None:
 
 
 @pytest.mark.parametrize("make", MAKES)
-def test_the_state_is_plain_and_goes_on(make: Callable[[Any], torch.optim.Optimizer], tmp_path: Any) -> None:
+def test_after_a_resumption_the_loaded_state_is_the_first_to_go_back_to(
+    make: Callable[[Any], torch.optim.Optimizer], tmp_path: Path
+) -> None:
     model = network()
     optimizer = make(model.parameters())
     train(model, optimizer, range(3))
     snapshots = Snapshots(model, optimizer)
-    snapshots.begin(3, extra={"rules": [{"count": 3}]})
+    snapshots.begin(3)
     torch.save(snapshots.state_dict(), tmp_path / "state")
+    assert (tmp_path / "state").stat().st_size < 2000
     wanted = copy.deepcopy(model.state_dict())
-    train(model, optimizer, range(3, 6))
     again = Snapshots(model, optimizer)
     again.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    again.take_resumed(lambda: {"rules": [{"count": 3}]})
+    again.take_resumed(lambda: {"rules": "not again"})
+    train(model, optimizer, range(3, 6))
+    again.note(4, calm=False, is_wrong=True)
     entry = again.latest()
     assert entry is not None
+    assert again.first is None  # of untrained weights
     again.restore(entry)
     torch.testing.assert_close(model.state_dict(), wanted, rtol=0, atol=0)
-    assert entry["beside"] == {"rules": [{"count": 3}]}
+    assert (entry["step"], entry["beside"]) == (3, {"rules": [{"count": 3}]})
 
 
-def test_the_loss_scale_is_kept_and_put_back(tmp_path: Path) -> None:
+def test_the_loss_scale_is_kept_and_put_back() -> None:
     model = network()
     optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu", growth_interval=3)
     snapshots = Snapshots(model, optimizer)
@@ -134,9 +147,46 @@ def test_the_loss_scale_is_kept_and_put_back(tmp_path: Path) -> None:
         scaler.step(optimizer)
         scaler.update()
     assert scaler.state_dict()["scale"] == 2 * 65536.0
-    torch.save(snapshots.state_dict(), tmp_path / "state.pt")
-    snapshots.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     snapshots.restore(snapshots.entries[0])
     assert (scaler.state_dict()["scale"], scaler.state_dict()["_growth_tracker"]) == (65536.0, 2)
-    del snapshots.entries[0]["scaler"]
-    snapshots.restore(snapshots.entries[0])  # of an older checkpoint
+
+
+def test_frozen_parts_are_kept_once() -> None:
+    model = nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 100))
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    snapshots = Snapshots(model, optimizer)
+    for step in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(1, 100)).sum().backward()
+        snapshots.take(step)
+        optimizer.step()
+    assert snapshots.nbytes == 4 * 10100 * (1 + 3)
+
+
+def test_a_full_disk_is_said_once_and_the_training_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    model = nn.Linear(10, 10)
+    snapshots = Snapshots(model, torch.optim.SGD(model.parameters(), lr=0.1), memory=0)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    snapshots.begin(0)
+    snapshots.take(1)
+    assert snapshots.entries == []
+    [said] = [record.getMessage() for record in caplog.records]
+    assert "No space left on device" in said
+    assert "Rollback" in said
+
+
+@pytest.mark.parametrize("memory", [0, 0.0, 0.5, 3.0, 2**20, None])
+def test_memory_is_a_share_or_bytes(memory: float | None) -> None:
+    assert memory_limit(memory) == memory
+
+
+@pytest.mark.parametrize("memory", [1, -1, -0.5, float("nan"), float("inf"), True, "1GB"])
+def test_other_memory_is_refused(memory: Any) -> None:
+    with pytest.raises(ValueError, match="memory must be a share"):
+        GradientGuard(memory=memory)

@@ -1,0 +1,156 @@
+"""All that an optimizer remembers between its steps, of any type."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.treatment.step.packing import Fetch, Node, Packer
+
+_OF_SCHEDULERS = ("params", "lr", "initial_lr")  # parameters are kept elsewhere, rates are a scheduler's
+_OF_TORCH = re.compile(r"state|param_groups|defaults|step|found_inf|grad_scale|_optimizer_\w+|_opt_called|_step_count")
+
+
+@dataclass(frozen=True)
+class OptimizerMemoryThresholds(Thresholds):
+    """How far an optimizer's own entries are looked through at each step, which must cost next to nothing."""
+
+    deepest: int = threshold(3, "containers and objects within others", unit="levels", source="not measured")
+    longest: int = threshold(64, "length of a container", unit="entries", source="not measured")
+
+
+LIMITS = OptimizerMemoryThresholds()
+
+
+class OptimizerMemory:
+    """What an optimizer changes in its own steps: its state, and such entries of groups and attributes as counters.
+
+    A group also holds what schedulers and users set (rates, momenta, decay). What differs after a step from what it was
+    before is the optimizer's own, and only that is restored.
+
+    Args:
+        optimizer: Is followed by hooks until :meth:`close`.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._own: set[str] = set()  # names of group entries and attributes that steps have changed
+        self._before: dict[str, Any] = {}
+        self._handles = [
+            optimizer.register_step_pre_hook(self._enter),
+            optimizer.register_step_post_hook(self._leave),
+        ]
+
+    def of(self, optimizer: torch.optim.Optimizer) -> OptimizerMemory:
+        """The same knowledge about another optimizer of the same class, which is not followed."""
+        made = object.__new__(OptimizerMemory)
+        made._optimizer, made._own, made._before, made._handles = optimizer, self._own, {}, []
+        return made
+
+    def close(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+
+    def pack(self, packer: Packer) -> PackedOptimizer:
+        """Take apart what the optimizer remembers now."""
+        return PackedOptimizer(self._optimizer, packer)
+
+    def restore(self, packed: PackedOptimizer, fetch: Fetch) -> None:
+        """Restore what was taken apart."""
+        packed.restore(self._optimizer, self._own, fetch)
+
+    def _enter(self, *_: Any) -> None:
+        self._before = _watched(self._optimizer)
+
+    def _leave(self, *_: Any) -> None:
+        if self._before:
+            now = _watched(self._optimizer)
+            self._own.update(name for name, value in now.items() if self._before.get(name, self) != value)
+            self._before = {}
+
+
+class PackedOptimizer:
+    """What an optimizer remembers, taken apart; wrapped optimizers, such as those of Lookahead, with it.
+
+    Args:
+        optimizer: Stays as it is.
+        packer: Takes apart.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, packer: Packer) -> None:
+        self.state: list[tuple[Any, Node]] = [(key, packer.pack(value)) for key, value in optimizer.state.items()]
+        self._groups = [
+            {key: packer.pack(value) for key, value in group.items() if key not in _OF_SCHEDULERS}
+            for group in optimizer.param_groups
+        ]
+        self._attributes = {name: packer.pack(value) for name, value in _attributes(optimizer)}
+        self._inner = {name: PackedOptimizer(inner, packer) for name, inner in _inner(optimizer)}
+
+    def restore(self, optimizer: torch.optim.Optimizer, own: set[str], fetch: Fetch) -> None:
+        """Restore it.
+
+        Args:
+            optimizer: The optimizer, or another one of its class for the same parameters.
+            own: Names of group entries and attributes that are not somebody else's.
+            fetch: Gives the tensors.
+        """
+        kept = {key for key, _ in self.state}
+        for key in [key for key in optimizer.state if key not in kept]:
+            del optimizer.state[key]
+        for parameter, node in self.state:
+            optimizer.state[parameter] = node.restore(optimizer.state.get(parameter), fetch)
+        for group, nodes in zip(optimizer.param_groups, self._groups, strict=False):
+            _restore_entries(group, own, nodes, fetch)
+        _restore_entries(vars(optimizer), own, self._attributes, fetch)
+        for name, inner in self._inner.items():
+            if isinstance(mine := vars(optimizer).get(name), torch.optim.Optimizer):
+                inner.restore(mine, own, fetch)
+
+
+def _restore_entries(place: dict[str, Any], own: set[str], nodes: Mapping[str, Node], fetch: Fetch) -> None:
+    for name in own & nodes.keys():
+        place[name] = nodes[name].restore(place.get(name), fetch)
+
+
+def _attributes(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(optimizer).items():
+        if not (_OF_TORCH.fullmatch(name) or callable(value) or isinstance(value, torch.optim.Optimizer)):
+            yield name, value
+
+
+def _inner(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.optim.Optimizer]]:
+    yield from ((name, it) for name, it in vars(optimizer).items() if isinstance(it, torch.optim.Optimizer))
+
+
+def _watched(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What tells whether a step has changed entries of the first group, or attributes."""
+    found: dict[str, Any] = {}
+    for each in [optimizer, *(inner for _, inner in _inner(optimizer))]:
+        for group in each.param_groups[:1]:
+            found |= {key: _mark(value) for key, value in group.items() if key not in _OF_SCHEDULERS}
+        found |= {name: _mark(value) for name, value in _attributes(each)}
+    return found
+
+
+def _mark(value: Any, depth: int = 0) -> Any:
+    """What differs once a value has changed."""
+    if isinstance(value, (int, float, complex, str, bool)) or value is None:
+        return value
+    if isinstance(value, Tensor):
+        return id(value), value._version
+    if isinstance(value, torch.Generator):
+        return value.initial_seed(), None if value.device.type != "cpu" else hash(value.get_state().numpy().tobytes())
+    if depth < LIMITS.deepest and isinstance(value, (list, tuple, deque, Mapping)) and len(value) <= LIMITS.longest:
+        items = value.values() if isinstance(value, Mapping) else value
+        return len(value), tuple(_mark(item, depth + 1) for item in items)
+    if depth < LIMITS.deepest and hasattr(value, "__dict__"):
+        return id(value), tuple(_mark(item, depth + 1) for item in vars(value).values())
+    return id(value)
