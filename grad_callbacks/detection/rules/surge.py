@@ -127,11 +127,11 @@ class Surge:
             self._losses, self._usual, self._risen_for, self.is_risen = [], (math.nan, math.nan), 0, False
 
     def _take_loss(self, loss: float) -> None:
-        """Half of the window is taken in at once, so that a level is never compared with itself."""
+        """Half of a window is taken in at once, so that a level is never compared with itself."""
         self._losses.append(loss)
         if len(self._losses) == LIMITS.window + LIMITS.window // 2:
             self._losses = self._losses[LIMITS.window // 2 :]
-        if len(self._losses) == LIMITS.window:
+        if len(self._losses) in (LIMITS.window // 2, LIMITS.window):
             middle = median(self._losses)
             spread = LIMITS.mad_to_deviation * median(abs(loss - middle) for loss in self._losses)
             self._usual = (middle, spread)

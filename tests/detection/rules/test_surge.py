@@ -104,3 +104,15 @@ def test_it_goes_on_from_a_checkpoint() -> None:
     assert [alert and alert.step for alert in found[0]] == [alert and alert.step for alert in found[1]]
     assert any(found[0])
     assert whole.state_dict()["surge"]["lasting"] == 0
+
+
+def test_one_in_the_warm_up_is_seen_as_soon_as_there_are_twenty_losses() -> None:
+    def loss(step: int) -> float:
+        return falling(step) + (3.0 if step >= 25 else 0.0)
+
+    def moved(step: int) -> float:
+        return 0.1 if 25 <= step < 45 else 1e-4 * (1 + step)
+
+    [alert] = judged(loss, moved, 40)
+    assert (alert.severity, alert.cause) == ("critical", "learning rate too high")
+    assert alert.step <= 25 + 2 * LIMITS.in_a_row
