@@ -80,12 +80,18 @@ class ClipNorm(Remedy):
         self._now: float | None = None  # the threshold of the step that it was switched on for
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
-        """Fix the threshold; clip from this step on. Once only, and not for a non-finite gradient."""
+        """Fix the threshold; clip from this step on.
+
+        Once only, not for a non-finite gradient, and not where neither a threshold nor a usual norm is known: that of
+        an explosion is no measure.
+        """
         if self._threshold is not None or not step.reading.is_finite:
             return None
-        usual = step.reading.norm if evidence.reference is None else evidence.reference
+        usual = evidence.reference
         if self.max_norm is not None:
             self._now = self._threshold = self.max_norm
+        elif usual is None:
+            return None
         elif _is_one_batch(step, evidence):
             self._now, self._threshold = LIMITS.lasting * usual, LIMITS.after_bad_batch * usual
         else:
