@@ -72,8 +72,10 @@ class RuleRunner:
         for rule, alert in raised:
             is_tried = self._run_context is not None and self._run_context.may_try(step.on_device)
             diagnosed = self._diagnosed(alert, step)
-            if self._call(rule, rule.is_borne_out, diagnosed, is_tried, default=True):
-                found.setdefault(alert.kind, diagnosed)
+            if not self._call(rule, rule.is_borne_out, diagnosed, is_tried, default=True):
+                continue
+            if alert.kind not in found or found[alert.kind].severity == "warning":
+                found[alert.kind] = diagnosed
         return list(found.values())
 
     def look_at_the_start(self, step: PendingStep, is_any: bool) -> Alert | None:

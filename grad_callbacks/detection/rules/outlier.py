@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
@@ -41,6 +41,17 @@ LIMITS = OutlierThresholds()
 BAD_BATCH = "bad batch"
 
 
+class _Doubt(NamedTuple):
+    """The last reading, if it may have been an outlier and its batch was not shown to be to blame."""
+
+    shorter: float  # how many times it makes the steps shorter
+    ratio: float  # of its norm to the largest before
+    loss: float
+
+
+_NONE = _Doubt(0.0, 0.0, math.nan)
+
+
 class Outlier(Rule):
     """Sees a gradient that would make the steps after it much shorter, by the optimizer's own arithmetic.
 
@@ -53,7 +64,7 @@ class Outlier(Rule):
     One reading does not show whether its batch is to blame or the loss has another scale from now on. The diagnosis
     computes the loss of the batch before with the weights of now: if that is as usual, the batch is to blame, and the
     alert is a ``warning`` in the same step. Where that is not known (manual optimization, a GPU) or does not show it,
-    the next reading decides: if its norm is as usual again and the steps are ten times shorter, the alert is
+    the next reading decides: if its norm is far below again and the steps are ten times shorter, the alert is
     ``critical``, for the harm is done.
 
     Args:
@@ -69,8 +80,7 @@ class Outlier(Rule):
         self.shorter = positive("shorter", shorter)
         self._baseline = Baseline(limit=EXPLODING.factor)
         self._episode = Episode()
-        self._shorter = 0.0  # how many times the last reading makes the steps shorter; 0 if its batch was to blame
-        self._loss = math.nan  # of that reading
+        self._doubt = _NONE
 
     def judge(self, reading: Reading) -> Alert | None:
         """Return an alert for the first of several outliers."""
@@ -80,37 +90,42 @@ class Outlier(Rule):
         usual = max(self._baseline.level, self._baseline.highest)  # NaN during the warm-up
         ratio = norm / usual if usual > 0 else math.nan
         shorter = math.sqrt(1 + (1 - reading.squares_decay) * ratio**2)
-        before, self._shorter = self._shorter, 0.0
+        doubt, self._doubt = self._doubt, _NONE
         self._baseline.feed(norm)
+        # Far below the last norm on a scale of logarithms: that was no new scale.
+        if doubt.shorter > LIMITS.late and ratio < max(EXPLODING.factor, math.sqrt(doubt.ratio)):
+            return self._late(reading, doubt)
         if not shorter > self.shorter:
             self._episode.calm()
-            is_over = before > LIMITS.late and ratio < EXPLODING.factor
-            return self._late(reading, before) if is_over else None
-        return self._early(reading, shorter) if self._episode.alarm() == 1 else None
+            return None
+        return self._early(reading, shorter, ratio) if self._episode.alarm() == 1 else None
 
     def is_borne_out(self, alert: Alert, is_tried: bool) -> bool:
         """False for a warning if the batch was not found to be to blame."""
         is_shown = alert.severity == "critical" or (is_tried and alert.cause == BAD_BATCH)
-        self._shorter = 0.0 if is_shown else alert.evidence["shorter"]
-        self._loss = alert.evidence.get("loss", math.nan)
+        if not is_shown:
+            found = alert.evidence
+            self._doubt = _Doubt(found["shorter"], found["times_highest"], found.get("loss", math.nan))
         return is_shown
 
-    def _early(self, reading: Reading, shorter: float) -> Alert:
+    def _early(self, reading: Reading, shorter: float, ratio: float) -> Alert:
         usual, norm = self._baseline.level, reading.comparable_norm
         seen = (
             f"gradient norm {rounded(norm)}, {rounded(norm / usual)} times the usual {rounded(usual)}; it makes the "
             f"optimizer's next steps {rounded(shorter)} times shorter"
         )
         numbers = {"norm": reading.norm, "reference": usual, "ratio": norm / usual, "shorter": shorter}
+        numbers["times_highest"] = ratio
         advice = "lower the learning rate (ReduceLR)"  # unless the diagnosis finds that the batch is to blame
         return self._alert(reading, "warning", seen, numbers | {"loss": reading.loss}, "learning rate too high", advice)
 
-    def _late(self, reading: Reading, shorter: float) -> Alert:
+    def _late(self, reading: Reading, doubt: _Doubt) -> Alert:
         seen = (
-            f"one gradient has made the optimizer's steps {rounded(shorter)} times shorter; the norm is as usual again"
+            f"one gradient, {rounded(doubt.ratio)} times as large as those before, has made the optimizer's steps "
+            f"{rounded(doubt.shorter)} times shorter"
         )
-        numbers = {"norm": reading.norm, "reference": self._baseline.level, "shorter": shorter}
-        numbers |= {"readings_since_jump": 1.0, "jump_loss": self._loss}
+        numbers = {"norm": reading.norm, "reference": self._baseline.level, "shorter": doubt.shorter}
+        numbers |= {"readings_since_jump": 1.0, "jump_loss": doubt.loss}
         advice = "clip by norm (ClipNorm) near the usual norm; skip such batches (SkipStep)"
         return self._alert(reading, "critical", seen, numbers, BAD_BATCH, advice)
 
@@ -126,11 +141,11 @@ class Outlier(Rule):
         return {
             "baseline": self._baseline.state_dict(),
             "episode": self._episode.state_dict(),
-            "last": [self._shorter, self._loss],
+            "doubt": list(self._doubt),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._baseline.load_state_dict(state["baseline"])
         self._episode.load_state_dict(state["episode"])
-        self._shorter, self._loss = state["last"]
+        self._doubt = _Doubt(*state["doubt"])
