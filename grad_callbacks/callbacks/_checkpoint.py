@@ -64,10 +64,10 @@ def adopt_state(key: str, others: Collection[str], states: MutableMapping[str, A
     """
     if key in states:
         return
-    ours = [k for k, state in states.items() if isinstance(state, Mapping) and set(_PARTS) <= state.keys()]
-    left = [k for k in ours if k not in others]
-    same = [k for k in left if str(k).partition("{")[0] == key.partition("{")[0]]
-    if found := (same or left)[:1]:
+    left = [k for k in states if k not in others]
+    same = [k for k in left if str(k).partition("{")[0] == key.partition("{")[0]]  # also one that cannot be read
+    ours = [k for k in left if isinstance(states[k], Mapping) and set(_PARTS) <= states[k].keys()]
+    if found := (same or ours)[:1]:
         states[key] = states.pop(found[0])
 
 

@@ -236,11 +236,11 @@ class Engine:
     def _judge(self, step: PendingStep) -> tuple[list[Alert], list[Intervention]]:
         """From the reading to what is done about it."""
         treatment, rules = self._treatment, self._rule_runner
-        before = rules.loss_level.level
-        alerts = rules.judge(step)
+        before, alerts = rules.loss_level.level, rules.judge(step)
         first = None if alerts else rules.look_at_the_start(step, treatment.looks_at_the_start)
         begun = None if first is None else treatment.begin(first, step)
-        for alert in alerts if first is None else [first]:
+        news = [alert for alert in alerts if not rules.was_told(alert)] if first is None else [first]
+        for alert in news:
             self.record.add(alert, late=step.on_device)
         self.gauge.update_ratios.is_wanted = self.gauge.signal.is_wanted = is_near = rules.is_near
         rules.note(step)
@@ -250,7 +250,7 @@ class Engine:
         treatment.enter(interventions, step)
         self.record.active[self.index] = rules.active
         treatment.keep_a_snapshot(step, step.reading.is_finite and not alerts and not rules.active, is_near)
-        return alerts if first is None else [first], interventions
+        return news, interventions
 
     def _take_up_motion(self) -> None:
         if self.gauge.fetch_update_ratios():

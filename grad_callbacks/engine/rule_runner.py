@@ -52,6 +52,7 @@ class RuleRunner:
         self._barrier = Barrier()
         self._blank: list[dict[str, Any] | None] = []  # the rules' states before the first reading
         self._first_cause: str | None = None
+        self._told_at_start = ""  # the kind of alert that the first reading has raised
         self._ask_the_rules()
 
     def open(self, is_first: bool) -> None:
@@ -91,7 +92,15 @@ class RuleRunner:
         if alert is None or not (is_any or alert.kind in {rule.kind for rule in self.rules}):
             return None
         found = self._diagnosed(alert, step)
-        return None if found.cause in OF_THE_DATA else found
+        if found.cause in OF_THE_DATA:
+            return None
+        self._told_at_start = found.kind
+        return found
+
+    def was_told(self, alert: Alert) -> bool:
+        """True for the first alert that only says again what the first reading has shown."""
+        was_told, self._told_at_start = self._told_at_start == alert.kind, ""
+        return was_told
 
     def note(self, step: PendingStep) -> None:
         """Remember a step that has been judged, for the diagnosis of later ones."""
@@ -123,6 +132,7 @@ class RuleRunner:
             if state is not None:  # of a rule that was left out
                 self._call(rule, rule.load_state_dict, copy.deepcopy(state), default=None)
         self._ask_the_rules()
+        self._told_at_start = ""
         self.loss_level = LossLevel()
         if kept is not None:
             self.loss_level.load_state_dict(copy.deepcopy(kept["course"]))
@@ -161,6 +171,7 @@ class RuleRunner:
             "blank": copy.deepcopy(self._blank),
             "follower": self._run_context.state_dict() if self._run_context else None,
             "first_cause": self._first_cause,
+            "told_at_start": self._told_at_start,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -168,6 +179,7 @@ class RuleRunner:
         if self._run_context and state["follower"]:
             self._run_context.load_state_dict(state["follower"])
         self._first_cause = state["first_cause"]
+        self._told_at_start = state.get("told_at_start", "")  # an older version told nothing then
         self.loss_level.load_state_dict(state["course"])
         self.count, self.from_start = state["judged"], state["from_start"]
         self._blank = list(state["blank"])

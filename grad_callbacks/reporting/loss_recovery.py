@@ -166,7 +166,11 @@ class LossRecovery:
         returned = next((count for count, level in levels if count > self._marked_at and level <= self.ceiling), None)
         if returned is None:
             return False
-        return returned - self._marked_at + rolled_back <= LIMITS.steps_lost * self._count + LIMITS.window
+        return self.are_few(returned - self._marked_at + rolled_back - LIMITS.window)
+
+    def are_few(self, steps: int) -> bool:
+        """True if so many steps less change little of a training as long as this one."""
+        return steps <= LIMITS.steps_lost * self._count
 
     @property
     def is_marked_early(self) -> bool:

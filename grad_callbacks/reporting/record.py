@@ -81,7 +81,16 @@ class Record:
         calm = not set(self.still_wrong) - self._bounded and self.loss.has_returned and self._has_learned
         if not (self.interventions and calm) or any("averages_lost" in made.detail for made in self.interventions):
             return "unrepaired"
-        return "repaired" if self.loss.is_back(self._rolled_back) else "partly repaired"
+        is_back = self._has_only_skipped or self.loss.is_back(self._rolled_back)
+        return "repaired" if is_back else "partly repaired"
+
+    @property
+    def _has_only_skipped(self) -> bool:
+        """True if all that was done is to keep single events from the weights, in few steps of all."""
+        acted = sum(int(made.detail.get("steps", 0)) for made in self.interventions)
+        is_single = all(kind_named(made.alert_kind).comes_singly for made in self.interventions)
+        moved = any(made.rewinds or made.begins_anew for made in self.interventions)
+        return is_single and not moved and self.loss.are_few(acted)
 
     @property
     def _rolled_back(self) -> int:

@@ -44,7 +44,7 @@ def test_every_option_of_every_group_trains(group: str) -> None:
 
 def test_the_groups_hold_what_they_promise() -> None:
     assert options("activation") == ["gelu", "leaky_relu", "prelu", "relu", "sigmoid", "tanh"]
-    assert options("init") == ["default", "he", "large", "orthogonal", "small", "xavier"]
+    assert options("init") == ["default", "he", "large", "orthogonal", "small", "uniform", "xavier"]
     assert options("norm") == ["batch", "layer", "none"]
     assert options("guard") == [
         "adaptive_clip",

@@ -33,7 +33,7 @@ def record_of(
     return record
 
 
-FALLING = [2.4, *(2.3 * 0.97**k for k in range(100))]
+FALLING = [2.4, *(2.3 * 0.97**k for k in range(200))]
 CHANCE = [2.4, *(2.3 + 0.02 * math.sin(k) for k in range(100))]
 
 
