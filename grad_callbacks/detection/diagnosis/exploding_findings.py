@@ -58,7 +58,8 @@ def earlier_batch(probes: Probes, ago: float) -> Finding:
     """The loss of a batch, ``ago`` readings ago, was far above those before it and those after."""
     loss = probes.alert.evidence.jump_loss
     had = "the norm jumped" if loss is None else f"a batch had a loss of {rounded(loss)}"
-    seen = f"{ago:.0f} readings ago {had}, and what had been learned is lost since"
+    when = "one reading ago" if ago == 1 else f"{ago:.0f} readings ago"
+    seen = f"{when} {had}, and what had been learned is lost since"
     advices = (advice.clip(probes), "skip such batches: `SkipStep`", "look at the batches before the alert")
     # Without the loss of that batch there is nothing to compare.
     return Finding("bad batch", seen, advices, {} if loss is None else probes.batch.evidence())

@@ -12,7 +12,7 @@ from grad_callbacks._utils.validation import positive
 from grad_callbacks.detection.plain_numbers import rounded
 from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.baseline import Baseline
-from grad_callbacks.detection.rules.episode import Episode
+from grad_callbacks.detection.rules.episode import EPISODE_LIMITS, Episode
 from grad_callbacks.detection.rules.exploding_message import largest_layers
 from grad_callbacks.detection.rules.exploding_thresholds import LIMITS as EXPLODING
 from grad_callbacks.events import Alert, Evidence, Severity
@@ -42,14 +42,13 @@ BAD_BATCH = "bad batch"
 
 
 class _Doubt(NamedTuple):
-    """The last reading, if it may have been an outlier and its batch was not shown to be to blame."""
+    """An outlier whose batch was not shown to be to blame."""
 
     shorter: float  # how many times it makes the steps shorter
     ratio: float  # of its norm to the largest before
+    below: float  # a norm that shows that it was no new scale
     loss: float
-
-
-_NONE = _Doubt(0.0, 0.0, math.nan)
+    age: int = 0  # readings since
 
 
 class Outlier(Rule):
@@ -64,8 +63,8 @@ class Outlier(Rule):
     One reading does not show whether its batch is to blame or the loss has another scale from now on. The diagnosis
     computes the loss of the batch before with the weights of now: if that is as usual, the batch is to blame, and the
     alert is a ``warning`` in the same step. Where that is not known (manual optimization, a GPU) or does not show it,
-    the next reading decides: if its norm is far below again and the steps are ten times shorter, the alert is
-    ``critical``, for the harm is done.
+    the next readings decide: if within 20 of them the norm is far below again, and the steps are ten times shorter, the
+    alert is ``critical``, for the harm is done.
 
     Args:
         shorter: How many times shorter the steps after it would be.
@@ -80,7 +79,7 @@ class Outlier(Rule):
         self.shorter = positive("shorter", shorter)
         self._baseline = Baseline(limit=EXPLODING.factor)
         self._episode = Episode()
-        self._doubt = _NONE
+        self._doubt: _Doubt | None = None
 
     def judge(self, reading: Reading) -> Alert | None:
         """Return an alert for the first of several outliers."""
@@ -90,32 +89,37 @@ class Outlier(Rule):
         usual = max(self._baseline.level, self._baseline.highest)  # NaN during the warm-up
         ratio = norm / usual if usual > 0 else math.nan
         shorter = math.sqrt(1 + (1 - reading.squares_decay) * ratio**2)
-        doubt, self._doubt = self._doubt, _NONE
         self._baseline.feed(norm)
-        # Far below the last norm on a scale of logarithms: that was no new scale.
-        if doubt.shorter > LIMITS.late and ratio < max(EXPLODING.factor, math.sqrt(doubt.ratio)):
-            return self._late(reading, doubt)
+        if (doubt := self._doubt) is not None:
+            is_over = doubt.age >= EPISODE_LIMITS.calm_readings
+            self._doubt = None if is_over else doubt._replace(age=doubt.age + 1)
+            if not is_over and norm < doubt.below:
+                self._doubt = None
+                return self._late(reading, doubt) if doubt.shorter > LIMITS.late else None
         if not shorter > self.shorter:
             self._episode.calm()
             return None
-        return self._early(reading, shorter, ratio) if self._episode.alarm() == 1 else None
+        if self._episode.alarm() > 1:
+            return None
+        # Half way back, on a scale of logarithms, it was no new scale.
+        below = usual * max(EXPLODING.factor, math.sqrt(ratio))
+        self._doubt = _Doubt(shorter, ratio, below, reading.loss)
+        return self._early(reading, shorter)
 
     def is_borne_out(self, alert: Alert, is_tried: bool) -> bool:
         """False for a warning if the batch was not found to be to blame."""
         is_shown = alert.severity == "critical" or (is_tried and alert.cause == BAD_BATCH)
-        if not is_shown:
-            found = alert.evidence
-            self._doubt = _Doubt(found["shorter"], found["times_highest"], found.get("loss", math.nan))
+        if is_shown:
+            self._doubt = None
         return is_shown
 
-    def _early(self, reading: Reading, shorter: float, ratio: float) -> Alert:
+    def _early(self, reading: Reading, shorter: float) -> Alert:
         usual, norm = self._baseline.level, reading.comparable_norm
         seen = (
             f"gradient norm {rounded(norm)}, {rounded(norm / usual)} times the usual {rounded(usual)}; it makes the "
             f"optimizer's next steps {rounded(shorter)} times shorter"
         )
         numbers = {"norm": reading.norm, "reference": usual, "ratio": norm / usual, "shorter": shorter}
-        numbers["times_highest"] = ratio
         advice = "lower the learning rate (ReduceLR)"  # unless the diagnosis finds that the batch is to blame
         return self._alert(reading, "warning", seen, numbers | {"loss": reading.loss}, "learning rate too high", advice)
 
@@ -125,7 +129,7 @@ class Outlier(Rule):
             f"{rounded(doubt.shorter)} times shorter"
         )
         numbers = {"norm": reading.norm, "reference": self._baseline.level, "shorter": doubt.shorter}
-        numbers |= {"readings_since_jump": 1.0, "jump_loss": doubt.loss}
+        numbers |= {"readings_since_jump": doubt.age + 1.0, "jump_loss": doubt.loss}
         advice = "clip by norm (ClipNorm) near the usual norm; skip such batches (SkipStep)"
         return self._alert(reading, "critical", seen, numbers, BAD_BATCH, advice)
 
@@ -141,11 +145,11 @@ class Outlier(Rule):
         return {
             "baseline": self._baseline.state_dict(),
             "episode": self._episode.state_dict(),
-            "doubt": list(self._doubt),
+            "doubt": None if self._doubt is None else list(self._doubt),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._baseline.load_state_dict(state["baseline"])
         self._episode.load_state_dict(state["episode"])
-        self._doubt = _Doubt(*state["doubt"])
+        self._doubt = None if state["doubt"] is None else _Doubt(*state["doubt"])

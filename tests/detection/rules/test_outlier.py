@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,9 +14,13 @@ from tests.support.helpers import Poisoned, Regression, batches, fit, mlp, readi
 
 
 def judged(sizes: dict[int, float], decay: float, steps: int = 60) -> list[int]:
-    rule = Outlier()
-    made = (rule.judge(reading([sizes.get(step, 1.0)] * 3, step, squares_decay=decay)) for step in range(steps))
-    return [alert.step for alert in made if alert is not None]
+    """The steps of the alerts, where each batch is found to be to blame."""
+    rule, found = Outlier(), []
+    for step in range(steps):
+        alert = rule.judge(reading([sizes.get(step, 1.0)] * 3, step, squares_decay=decay))
+        if alert is not None and rule.is_borne_out(replace(alert, cause="bad batch"), is_tried=True):
+            found.append(alert.step)
+    return found
 
 
 class BadBatch(Poisoned):
@@ -51,6 +56,25 @@ def test_nothing_is_said_where_no_squares_are_kept_and_before_there_is_a_usual_n
 
 def test_several_in_a_row_are_one() -> None:
     assert judged({40: 1e4, 43: 1e4, 50: 1e5}, 0.95) == [40]
+
+
+def unproven(sizes: dict[int, float], decay: float, steps: int = 90) -> list[tuple[int, str]]:
+    """The alerts where no batch can be tried again."""
+    rule, found = Outlier(), []
+    for step in range(steps):
+        alert = rule.judge(reading([sizes.get(step, 1.0)] * 3, step, squares_decay=decay))
+        if alert is not None and rule.is_borne_out(alert, is_tried=False):
+            found.append((alert.step, alert.severity))
+    return found
+
+
+def test_where_nothing_can_be_tried_the_norms_that_follow_decide() -> None:
+    assert unproven({40: 1e4}, 0.95) == [(41, "critical")]
+    assert unproven(dict.fromkeys(range(40, 47), 1e4), 0.95) == [(47, "critical")], "several in a row"
+    assert unproven({40: 1e4, 41: 50.0}, 0.95) == [(41, "critical")], "not quite as before yet"
+    assert unproven(dict.fromkeys(range(40, 90), 1e4), 0.95) == [], "a new scale"
+    assert unproven(dict.fromkeys(range(40, 70), 1e4), 0.95) == [], "for a while"
+    assert unproven({40: 30.0}, 0.95) == [], "little harm"
 
 
 def adamw(parameters: object) -> torch.optim.Optimizer:
