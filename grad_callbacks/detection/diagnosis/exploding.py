@@ -183,13 +183,19 @@ def _grows_from_the_start(probes: Probes) -> bool:
 
 
 def _explodes_through_time(probes: Probes) -> bool:
-    """True if the error grows with the steps back, or the weights let it (radius above 1, Pascanu et al. 2013)."""
-    if probes.flow.through_time > LIMITS.growth:
+    """True if the weights that the run began with let the error grow with the steps back.
+
+    Their radius is above 1 (Pascanu et al. 2013, sec. 2.1), or the error was seen to grow while the weights were still
+    those of the start. Later, steps that are too long have made the weights grow: that is the rate's fault.
+    """
+    is_of_the_start = probes.reflects_initialisation and not probes.is_rate_raised
+    if probes.flow.through_time > LIMITS.growth and is_of_the_start:
         return True
     if probes.structure.is_gated:
         return False
-    # Before the first step: in training, too long steps make the weights grow.
-    return probes.first_radius > LIMITS.growing_radius or math.isnan(probes.first_radius)
+    if math.isnan(probes.first_radius):  # a cell of one's own
+        return is_of_the_start and not probes.step.overshoots
+    return probes.first_radius > LIMITS.growing_radius
 
 
 def _targets(probes: Probes) -> Finding | None:
