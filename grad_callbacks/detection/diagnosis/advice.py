@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -18,6 +19,12 @@ class AdviceThresholds(Thresholds):
 
     rate_share: float = threshold(
         0.1, "share of the learning rate to take where none is known to help", unit="share", source="not measured"
+    )
+    second_beta: float = threshold(
+        0.95,
+        "decay of the squared gradients that language models are trained with",
+        unit="1",
+        source="Brown et al. 2020, GPT-3, appendix B; Touvron et al. 2023, LLaMA, sec. 2.3",
     )
 
 
@@ -47,8 +54,15 @@ def initialise(probes: Probes, activation: str | None = None) -> str:
 
 
 def normalise(probes: Probes) -> str:
-    """Say where to put a normalisation, and its size."""
+    """Say which normalisation to add where; empty where each layer has one, or where only the head is left."""
+    structure = probes.structure
+    if structure.has_attention:
+        if not structure.norms:
+            return "layer normalisation before each block: `x = x + block(nn.LayerNorm(width)(x))`"
+        return "queries and keys of unit size (QK-norm): `q, k = nn.RMSNorm(head)(q), nn.RMSNorm(head)(k)`"
     name = _first_weight(probes)
+    if probes.is_normalised or name == next(reversed(probes.gains), ""):
+        return ""
     module = probes.module(name)
     if isinstance(module, nn.modules.conv._ConvNd):
         kind = f"BatchNorm{len(module.kernel_size)}d"
@@ -73,8 +87,24 @@ def lower_rate(probes: Probes, share: float = LIMITS.rate_share) -> str:
     optimizer = probes.case.optimizer
     if optimizer is None:
         return f"a learning rate {1 / share:.0f} times smaller"
-    rate = float(optimizer.param_groups[0]["lr"] if probes.case.rates is None else probes.case.rates[0])
-    return f"smaller learning rate: lr={rate:.3g} -> {rate * share:.2g} in {type(optimizer).__name__}"
+    group = optimizer.param_groups[0]
+    rate = float(group["lr"] if probes.case.rates is None else probes.case.rates[0])
+    peak = float(group.get("max_lr", group.get("initial_lr", rate)))  # as its scheduler was given it
+    kind = type(optimizer).__name__
+    if probes.is_rate_raised and rate > peak > 0:
+        return f"the learning rate as it was given: lr={rate:.3g} in this step, lr={peak:.3g} in {kind}"
+    if 0 < rate < peak:
+        return f"smaller peak of the schedule: lr={peak:.3g} -> {peak * share:.2g} in {kind}"
+    return f"smaller learning rate: lr={rate:.3g} -> {rate * share:.2g} in {kind}"
+
+
+def shorter_memory(probes: Probes) -> str:
+    """Say how Adam can forget a large gradient sooner; empty for other optimizers, and where it does."""
+    groups = probes.case.optimizer.param_groups if probes.case.optimizer is not None else []
+    betas: Sequence[float] = groups[0].get("betas", ()) if groups else ()
+    if not probes.structure.has_attention or len(betas) < 2 or not float(betas[1]) > LIMITS.second_beta:
+        return ""
+    return f"a mean of squared gradients that follows sooner: betas=({betas[0]:g}, {LIMITS.second_beta:g})"
 
 
 def clip(probes: Probes) -> str:
@@ -84,8 +114,10 @@ def clip(probes: Probes) -> str:
     return f"clipping by norm: `Trainer(gradient_clip_val={at:.2g})` or `ClipNorm({at:.2g})`"
 
 
-def warm_up() -> str:
-    """Say how to write a warm-up."""
+def warm_up(probes: Probes) -> str:
+    """Say how to write a warm-up, or that there should be more of it."""
+    if probes.is_warmed_up:
+        return "a longer warm-up"
     schedule = "torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=100)"
     return f"warm-up: `{schedule}`, with `scheduler.step()` after every step"
 

@@ -108,7 +108,7 @@ def no_warm_up(probes: Probes) -> Finding:
         "missing warm-up",
         f"{optimizer} trains a post-norm transformer at the full learning rate from the first step",
         (
-            advice.warm_up(),
+            advice.warm_up(probes),
             "normalisation before each block: `nn.TransformerEncoderLayer(..., norm_first=True)`",
             advice.lower_rate(probes),
             advice.clip(probes),
@@ -128,7 +128,7 @@ def recurrence(probes: Probes) -> Finding:
         seen,
         (
             advice.clip(probes),
-            f"a gated cell: `nn.LSTM` or `nn.GRU` at {name}",
+            "" if probes.structure.is_gated else f"a gated cell: `nn.LSTM` or `nn.GRU` at {name}",
             f"orthogonal initialisation: `nn.init.orthogonal_({name}.weight_hh_l0)`",
             advice.lower_rate(probes),
         ),
@@ -178,8 +178,9 @@ def rate(probes: Probes) -> Finding:
         _overshooting(probes),
         (
             advice.lower_rate(probes, step.share / LIMITS.rate_margin if step.share < 1 else math.nan),
-            advice.clip(probes),
-            advice.warm_up(),
+            "" if probes.is_adaptive and not probes.structure.has_attention else advice.clip(probes),
+            advice.warm_up(probes),
+            advice.shorter_memory(probes),
             advice.normalise(probes),
         ),
         {**step.evidence(), "loss_ratio_of_last_step": last, **probes.batch.evidence()},

@@ -38,7 +38,7 @@ class Finding:
     Attributes:
         cause: One of :data:`CAUSES`.
         clause: What was found, as a clause without semicolons.
-        advice: Remedies, most effective first, each with the line to change.
+        advice: Remedies, most effective first, each with the line to change; an empty one is left out.
         evidence: The numbers; those that are not finite are left out of the alert.
     """
 
@@ -55,5 +55,5 @@ class Finding:
             cause=self.cause,
             message=f"{alert.message}; {self.clause}",
             evidence=Evidence({**alert.evidence, **finite}),
-            advice="; ".join(self.advice),
+            advice="; ".join(filter(None, self.advice)),
         )

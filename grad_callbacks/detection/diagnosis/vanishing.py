@@ -190,7 +190,7 @@ def _killed(probes: Probes, share: float) -> Finding | None:
         seen,
         (
             advice.lower_rate(probes),
-            advice.warm_up(),
+            advice.warm_up(probes),
             advice.clip(probes),
             advice.replace_activation(probes, "LeakyReLU"),
         ),
@@ -225,7 +225,7 @@ def _no_warm_up(probes: Probes) -> Finding:
         "missing warm-up",
         f"{optimizer} trains a post-norm transformer at the full learning rate from the first step",
         (
-            advice.warm_up(),
+            advice.warm_up(probes),
             "normalisation before each block: `nn.TransformerEncoderLayer(..., norm_first=True)`",
             advice.lower_rate(probes),
         ),
