@@ -13,6 +13,7 @@ from grad_callbacks._utils.optimizers import unwrapped
 from grad_callbacks._utils.renamed import renamed
 from grad_callbacks._utils.validation import at_least, flag
 from grad_callbacks.detection.diagnosis import RunContext
+from grad_callbacks.engine.beginning import begin
 from grad_callbacks.engine.measuring import measured_step
 from grad_callbacks.engine.resuming import refitted
 from grad_callbacks.engine.rule_runner import RuleRunner, built_rules
@@ -237,8 +238,7 @@ class Engine:
         """From the reading to what is done about it."""
         treatment, rules = self._treatment, self._rule_runner
         before, alerts = rules.loss_level.level, rules.judge(step)
-        first = None if alerts else rules.look_at_the_start(step, treatment.looks_at_the_start)
-        begun = None if first is None else treatment.begin(first, step)
+        first, begun = (None, None) if alerts else begin(step, rules, treatment)
         news = [alert for alert in alerts if not rules.was_told(alert)] if first is None else [first]
         for alert in news:
             self.record.add(alert, late=step.on_device)

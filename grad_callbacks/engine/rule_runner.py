@@ -19,8 +19,6 @@ from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.treatment.step.pending_step import PendingStep
 
 T = TypeVar("T")
-# Causes that say nothing of the initialisation: whether such a run fails, later readings tell.
-OF_THE_DATA = ("inputs too large", "targets or loss too large", "bad batch")
 
 
 class RuleRunner:
@@ -40,6 +38,7 @@ class RuleRunner:
         loss_level: The level of the loss.
         active: The kinds of alert that were active still at the last reading.
         is_near: The last reading was alarming, or nearly.
+        told_at_start: The kind of alert that the first reading has raised; empty once a rule has said so, too.
     """
 
     def __init__(self, rules: list[Rule], optimizer: torch.optim.Optimizer, run_context: RunContext | None) -> None:
@@ -52,7 +51,7 @@ class RuleRunner:
         self._barrier = Barrier()
         self._blank: list[dict[str, Any] | None] = []  # the rules' states before the first reading
         self._first_cause: str | None = None
-        self._told_at_start = ""  # the kind of alert that the first reading has raised
+        self.told_at_start = ""
         self._ask_the_rules()
 
     def open(self, is_first: bool) -> None:
@@ -91,15 +90,11 @@ class RuleRunner:
         alert = judge_first_step(step.reading)
         if alert is None or not (is_any or alert.kind in {rule.kind for rule in self.rules}):
             return None
-        found = self._diagnosed(alert, step)
-        if found.cause in OF_THE_DATA:
-            return None
-        self._told_at_start = found.kind
-        return found
+        return self._diagnosed(alert, step)
 
     def was_told(self, alert: Alert) -> bool:
         """True for the first alert that only says again what the first reading has shown."""
-        was_told, self._told_at_start = self._told_at_start == alert.kind, ""
+        was_told, self.told_at_start = self.told_at_start == alert.kind, ""
         return was_told
 
     def note(self, step: PendingStep) -> None:
@@ -132,7 +127,7 @@ class RuleRunner:
             if state is not None:  # of a rule that was left out
                 self._call(rule, rule.load_state_dict, copy.deepcopy(state), default=None)
         self._ask_the_rules()
-        self._told_at_start = ""
+        self.told_at_start = ""
         self.loss_level = LossLevel()
         if kept is not None:
             self.loss_level.load_state_dict(copy.deepcopy(kept["course"]))
@@ -171,7 +166,7 @@ class RuleRunner:
             "blank": copy.deepcopy(self._blank),
             "follower": self._run_context.state_dict() if self._run_context else None,
             "first_cause": self._first_cause,
-            "told_at_start": self._told_at_start,
+            "told_at_start": self.told_at_start,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -179,7 +174,7 @@ class RuleRunner:
         if self._run_context and state["follower"]:
             self._run_context.load_state_dict(state["follower"])
         self._first_cause = state["first_cause"]
-        self._told_at_start = state.get("told_at_start", "")  # an older version told nothing then
+        self.told_at_start = state.get("told_at_start", "")  # an older version told nothing then
         self.loss_level.load_state_dict(state["course"])
         self.count, self.from_start = state["judged"], state["from_start"]
         self._blank = list(state["blank"])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
-from grad_callbacks.events import Evidence
+from grad_callbacks.events import Evidence, kind_named
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
@@ -82,12 +82,12 @@ class ClipNorm(Remedy):
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Fix the threshold; clip from this step on.
 
-        Once only, not for a non-finite gradient, and not where neither a threshold nor a usual norm is known: that of
-        an explosion is no measure.
+        Once only, not for a non-finite gradient, and not for an explosion of which neither a threshold nor a usual norm
+        is known: its own is no measure.
         """
         if self._threshold is not None or not step.reading.is_finite:
             return None
-        usual = evidence.reference
+        usual = _usual(step, evidence)
         if self.max_norm is not None:
             self._now = self._threshold = self.max_norm
         elif usual is None:
@@ -116,6 +116,13 @@ class ClipNorm(Remedy):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._threshold, self._now = state["threshold"], state["now"]
+
+
+def _usual(step: OptimizerStep, evidence: Evidence) -> float | None:
+    """The usual norm as the alert reports it, or the present one if the alert is not of large gradients."""
+    alert = step.run_state.alert if step.run_state is not None else None
+    is_explosion = alert is not None and kind_named(alert.kind).is_bounded_by_clipping
+    return step.reading.norm if evidence.reference is None and not is_explosion else evidence.reference
 
 
 def _lasting(step: OptimizerStep, usual: float) -> float:

@@ -1,0 +1,30 @@
+"""The run's first reading: judged by itself, and what it shows repaired before the first step."""
+
+from __future__ import annotations
+
+from grad_callbacks.engine.no_treatment import NoTreatment
+from grad_callbacks.engine.remedy_runner import RemedyRunner
+from grad_callbacks.engine.rule_runner import RuleRunner
+from grad_callbacks.events import Alert, Intervention
+from grad_callbacks.treatment.step.pending_step import PendingStep
+
+# Causes that say nothing of the initialisation: whether such a run fails, later readings tell.
+OF_THE_DATA = ("inputs too large", "targets or loss too large", "bad batch")
+
+
+def begin(
+    step: PendingStep, rules: RuleRunner, treatment: RemedyRunner | NoTreatment
+) -> tuple[Alert | None, Intervention | None]:
+    """Return what the first reading has raised, and what was done about it; nothing at later readings.
+
+    Args:
+        step: A step that no rule has raised an alert for.
+        rules: Have judged it.
+        treatment: May act before the first step.
+    """
+    alert = rules.look_at_the_start(step, treatment.looks_at_the_start)
+    made = None if alert is None else treatment.begin(alert, step)
+    if alert is None or (made is None and alert.cause in OF_THE_DATA):
+        return None, None
+    rules.told_at_start = alert.kind
+    return alert, made
