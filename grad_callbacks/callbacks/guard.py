@@ -54,6 +54,8 @@ class GradientGuard(GradientMonitor):
         diagnose: As for :class:`GradientMonitor`.
         trial: Try the remedies out when an alert comes, and keep the one that does best: a
             :class:`~grad_callbacks.treatment.trial.Trial`, its arguments by name (``{"steps": 20}``), or True.
+        progress_bar: As for :class:`GradientMonitor`.
+        summary: As for :class:`GradientMonitor`.
 
     Raises:
         ValueError: If an argument is wrong; the message names it.
@@ -78,8 +80,12 @@ class GradientGuard(GradientMonitor):
         on_alert: Callable[[Alert], object] | None = None,
         diagnose: bool = True,
         trial: Trial | Mapping[str, Any] | bool | None = None,
+        progress_bar: bool = True,
+        summary: bool = True,
     ) -> None:
-        super().__init__(every_n_steps=every_n_steps, rules=rules, on_alert=on_alert, diagnose=diagnose)
+        shown = {"progress_bar": progress_bar, "summary": summary}
+        super().__init__(every_n_steps=every_n_steps, rules=rules, on_alert=on_alert, diagnose=diagnose, **shown)
+        self._preset = prescription if isinstance(prescription, str) else "full" if prescription is None else ""
         self.prescription = Prescription(DEFAULT_PLAN if prescription is None else prescription)
         self.prescription.prepare_for({rule.kind for rule in self.rules})
         self.trial = Trial.of(trial)
@@ -109,6 +115,13 @@ class GradientGuard(GradientMonitor):
         if changed and (count := restart_averages(trainer)):
             changed[-1].detail["averages_restarted"] = count
         super()._on_step_result(trainer, index, result)
+
+    def _settings(self) -> str:
+        """Rules and remedies, in words."""
+        if self._preset:
+            return f"{super()._settings()}; remedies of the preset {self._preset!r}"
+        names = dict.fromkeys(type(each).__name__ for listed in self.prescription.remedies.values() for each in listed)
+        return f"{super()._settings()}; remedies {', '.join(names) or 'none'}"
 
     def _prescription(self) -> Prescription:
         return self.prescription

@@ -83,6 +83,16 @@ class LayerHistory:
         """True before the first reading."""
         return not self._steps
 
+    @property
+    def count(self) -> int:
+        """Readings so far, over all optimizers."""
+        return self._seen
+
+    @property
+    def layers(self) -> int:
+        """Layers that were seen so far."""
+        return len(self._names)
+
     def append(self, reading: Reading) -> int:
         """Add a row for each layer that had a gradient; return the step's place, counted over all optimizers."""
         unknown = np.full(len(reading.layers.names), math.nan)
