@@ -224,7 +224,8 @@ class GradientMonitor(Findings, Callback):
 
     def _settings(self) -> str:
         """The rules, in words."""
-        return f"rules {', '.join(type(rule).__name__ for rule in self.rules)}"
+        often = f"every {self.every_n_steps} steps, " if self.every_n_steps > 1 else ""
+        return f"{often}rules {', '.join(type(rule).__name__ for rule in self.rules)}"
 
     def _prescription(self) -> Prescription | None:
         """What answers the alerts: nothing, in a monitor."""

@@ -56,6 +56,10 @@ class StepSeries:
             self._rows = self._rows[::2]
             self._stride *= 2
 
+    def norms(self) -> list[tuple[float, float]]:
+        """Return step and global norm, before any remedy, of the optimizer that was noted first."""
+        return [(row[0], row[2]) for row in self._rows if row[1] == self._rows[0][1]]
+
     def to_frame(self) -> pd.DataFrame:
         """Return the rows.
 
