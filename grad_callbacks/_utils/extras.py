@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 
 @contextmanager
@@ -22,7 +23,23 @@ def needs(extra: str, what: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("grad_callbacks"):
             raise
-        package = error.name.partition(".")[0]
-        raise ModuleNotFoundError(
-            f"{what} needs {package}, which is not installed: pip install 'grad-callbacks[{extra}]'", name=error.name
-        ) from error
+        raise _missing(error.name.partition(".")[0], extra, what) from error
+
+
+def require(package: str, extra: str, what: str) -> None:
+    """Look for a package without importing it, which may take seconds.
+
+    Raises:
+        ModuleNotFoundError: If it is missing; the message says what to install.
+    """
+    try:
+        found = find_spec(package) is not None
+    except ValueError:  # blocked in sys.modules
+        found = False
+    if not found:
+        raise _missing(package, extra, what)
+
+
+def _missing(package: str, extra: str, what: str) -> ModuleNotFoundError:
+    text = f"{what} needs {package}, which is not installed: pip install 'grad-callbacks[{extra}]'"
+    return ModuleNotFoundError(text, name=package)

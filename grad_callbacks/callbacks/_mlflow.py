@@ -77,10 +77,16 @@ class MLflowRuns:
         """
         while self._system:
             self._system.pop().stop()
-        loggers, history = _mlflow_loggers(trainer), record.history()
-        if not loggers or history.empty:
+        loggers = _mlflow_loggers(trainer)
+        if not loggers or record.is_empty:
             return  # a run that failed before its first step has no verdict
         from grad_callbacks.tracking.run_page.run_report import RunReport, record_report
+
+        try:
+            history = record.history()
+        except ModuleNotFoundError as error:  # of an MLflow without pandas
+            rank_zero_warn(f"the gradients' report was not written to MLflow: {error}")
+            return
 
         for logger in loggers:
             try:

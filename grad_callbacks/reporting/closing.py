@@ -35,6 +35,7 @@ def closing_lines(record: Record, report: str = "") -> list[str]:
     if record.alerts:
         left = [alert for alert in record.alerts if alert.kind in record.still_wrong]
         advice = first_advice(leading(left or record.alerts))
-        lines.append(f"done: {done_text(record.interventions).rstrip('.')}")
+        done = done_text(record.interventions) if record.interventions else "nothing was changed"
+        lines.append(f"done: {done.rstrip('.')}")
         lines += [f"what to change: {advice}"] if advice else []
     return [*lines, f"report: {report}"] if report else lines

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from grad_callbacks._utils.extras import needs
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.layers import Layers
 from grad_callbacks.measurement.reading import FloatArray, Reading
@@ -129,7 +130,8 @@ class LayerHistory:
 
     def to_frame(self) -> pd.DataFrame:
         """Return the rows with the columns step, layer, depth, norm, rms, weight_norm and update_ratio."""
-        import pandas as pd
+        with needs("plots", "a table of the history"):
+            import pandas as pd
 
         if not self._steps:
             return pd.DataFrame(columns=["step", "layer", "depth", *_VALUES])

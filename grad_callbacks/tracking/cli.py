@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from grad_callbacks._utils.extras import needs, require
 from grad_callbacks._utils.version import __version__
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is imported
@@ -22,12 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command != "sync":  # a store that does not answer is told in seconds, where MLflow tries for minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    from grad_callbacks.tracking import StoreError
     from grad_callbacks.tracking.secrets.masking import mask
 
     try:
-        status: int = options.run(options)
-    except (StoreError, ValueError, RuntimeError, OSError) as error:
+        require("mlflow", "mlflow", "this command")
+        with needs("mlflow", "this command"):
+            status: int = options.run(options)
+    except (ModuleNotFoundError, ValueError, RuntimeError, OSError) as error:
         told = " ".join(str(mask(str(error))).split())
         sys.stderr.write(f"grad-callbacks {options.command}: {told}\n")
         return 2
