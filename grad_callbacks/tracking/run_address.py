@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -34,14 +35,26 @@ def run_address(client: MlflowClient, store: str, wanted: str) -> str:
     if store.startswith(("http://", "https://")):
         place = f"#/experiments/{quote(str(run.info.experiment_id))}/runs/{quote(run_id)}"
         return f"{mask_address(store).rstrip('/')}/{place}"
-    try:
-        page = Path(client.download_artifacts(run_id, PAGE))  # of a local store it is the file itself, not a copy
-    except Exception as error:
-        raise ValueError(
-            f"run {run_id} has no page {PAGE}: it had no GradientMonitor, or has not ended yet. In MLflow: "
-            "grad-callbacks ui"
-        ) from error
-    return page.resolve().as_uri()
+    return _page(client, run).resolve().as_uri()
+
+
+def _page(client: MlflowClient, run: Run) -> Path:
+    """The page in a local store's folder; from elsewhere a copy in the folder for temporary files."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    uri, run_id = str(run.info.artifact_uri), str(run.info.run_id)
+    if uri.startswith(("file:", "/", ".")) or "://" not in uri:
+        page = Path(local_file_uri_to_path(uri)) / PAGE
+        if page.is_file():
+            return page
+    else:
+        with suppress(MlflowException, OSError):
+            return Path(client.download_artifacts(run_id, PAGE))
+    raise ValueError(
+        f"run {run_id} has no page {PAGE}: it had no GradientMonitor, or has not ended yet (see it in MLflow: "
+        "grad-callbacks ui)"
+    )
 
 
 def _run(client: MlflowClient, wanted: str) -> Run:
