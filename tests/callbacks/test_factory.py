@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomllib
 from lightning.pytorch import Callback, Trainer
 
 from grad_callbacks import GradientGuard, GradientMonitor
 from grad_callbacks.callbacks._factory import callbacks
 from tests.support.helpers import Regression, fit, mlp
 
+tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
 PROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
 
 
