@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.models.unbiased import without_biases
+from experiments.settings import ConfigError, check_names, check_numbers
 from experiments.sweep import as_child
 from experiments.tasks import Task
 from grad_callbacks import GradientMonitor
@@ -49,10 +50,6 @@ OmegaConf.register_new_resolver("mlflow_store", default_store, replace=True)
 OmegaConf.register_new_resolver("mlflow_artifacts", default_artifacts, replace=True)
 
 
-class ConfigError(ValueError):
-    """A value of the config is wrong; the message names it. An error of the training itself keeps its traceback."""
-
-
 @dataclass(frozen=True)
 class Result:
     """What came of a run.
@@ -62,12 +59,21 @@ class Result:
         quality: Final quality on the validation data: 1 is perfect, 0 is chance. NaN if it is not finite.
         monitor: The callback that watched it, if any.
         run_id: The MLflow run, if any.
+        place: Where the run was logged, in words; empty if it was not.
     """
 
     accuracy: float
     quality: float
     monitor: GradientMonitor | None
     run_id: str | None
+    place: str = ""
+
+    def __str__(self) -> str:
+        """How it went, in one line."""
+        parts = [f"quality {self.quality:.3f}"]
+        if self.monitor is not None:
+            parts.append(f"verdict {self.monitor.verdict}, outcome {self.monitor.outcome}")
+        return "; ".join([*parts, f"report: {self.place}" if self.place else "not logged"])
 
 
 def run(cfg: DictConfig, callbacks: Sequence[Callback] = (), checkpoint: Path | None = None) -> Result:
@@ -82,6 +88,7 @@ def run(cfg: DictConfig, callbacks: Sequence[Callback] = (), checkpoint: Path | 
         ConfigError: If a value of the config is wrong.
         StoreError: If the MLflow store cannot be used.
     """
+    check_names(cfg)
     _check(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     # Everything is made before the logger, so that a wrong setting leaves no half-written run behind.
@@ -91,11 +98,12 @@ def run(cfg: DictConfig, callbacks: Sequence[Callback] = (), checkpoint: Path | 
         without_biases(model)
     task = _make(cfg, "task", model=model, optimizer=_make(cfg, "optimizer"), schedule=_make(cfg, "schedule"))
     if isinstance(task, Task):
-        with _named("optimizer"):
+        with _named(cfg, "optimizer"):
             task.make_optimizer()
     monitor: GradientMonitor | None = _make(cfg, "guard.callback")
     mine = [callback for callback in (_make(cfg, "fault"), monitor, *callbacks) if callback is not None]
     trainer: Trainer = _make(cfg, "trainer", logger=False, callbacks=mine)
+    check_numbers(cfg)  # after each part has checked its own: it knows more
     logger = _logger(cfg)
     trainer.loggers = [logger] if logger else []
     with _logged(logger, cfg):
@@ -103,11 +111,20 @@ def run(cfg: DictConfig, callbacks: Sequence[Callback] = (), checkpoint: Path | 
     accuracy, quality = (
         float(trainer.callback_metrics.get(f"val/{name}", math.nan)) for name in ("accuracy", "quality")
     )
-    return Result(accuracy, quality, monitor, logger.run_id if isinstance(logger, MLFlowLogger) else None)
+    run_id = logger.run_id if isinstance(logger, MLFlowLogger) else None
+    return Result(accuracy, quality, monitor, run_id, _place(logger, cfg))
+
+
+def _place(logger: Logger | None, cfg: DictConfig) -> str:
+    """Where the report is, in words."""
+    if isinstance(logger, MLFlowLogger):
+        page = "" if OmegaConf.select(cfg, "guard.callback") is None else ", gradients/run.html"
+        return f"MLflow run {logger.run_id}{page}, at {mask(str(cfg.logger.tracking_uri))}"
+    return str(logger.log_dir) if logger is not None else ""
 
 
 @contextmanager
-def _named(part: str) -> Iterator[None]:
+def _named(cfg: DictConfig, part: str) -> Iterator[None]:
     """Say which part of the config an error comes from."""
     try:
         yield
@@ -115,11 +132,13 @@ def _named(part: str) -> Iterator[None]:
         root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
+        if isinstance(root, TypeError):
+            check_numbers(cfg)  # which names the setting, where Python names two types
         raise ConfigError(f"{part}: {root}") from None
 
 
 def _make(cfg: DictConfig, part: str, **arguments: Any) -> Any:
-    with _named(part):
+    with _named(cfg, part):
         return instantiate(OmegaConf.select(cfg, part), **arguments)
 
 
@@ -175,9 +194,14 @@ def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def main(cfg: DictConfig) -> float:
     """Train once and return the final accuracy, which a Hydra sweeper can maximise."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return run(cfg).accuracy  # after an error Hydra goes on with the other jobs, and raises it at the end
+        return _told(run(cfg))  # after an error Hydra goes on with the other jobs, and raises it at the end
     with one_line_errors():
-        return run(cfg).accuracy
+        return _told(run(cfg))
+
+
+def _told(result: Result) -> float:
+    sys.stdout.write(f"{result}\n")
+    return result.accuracy
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from grad_callbacks.callbacks._loggers import mlflow_store
 from grad_callbacks.callbacks._wandb import is_logger
 from grad_callbacks.events import TrialResult
 from grad_callbacks.measurement.histograms import Histograms
@@ -23,17 +24,19 @@ class MLflowRuns:
 
     Attributes:
         shows_pictures: There is an MLflow run that will show histograms.
+        reported: The runs that the report was written to, in words.
     """
 
     def __init__(self) -> None:
         self.shows_pictures = False
+        self.reported: list[str] = []
         self._environment: dict[str, str] = {}
         self._system: list[SystemMetrics] = []
 
     def begin(self, trainer: Trainer) -> None:
         """Write the config and the environment, and start the system metrics if MLflow's own switch asks for them."""
         loggers = _mlflow_loggers(trainer)
-        self.shows_pictures = bool(loggers)
+        self.shows_pictures, self.reported = bool(loggers), []
         if not loggers:
             return
         from grad_callbacks.tracking.context import record_context  # MLflow takes seconds to import: only where used
@@ -74,10 +77,16 @@ class MLflowRuns:
         """
         while self._system:
             self._system.pop().stop()
-        loggers, history = _mlflow_loggers(trainer), record.history()
-        if not loggers or history.empty:
+        loggers = _mlflow_loggers(trainer)
+        if not loggers or record.is_empty:
             return  # a run that failed before its first step has no verdict
         from grad_callbacks.tracking.run_page.run_report import RunReport, record_report
+
+        try:
+            history = record.history()
+        except ModuleNotFoundError as error:  # of an MLflow without pandas
+            rank_zero_warn(f"the gradients' report was not written to MLflow: {error}")
+            return
 
         for logger in loggers:
             try:
@@ -95,6 +104,7 @@ class MLflowRuns:
                     environment=self._environment,
                 )
                 record_report(logger.experiment, str(logger.run_id), report)
+                self.reported.append(f"MLflow run {logger.run_id}, gradients/run.html, at {mlflow_store(logger)}")
             except Exception as error:  # nor does it cost what has been trained
                 _warn("gradients' report", logger, error)
 

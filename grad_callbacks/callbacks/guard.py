@@ -58,6 +58,8 @@ class GradientGuard(GradientMonitor):
             float, or bytes as an int. By default a quarter, at least 64 MiB; on the CPU of one process the rest goes to
             temporary files (in ``$TMPDIR``). For an accelerator, and in distributed runs, 4 GiB of the host's memory;
             where four snapshots take more, none is taken, and a warning says so.
+        progress_bar: As for :class:`GradientMonitor`.
+        summary: As for :class:`GradientMonitor`.
 
     Raises:
         ValueError: If an argument is wrong; the message names it.
@@ -84,8 +86,12 @@ class GradientGuard(GradientMonitor):
         diagnose: bool = True,
         trial: Trial | Mapping[str, Any] | bool | None = None,
         memory: float | None = None,
+        progress_bar: bool = True,
+        summary: bool = True,
     ) -> None:
-        super().__init__(every_n_steps=every_n_steps, rules=rules, on_alert=on_alert, diagnose=diagnose)
+        shown = {"progress_bar": progress_bar, "summary": summary}
+        super().__init__(every_n_steps=every_n_steps, rules=rules, on_alert=on_alert, diagnose=diagnose, **shown)
+        self._preset = prescription if isinstance(prescription, str) else "full" if prescription is None else ""
         self.prescription = Prescription(DEFAULT_PLAN if prescription is None else prescription)
         self.prescription.prepare_for({rule.kind for rule in self.rules})
         self.trial = Trial.of(trial)
@@ -114,3 +120,10 @@ class GradientGuard(GradientMonitor):
     def _treatment(self, trainer: Trainer) -> dict[str, Any]:
         known = {"prescription": self.prescription, "trial": self.trial, "memory": self.memory}
         return {**known, "averages": trainer.callbacks}  # type: ignore[attr-defined]  # of the Trainer
+
+    def _settings(self) -> str:
+        """Rules and remedies, in words."""
+        if self._preset:
+            return f"{super()._settings()}; remedies of the preset {self._preset!r}"
+        names = dict.fromkeys(type(each).__name__ for listed in self.prescription.remedies.values() for each in listed)
+        return f"{super()._settings()}; remedies {', '.join(names) or 'none'}"

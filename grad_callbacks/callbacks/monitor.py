@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -15,7 +15,9 @@ from grad_callbacks.callbacks._announce import Announcer
 from grad_callbacks.callbacks._arguments import callable_or_none, rules_of
 from grad_callbacks.callbacks._base import Callback
 from grad_callbacks.callbacks._checkpoint import adopt_state, check_readable, explained, stamp
+from grad_callbacks.callbacks._console import Console
 from grad_callbacks.callbacks._engines import Engines
+from grad_callbacks.callbacks._findings import Findings
 from grad_callbacks.callbacks._metrics import MetricsLog
 from grad_callbacks.callbacks._mlflow import MLflowRuns
 from grad_callbacks.callbacks._replay import StepReplay
@@ -28,18 +30,15 @@ from grad_callbacks.callbacks._unsupported import (
     warn_without_parameters,
 )
 from grad_callbacks.engine.engine import Engine
-from grad_callbacks.events import Alert, Intervention, Outcome
+from grad_callbacks.events import Alert
 from grad_callbacks.measurement import Batch
 from grad_callbacks.measurement.histograms import Histograms
 from grad_callbacks.reporting.record import Record
 from grad_callbacks.reporting.step_result import StepResult
 from grad_callbacks.reporting.step_series import StepSeries
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-
-class GradientMonitor(Callback):
+class GradientMonitor(Findings, Callback):
     """Watches the gradient norms of every layer and raises alerts; never changes training.
 
     Measures at ``on_before_optimizer_step``: gradients are accumulated, synchronised over processes and
@@ -74,6 +73,8 @@ class GradientMonitor(Callback):
         diagnose: Look for the cause of an alert in model and batch: at most 20 times in a run, each time at the cost
             of some steps. ``training_step`` is run again then; everything that it does to module and random numbers is
             undone, and nothing is logged. Set it to False if ``training_step`` does more, such as writing files.
+        progress_bar: Show norm and verdict in the Trainer's progress bar.
+        summary: Say on the console, at the end of ``fit``, how it went: in one line, in four if something was wrong.
 
     Raises:
         ValueError: If an argument is wrong; the message names it.
@@ -97,12 +98,16 @@ class GradientMonitor(Callback):
         rules: Sequence[Any] | None = None,
         on_alert: Callable[[Alert], object] | None = None,
         diagnose: bool = True,
+        progress_bar: bool = True,
+        summary: bool = True,
     ) -> None:
         super().__init__()
         self.every_n_steps = at_least("every_n_steps", every_n_steps, 1)
         self.rules = rules_of(rules)
         self.on_alert = callable_or_none(on_alert)
         self.diagnose = flag("diagnose", diagnose)
+        self.progress_bar = flag("progress_bar", progress_bar)
+        self.summary = flag("summary", summary)
         self._start_new_record()
 
     def _start_new_record(self) -> None:
@@ -112,6 +117,7 @@ class GradientMonitor(Callback):
         self._mlflow = MLflowRuns()
         self._announcer = Announcer()
         self._metrics = MetricsLog()
+        self._console = Console(type(self).__name__, self.progress_bar, self.summary)
         self._engines = Engines(type(self).__name__)
         self._inputs = StepInputs()
         self._replay: StepReplay | None = None  # while training
@@ -124,42 +130,6 @@ class GradientMonitor(Callback):
         return self._generate_state_key(
             every_n_steps=self.every_n_steps, rules=[type(rule).__name__ for rule in self.rules]
         )
-
-    @property
-    def alerts(self) -> list[Alert]:
-        """All alerts so far, in order."""
-        return self.record.alerts
-
-    @property
-    def interventions(self) -> list[Intervention]:
-        """All interventions so far, in order; a monitor makes none."""
-        return self.record.interventions
-
-    @property
-    def verdict(self) -> str:
-        """What was wrong with the run (see :attr:`grad_callbacks.reporting.record.Record.verdict`)."""
-        return self.record.verdict
-
-    @property
-    def outcome(self) -> Outcome:
-        """How the run ended (see :attr:`grad_callbacks.reporting.record.Record.outcome`)."""
-        return self.record.outcome
-
-    @property
-    def still_wrong(self) -> list[str]:
-        """The kinds of alert that were still active at the last reading."""
-        return self.record.still_wrong
-
-    def history(self) -> pd.DataFrame:
-        """Return one row per step and layer (see :meth:`grad_callbacks.reporting.record.Record.history`).
-
-        ``step`` is ``trainer.global_step`` at ``on_before_optimizer_step``.
-        """
-        return self.record.history()
-
-    def report(self) -> str:
-        """Return verdict, alerts, interventions and the layers' profile as markdown."""
-        return self.record.report()
 
     # Lightning's hooks
 
@@ -179,6 +149,7 @@ class GradientMonitor(Callback):
         for index, optimizer in enumerate(trainer.optimizers):
             self._engines.add(index, self._engine(trainer, pl_module, optimizer, index))
         self._mlflow.begin(trainer)
+        self._console.begin(trainer, self._engines, self._settings(), lambda: self.verdict)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the batch."""
@@ -219,10 +190,15 @@ class GradientMonitor(Callback):
         """Finish the record of the run."""
         self._finish(trainer)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how it went, below the progress bar."""
+        self._console.end(self.record, self._mlflow.reported)
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Finish the record of a run that failed or was interrupted."""
         if self._engines.by_index:
             self._finish(trainer)
+        self._console.end(self.record, self._mlflow.reported)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Continue from a checkpoint of a run with other rules or another ``every_n_steps`` too."""
@@ -254,6 +230,11 @@ class GradientMonitor(Callback):
         """The engines' arguments for the treatment: none, in a monitor."""
         return {}
 
+    def _settings(self) -> str:
+        """The rules, in words."""
+        often = f"every {self.every_n_steps} steps, " if self.every_n_steps > 1 else ""
+        return f"{often}rules {', '.join(type(rule).__name__ for rule in self.rules)}"
+
     def _engine(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer, index: int
     ) -> Engine:
@@ -283,12 +264,14 @@ class GradientMonitor(Callback):
     def _on_step_result(self, trainer: Trainer, index: int, result: StepResult) -> None:
         self._metrics.note_result(index, result)
         self.step_series.note(result)
+        self._console.note(index, result)
         self._announcer.announce(trainer, result, self.on_alert)
         for trial in result.trials:
             self._mlflow.record_trial(trainer, trial)
 
     def _finish(self, trainer: Trainer) -> None:
         self._engines.close()
+        self._console.close_bar()
         self._metrics.finish(trainer, self._engines.by_index, self.alerts)
         self._engines.clear()
         self._inputs, self._replay = StepInputs(), None  # they hold batch and model

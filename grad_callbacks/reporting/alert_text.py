@@ -43,10 +43,15 @@ def alert_lines(alert: Alert) -> list[str]:
     A line has about 110 characters, and more only where a single clause is longer. Further clauses and advice are left
     to the report. A line with nothing to say is left out.
     """
-    head, first_advice = heading(alert), _clauses(alert.advice)[:1]
-    short = replace(alert, message=_first_clauses(alert.message, LIMITS.line - len(head)), advice="".join(first_advice))
+    head = heading(alert)
+    short = replace(alert, message=_first_clauses(alert.message, LIMITS.line - len(head)), advice=first_advice(alert))
     seen, *others = alert_parts(short, LIMITS.names)
     return [f"{head}: {seen}" if seen else head, *(text for text in others if text)]
+
+
+def first_advice(alert: Alert) -> str:
+    """Return the first thing to change; empty where none is known."""
+    return _plain("".join(_clauses(alert.advice)[:1]))
 
 
 def alert_parts(alert: Alert, names: int) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from grad_callbacks._utils.extras import needs
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.layers import Layers
 from grad_callbacks.measurement.reading import FloatArray, Reading
@@ -83,6 +84,16 @@ class LayerHistory:
         """True before the first reading."""
         return not self._steps
 
+    @property
+    def count(self) -> int:
+        """Readings so far, over all optimizers."""
+        return self._seen
+
+    @property
+    def layers(self) -> int:
+        """Layers that were seen so far."""
+        return len(self._names)
+
     def append(self, reading: Reading) -> int:
         """Add a row for each layer that had a gradient; return the step's place, counted over all optimizers."""
         unknown = np.full(len(reading.layers.names), math.nan)
@@ -119,7 +130,8 @@ class LayerHistory:
 
     def to_frame(self) -> pd.DataFrame:
         """Return the rows with the columns step, layer, depth, norm, rms, weight_norm and update_ratio."""
-        import pandas as pd
+        with needs("plots", "a table of the history"):
+            import pandas as pd
 
         if not self._steps:
             return pd.DataFrame(columns=["step", "layer", "depth", *_VALUES])

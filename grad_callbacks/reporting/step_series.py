@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from grad_callbacks._utils.extras import needs
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.reporting.step_result import StepResult
 
@@ -56,6 +57,10 @@ class StepSeries:
             self._rows = self._rows[::2]
             self._stride *= 2
 
+    def norms(self) -> list[tuple[float, float]]:
+        """Return step and global norm, before any remedy, of the optimizer that was noted first."""
+        return [(row[0], row[2]) for row in self._rows if row[1] == self._rows[0][1]]
+
     def to_frame(self) -> pd.DataFrame:
         """Return the rows.
 
@@ -64,7 +69,8 @@ class StepSeries:
             step that was taken), ``lr_effective`` (learning rate of the first parameter group) and ``loss`` (the
             training loss; NaN where unknown).
         """
-        import pandas as pd
+        with needs("plots", "a table of the steps"):
+            import pandas as pd
 
         return pd.DataFrame(self._rows, columns=list(COLUMNS)).astype({"step": "int64", "optimizer": "int64"})
 

@@ -60,10 +60,7 @@ def summarise(
     if not alerts:
         wrong = "Nothing. No alert was raised."
         if outcome != "healthy":
-            wrong = (
-                f"The training loss has not come down: {loss.began:.3g} at the start, {loss.now:.3g} at the end. No "
-                "alert was raised."
-            )
+            wrong = f"{_capital(loss_text(loss))}. No alert was raised."
         return [("Wrong", wrong), ("Done", "Nothing was changed."), ("Seen", _calm(history))]
     main, number = leading(alerts), "One alert" if len(alerts) == 1 else f"{len(alerts)} alerts"
     when = f"at step {main.step}" if len(alerts) == 1 else f"from step {alerts[0].step} on"
@@ -74,7 +71,7 @@ def summarise(
     return [
         ("Wrong", f"{what}.{also} {number}, {watched}."),
         ("Why", f"{_sentence(main.cause)} Seen: {_sentence(main.message, capital=False)}"),
-        ("Done", _done(interventions)),
+        ("Done", done_text(interventions)),
         ("Helped", _helped(outcome, interventions, still_wrong, loss)),
         ("Next time" if outcome == "repaired" else "Do now", _sentence(leading(left or alerts).advice)),
     ]
@@ -85,6 +82,11 @@ def short_names(names: Sequence[str], most: int = LIMITS.names) -> str:
     return (
         ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
     )
+
+
+def loss_text(loss: LossRecovery) -> str:
+    """Return that the loss has not come down, with its numbers."""
+    return f"the training loss has not come down: {loss.began:.3g} at the start, {loss.now:.3g} at the end"
 
 
 def _calm(history: pd.DataFrame) -> str:
@@ -104,7 +106,8 @@ def _where(layers: Sequence[str], history: pd.DataFrame) -> str:
     return f" in {len(layers)} of {history['layer'].nunique()} layers ({short_names(layers)})"
 
 
-def _done(interventions: Sequence[Intervention]) -> str:
+def done_text(interventions: Sequence[Intervention]) -> str:
+    """Return each remedy with its numbers, its first step and how often it acted."""
     if not interventions:
         return "Nothing was changed."
     first: dict[str, Intervention] = {}

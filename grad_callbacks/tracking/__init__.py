@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from grad_callbacks._utils.extras import needs
+
 if TYPE_CHECKING:
     from grad_callbacks.tracking.comparison.compare import compare
     from grad_callbacks.tracking.comparison.over_seeds import over_seeds
@@ -71,7 +73,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f"{__name__}.{_MODULE_OF[new]}"), adapter)
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    with needs("mlflow", f"{__name__}.{name}"):
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from grad_callbacks._utils.extras import needs, require
 from grad_callbacks._utils.version import __version__
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is imported
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Before MLflow is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 MAX_PORT = 65535
 
@@ -22,12 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command != "sync":  # a store that does not answer is told in seconds, where MLflow tries for minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    from grad_callbacks.tracking import StoreError
     from grad_callbacks.tracking.secrets.masking import mask
 
     try:
-        status: int = options.run(options)
-    except (StoreError, ValueError, RuntimeError, OSError) as error:
+        require("mlflow", "mlflow", "this command")
+        with needs("mlflow", "this command"):
+            status: int = options.run(options)
+    except (ModuleNotFoundError, ValueError, RuntimeError, OSError) as error:
         told = " ".join(str(mask(str(error))).split())
         sys.stderr.write(f"grad-callbacks {options.command}: {told}\n")
         return 2
@@ -94,6 +103,16 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--out", type=Path, metavar="FOLDER", help="also write CSV, parquet and an HTML report there")
     compare.add_argument("--no-log", action="store_true", help="do not log the report into the sweep's parent run")
     compare.set_defaults(run=_compare)
+
+    alerts = commands.add_parser("alerts", parents=[store], help="list the alerts of all runs")
+    alerts.add_argument("--experiment", help="only runs of this MLflow experiment")
+    alerts.add_argument("--json", action="store_true", help="as JSON, with the ids of the runs")
+    alerts.set_defaults(run=_alerts)
+
+    page = commands.add_parser("open", parents=[store], help="print the address of a run's page, and open it")
+    page.add_argument("run_id", metavar="RUN", help="id of the run, its beginning, the run's name, or 'latest'")
+    page.add_argument("--print", action="store_true", dest="only_print", help="do not open a browser")
+    page.set_defaults(run=_open)
     return parser
 
 
@@ -158,11 +177,8 @@ def _compare(options: argparse.Namespace) -> int:
     from grad_callbacks.tracking.comparison.over_seeds import has_several_seeds, over_seeds
     from grad_callbacks.tracking.comparison.report import record_comparison, write_comparison
     from grad_callbacks.tracking.comparison.tables import comparison_table, over_seeds_table
-    from grad_callbacks.tracking.store import check_exists, default_store, prepare_store
 
-    store = options.store or default_store()
-    check_exists(store)
-    client = prepare_store(store)
+    client, _ = _existing(options.store)
     experiment = options.experiment or options.named or EXPERIMENT
     baseline = dict(_pair(text) for text in options.baseline) or None
     table = compare(
@@ -187,6 +203,46 @@ def _compare(options: argparse.Namespace) -> int:
     if not options.no_log and (parent := record_comparison(client, table)):
         console.print(f"Logged into the sweep's run {parent}, under comparison/.")
     return 0
+
+
+def _alerts(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from grad_callbacks.tracking.all_alerts import alerts_table, all_alerts
+    from grad_callbacks.tracking.secrets.masking import mask
+
+    client, _ = _existing(options.store)
+    rows = mask(all_alerts(client, options.experiment))
+    if options.json:
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+    elif rows:
+        Console().print(alerts_table(rows))
+    else:
+        sys.stdout.write("no run in this store has an alert\n")
+    return 0
+
+
+def _open(options: argparse.Namespace) -> int:
+    from grad_callbacks.tracking.run_address import run_address
+
+    client, store = _existing(options.store)
+    address = run_address(client, store, options.run_id)
+    sys.stdout.write(f"{address}\n")
+    has_screen = sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ))
+    if has_screen and not options.only_print:  # elsewhere it would be a browser in this very terminal
+        import webbrowser
+
+        webbrowser.open(address)
+    return 0
+
+
+def _existing(store: str | None) -> tuple[MlflowClient, str]:
+    """Return the client of a store that is there, and the store's address."""
+    from grad_callbacks.tracking.store import check_exists, default_store, prepare_store
+
+    store = store or default_store()
+    check_exists(store)
+    return prepare_store(store), store
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any
 from urllib.parse import urlsplit
 
+from grad_callbacks._utils.extras import require
 from grad_callbacks._utils.validation import at_least, flag
 from grad_callbacks.tracking.secrets.masking import mask_address
 
@@ -23,8 +24,10 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     """Check the arguments of ``JournaledMLFlowLogger``, by name.
 
     Raises:
+        ModuleNotFoundError: If MLflow is not installed.
         ValueError: If one of them cannot be used.
     """
+    require("mlflow", "mlflow", "JournaledMLFlowLogger")
     name = arguments["experiment_name"]
     if not isinstance(name, str) or not name.strip() or len(name) > EXPERIMENT_LIMIT:
         raise ValueError(f"experiment_name must be a text of 1 to {EXPERIMENT_LIMIT} characters, got {_short(name)}")

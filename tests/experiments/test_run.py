@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.run import run
+from experiments.settings import OF_SCENARIOS, numbers, settings
 from grad_callbacks.tracking import StoreError
 from tests.support.processes import ForkServer, wait_until
 
@@ -113,7 +115,8 @@ def test_the_same_seed_gives_the_same_run() -> None:
         ("data.batch_size=0", "data: .*batch_size must be a whole number from 1 to 1437, got 0"),
         ("data.batch_size=100000", "batch_size must be a whole number from 1 to 1437"),
         ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
-        ("optimizer.lr=abc", "optimizer: "),
+        ("optimizer.lr=abc", "^optimizer.lr must be a number, got 'abc'"),
+        ("task.loss_factor=abc", "^task.loss_factor must be a number, got 'abc'"),
         ("trainer.max_epochs=x", "trainer.max_epochs must be a whole number of at least 1, got 'x'"),
         ("trainer.accelerator=abacus", "trainer: .*abacus"),
         ("seed=abc", "seed must be a whole number"),
@@ -127,6 +130,42 @@ def test_a_wrong_value_is_named_and_leaves_no_half_written_run(
     with pytest.raises(ValueError, match=message):
         run(config(override))
     assert [experiment.name for experiment in client.search_experiments()] == ["Default"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+experment=high_lr", "there is no setting 'experment'; did you mean 'experiment'?"),
+        ("+optimiser.lr=3", "there is no setting 'optimiser'; did you mean 'optimizer'?"),
+        ("+zzz=3", "there is no setting 'zzz'; there are activation, .*seed"),
+        ("+guard.every_n_steps=3", "there is no setting 'guard.every_n_steps'.*guard.callback.every_n_steps="),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused(override: str, message: str, client: MlflowClient) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(config(override))
+    assert [experiment.name for experiment in client.search_experiments()] == ["Default"]
+
+
+def test_every_scenario_uses_known_settings_and_numbers() -> None:
+    for path in sorted((CONF / "experiment").rglob("*.yaml")):
+        own = OmegaConf.load(path)
+        unknown = set(map(str, own)) - {"defaults", "hydra", *settings(), *OF_SCENARIOS}
+        assert not unknown, path
+        for group in set(map(str, own)) & {folder.name for folder in CONF.iterdir()}:
+            for name, value in own[group].items() if isinstance(own[group], DictConfig) else ():
+                wrong = isinstance(value, str) and f"{group}.{name}" in numbers(group)
+                assert not wrong, (path, name)
+
+
+def test_a_run_says_how_it_went_and_where_its_report_is(store: str) -> None:
+    result = run(config("guard=full", *QUICK))
+    assert re.fullmatch(
+        rf"quality 0\.\d+; verdict healthy, outcome healthy; report: MLflow run {result.run_id}, "
+        rf"gradients/run.html, at {store}",
+        str(result),
+    )
+    assert re.fullmatch(r"quality 0\.\d+; not logged", str(run(config("guard=none", "logger=none", *QUICK))))
 
 
 def test_a_store_that_cannot_be_written_is_named(store: str) -> None:
