@@ -27,7 +27,7 @@ class Barrier:
 
     def leaves_out(self, owner: object) -> bool:
         """True once ``owner`` has raised."""
-        return any(each is owner for each in self._left_out)
+        return bool(self._left_out) and any(each is owner for each in self._left_out)
 
     def call(self, owner: object, action: Callable[..., T], *arguments: Any, default: T) -> T:
         """Return ``action(*arguments)``, or ``default`` if it raises or ``owner`` has raised before.
@@ -38,7 +38,7 @@ class Barrier:
             arguments: What it is called with.
             default: What stands in for its result.
         """
-        if self.leaves_out(owner):
+        if self._left_out and self.leaves_out(owner):
             return default
         if self.lets_through:
             return action(*arguments)

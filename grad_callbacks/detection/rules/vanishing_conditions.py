@@ -16,16 +16,17 @@ from grad_callbacks.measurement.loss_level import LossLevel
 SATURATING = ("Sigmoid", "Tanh", "Softsign", "Hardsigmoid", "Hardtanh")  # activations
 
 
-def decays(profile: Profile, limits: VanishingThresholds, power: float = 1.0) -> bool:
+def decays(profile: Profile, limits: VanishingThresholds, power: float = 1.0, at_the_ends: float | None = None) -> bool:
     """True if the early layers' gradient is too small, both at the ends and along the fitted decay per layer.
 
     Args:
         profile: Gradient size per layer, the first layer first.
         limits: Thresholds of the rule.
         power: Exponent applied to ``ratio``.
+        at_the_ends: Early over late, if it is known already.
     """
     limit = limits.ratio**power if len(profile) >= limits.fitted_layers else limits.ratio**2
-    if not early_to_late(profile) < limit:  # NaN for fewer than three
+    if not (early_to_late(profile) if at_the_ends is None else at_the_ends) < limit:  # NaN for fewer than three
         return False  # the fit takes long for many layers
     return decay_per_layer(profile) ** (len(profile) - 1) < limit
 
@@ -67,14 +68,20 @@ class SpoiltProfile:
     def __init__(self) -> None:
         self._began = math.nan  # early over late at the first reading
 
-    def is_spoilt(self, profile: Profile) -> bool:
-        """Take in a reading's profile; True if its early part has become small and was not so at the first reading."""
+    def is_spoilt(self, profile: Profile, at_the_ends: float | None = None) -> bool:
+        """Take in a reading's profile; True if its early part has become small and was not so at the first reading.
+
+        Args:
+            profile: Gradient size per layer.
+            at_the_ends: Early over late, if it is known already.
+        """
         if len(profile) < LIMITS.fitted_layers:
             return False
         if math.isnan(self._began):
             self._began = _decay(profile)
         limit = min(LIMITS.spoilt_ratio, self._began / LIMITS.spoilt_fall)
-        return early_to_late(profile) < LIMITS.spoilt_ratio and _decay(profile) < limit
+        ends = early_to_late(profile) if at_the_ends is None else at_the_ends
+        return ends < LIMITS.spoilt_ratio and _decay(profile) < limit
 
     def state(self) -> float:
         """Return what :meth:`restore` needs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ class Snapshots:
         self.entries = []
         self.take(step, first=True, extra=extra)
 
-    def note(self, step: int, calm: bool, is_wrong: bool, extra: Any = None) -> None:
+    def note(self, step: int, calm: bool, is_wrong: bool, extra: Callable[[], Any] | None = None) -> None:
         """Note a reading that has been judged, before its step is taken; take a snapshot if all is calm and it is time.
 
         Args:
@@ -86,7 +86,7 @@ class Snapshots:
             calm: Nothing is wrong or about to be.
             is_wrong: Something is wrong. A run that is often near an alert that does not come keeps its snapshots: they
                 only take longer to be trusted.
-            extra: Plain data to keep with a snapshot.
+            extra: Returns plain data to keep with a snapshot; asked only if one is taken.
         """
         if not calm:
             if is_wrong:
@@ -97,7 +97,7 @@ class Snapshots:
             entry["calm"] += 1
         self._since += 1
         if self._since % self._interval == 0:
-            self.take(step, extra=extra)
+            self.take(step, extra=None if extra is None else extra())
 
     @torch.no_grad()
     def take(self, step: int, first: bool = False, extra: Any = None) -> None:
