@@ -18,7 +18,6 @@ from grad_callbacks.measurement.layers import Layers
 from grad_callbacks.measurement.norms import l2_norms
 from grad_callbacks.measurement.sharding import sum_over_processes
 
-
 _UNKNOWN, _NONE = np.array([math.nan]), np.zeros(0)
 
 
@@ -43,7 +42,8 @@ class Measurement:
     @cached_property
     def norm(self) -> Tensor:
         """The global norm, a scalar on the device; computed when somebody asks."""
-        return torch.linalg.vector_norm(self.norms)
+        norm: Tensor = torch.linalg.vector_norm(self.norms)
+        return norm
 
 
 @torch.no_grad()
