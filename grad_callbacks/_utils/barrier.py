@@ -25,6 +25,11 @@ class Barrier:
         self.lets_through = False
         self._left_out: list[object] = []
 
+    @property
+    def failed(self) -> int:
+        """How many have raised so far."""
+        return len(self._left_out)
+
     def leaves_out(self, owner: object) -> bool:
         """True once ``owner`` has raised."""
         return bool(self._left_out) and any(each is owner for each in self._left_out)

@@ -86,7 +86,7 @@ def _norms_of_one_kind(tensors: list[Tensor], device: torch.device, exact: bool)
 def _recompute(norms: Tensor, tensors: Sequence[Tensor]) -> None:
     """Compute norms again in float64 where float32 cannot hold them."""
     seen = norms.numpy()
-    if seen.min() >= LIMITS.float32_min and seen.max() < math.inf:  # False for NaN
+    if np.minimum.reduce(seen) >= LIMITS.float32_min and np.maximum.reduce(seen) < math.inf:  # False for NaN
         return
     for index in np.flatnonzero(~((seen >= LIMITS.float32_min) & (seen < math.inf))).tolist():
         if tensors[index].numel():

@@ -101,7 +101,7 @@ class PendingReading:
         norms, present, scalars, *sums = self._transfer.wait()
         loss, through_time, recurrence, *rest = scalars.tolist()
         self._update_ratios.arrive(dict(zip(self.measurement.companions, sums, strict=True)))
-        is_finite = bool(np.isfinite(norms).all())
+        is_finite = bool(np.logical_and.reduce(np.isfinite(norms)))
         motion, displacement, moved = None, math.nan, math.nan
         if is_finite:
             motion, displacement = self._update_ratios.predict(norms, self._about.clip_at, self.plan)

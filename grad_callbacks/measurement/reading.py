@@ -93,7 +93,7 @@ class Reading:
     @cached_property
     def is_complete(self) -> bool:
         """True if every parameter had a gradient."""
-        return bool(self.present.all())
+        return bool(np.logical_and.reduce(self.present))
 
     @cached_property
     def _squares(self) -> FloatArray:

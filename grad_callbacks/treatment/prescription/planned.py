@@ -176,11 +176,12 @@ class PlannedRemedies:
         return self._in_turn
 
     def _act(self, remedy: Remedy, step: OptimizerStep) -> bool | Tensor:
-        was_left_out = self.barrier.leaves_out(remedy)
+        failed = self.barrier.failed
         before = step.changed_norm, step.is_skipped, step.learning_rate.scale
         nothing: bool | Tensor = False
-        did = self._call(remedy, _act, remedy, step, default=nothing)
-        if not was_left_out and self.barrier.leaves_out(remedy):
+        did = self.barrier.call(remedy, _act, remedy, step, default=nothing)
+        if self.barrier.failed > failed:
+            self._detach(remedy)
             norm, is_skipped, scale = before
             is_same = step.changed_norm is norm and step.is_skipped == is_skipped
             if not is_same or step.learning_rate.scale != scale:
@@ -188,12 +189,16 @@ class PlannedRemedies:
         return did
 
     def _call(self, remedy: Remedy, action: Callable[..., T], *arguments: Any, default: T) -> T:
-        was_left_out = self.barrier.leaves_out(remedy)
+        failed = self.barrier.failed
         result = self.barrier.call(remedy, action, *arguments, default=default)
-        if not was_left_out and self.barrier.leaves_out(remedy) and action != remedy.detach:
-            with suppress(Exception):
-                remedy.detach()
+        if self.barrier.failed > failed and action != remedy.detach:
+            self._detach(remedy)
         return result
+
+    @staticmethod
+    def _detach(remedy: Remedy) -> None:
+        with suppress(Exception):
+            remedy.detach()
 
 
 def _has_any(remedy: Remedy, traits: tuple[str, ...]) -> bool:

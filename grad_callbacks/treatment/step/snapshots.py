@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grad_callbacks._utils.plain_copy import plain_copy
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 
 
@@ -119,7 +120,7 @@ class Snapshots:
                 "first": first,
                 "calm": 0,
                 "rate": _rate(self._optimizer),
-                "beside": copy.deepcopy(extra),
+                "beside": plain_copy(extra),
                 "parameters": [_kept(p) for p in parts],
                 "buffers": [_kept(b) for b in buffers],
                 "state": [{k: _kept(v) for k, v in s.items()} for s in state],
