@@ -18,7 +18,7 @@ from grad_callbacks.measurement.layers import Layers
 from grad_callbacks.measurement.norms import l2_norms
 from grad_callbacks.measurement.sharding import sum_over_processes
 
-_UNKNOWN, _NONE = np.array([math.nan]), np.zeros(0)
+_UNKNOWN = np.array([math.nan])
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +105,8 @@ def measure(
 
 
 def _gathered(numbers: Sequence[Tensor | None], device: torch.device) -> Tensor:
-    if device.type != "cuda":  # on the host already, or copied there at once
-        return torch.from_numpy(np.concatenate([_UNKNOWN if n is None else _values(n) for n in numbers] or [_NONE]))
+    if numbers and device.type != "cuda":  # on the host already, or copied there at once
+        return torch.from_numpy(np.concatenate([_UNKNOWN if n is None else _values(n) for n in numbers]))
     if all(number is None for number in numbers):
         return to_device([math.nan] * len(numbers), device)
     unknown = to_device([math.nan], device)
