@@ -15,10 +15,21 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is im
 
 import torch
 
-from experiments.bench import clipping, delivery, guarding, importing, machine, memory, recording, scaling, training
+from experiments.bench import (
+    clipping,
+    delivery,
+    guarding,
+    importing,
+    machine,
+    memory,
+    recording,
+    scaling,
+    stepping,
+    training,
+)
 
 OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
-PARTS = ("clipping", "training", "guarding", "memory", "scaling", "recording", "delivery", "importing")
+PARTS = ("clipping", "stepping", "training", "guarding", "memory", "scaling", "recording", "delivery", "importing")
 HEAD = """# Benchmarks
 
 Written by `make bench`. Every number is a ratio, or a difference, within one run: the variants take turns on one
@@ -40,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     sections = {
         "clipping": lambda: clipping.run(options.quick),
+        "stepping": lambda: stepping.run(options.quick),
         "training": lambda: training.run(options.quick),
         "guarding": lambda: guarding.run(options.quick),
         "memory": lambda: memory.run(options.quick),

@@ -25,9 +25,14 @@ class Barrier:
         self.lets_through = False
         self._left_out: list[object] = []
 
+    @property
+    def failed(self) -> int:
+        """How many have raised so far."""
+        return len(self._left_out)
+
     def leaves_out(self, owner: object) -> bool:
         """True once ``owner`` has raised."""
-        return any(each is owner for each in self._left_out)
+        return bool(self._left_out) and any(each is owner for each in self._left_out)
 
     def call(self, owner: object, action: Callable[..., T], *arguments: Any, default: T) -> T:
         """Return ``action(*arguments)``, or ``default`` if it raises or ``owner`` has raised before.
@@ -38,7 +43,7 @@ class Barrier:
             arguments: What it is called with.
             default: What stands in for its result.
         """
-        if self.leaves_out(owner):
+        if self._left_out and self.leaves_out(owner):
             return default
         if self.lets_through:
             return action(*arguments)

@@ -173,7 +173,7 @@ class RemedyRunner:
         if self.snapshots is None:
             return
         rules = self._rule_runner
-        self.snapshots.note(step.reading.step, is_well and not is_near, not is_well, rules.kept_with_snapshot())
+        self.snapshots.note(step.reading.step, is_well and not is_near, not is_well, rules.kept_with_snapshot)
         if rules.count > LIMITS.readings_with_first_snapshot and rules.loss_level.gained > LOSS_LEVEL.learned:
             self.snapshots.forget_first()
 

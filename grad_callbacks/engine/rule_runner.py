@@ -10,6 +10,7 @@ import torch
 
 from grad_callbacks._utils.barrier import Barrier
 from grad_callbacks._utils.optimizers import has_stepped
+from grad_callbacks._utils.plain_copy import plain_copy
 from grad_callbacks.detection.diagnosis import RunContext
 from grad_callbacks.detection.rules import RULES, Rule, rule_of
 from grad_callbacks.detection.rules.first_step import judge_first_step
@@ -151,8 +152,10 @@ class RuleRunner:
 
     def _ask_the_rules(self) -> None:
         """Ask each rule once for what it has made of the last reading."""
-        self.active = [rule.kind for rule in self.rules if self._call(rule, _is_active, rule, default=False)]
-        self.is_near = any(self._call(rule, _is_near, rule, default=False) for rule in self.rules)
+        nothing = (False, False)
+        told = [self._barrier.call(rule, _active_and_near, rule, default=nothing) for rule in self.rules]
+        self.active = [rule.kind for rule, (is_active, _) in zip(self.rules, told, strict=True) if is_active]
+        self.is_near = any(is_near for _, is_near in told)
 
     def _call(self, rule: Rule, action: Callable[..., T], *arguments: Any, default: T) -> T:
         return self._barrier.call(rule, action, *arguments, default=default)
@@ -193,16 +196,12 @@ def built_rules(specs: Sequence[Any] | None) -> list[Rule]:
     return [copy.deepcopy(rule_of(spec)) for spec in (list(RULES) if specs is None else specs)]
 
 
-def _is_active(rule: Rule) -> bool:
-    return bool(rule.active)
-
-
-def _is_near(rule: Rule) -> bool:
-    return bool(rule.near)
+def _active_and_near(rule: Rule) -> tuple[bool, bool]:
+    return bool(rule.active), bool(rule.near)
 
 
 def _state(rule: Rule) -> dict[str, Any]:
-    return copy.deepcopy(rule.state_dict())
+    return plain_copy(rule.state_dict())  # type: ignore[no-any-return]
 
 
 def _judge(rule: Rule, reading: Reading) -> Alert | None:

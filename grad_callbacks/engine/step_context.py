@@ -44,9 +44,10 @@ class StepContext:
         batch: Batch | None,
     ) -> StepContext:
         """Describe a step by the arguments of ``Engine.before_step``; a loss that is no scalar is not followed."""
-        context = cls.of_scaler(scaler, optimizer) if scaler is not None else cls()
-        is_scalar = loss is not None and loss.numel() == 1
-        return replace(context, loss=loss if is_scalar else None, batch=batch or Batch())
+        followed = loss if loss is not None and loss.numel() == 1 else None
+        if scaler is None:
+            return cls(loss=followed, batch=batch or Batch())
+        return replace(cls.of_scaler(scaler, optimizer), loss=followed, batch=batch or Batch())
 
     @classmethod
     def of_scaler(cls, scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> StepContext:

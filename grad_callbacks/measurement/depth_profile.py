@@ -66,7 +66,7 @@ def early_to_late(rms: Profile) -> float:
     third = len(rms) // LIMITS.parts
     if third == 0:
         return float("nan")
-    late = float(rms[-third:].max())
+    late = float(np.maximum.reduce(rms[-third:]))  # what ndarray.max calls, at a third of its time
     if not late > 0:
         return float("nan")
     early = sorted(rms[:third].tolist())  # np.median takes ten times as long for a few numbers

@@ -76,6 +76,27 @@ class Layers:
         """Weight of this process's part of each parameter in a sum over all processes, on :attr:`device`."""
         return to_device(self.sharding.shares if self.sharding else [1.0] * len(self.shapes), self.device)
 
+    @cached_property
+    def ones(self) -> Tensor:
+        """A one for each parameter, on :attr:`device`; not to be written to."""
+        return torch.ones_like(self.shares)
+
+    @cached_property
+    def root_entries(self) -> NDArray[np.float64] | None:
+        """Root of the number of each layer's entries, shape ``(layers,)``; None if one has none."""
+        entries = self.sum_over_parameters(self.numel)
+        return np.sqrt(entries) if (entries > 0).all() else None
+
+    @cached_property
+    def everywhere(self) -> NDArray[np.bool_]:
+        """True for each layer; not to be written to."""
+        return np.ones(len(self.names), dtype=np.bool_)
+
+    @cached_property
+    def profiled(self) -> NDArray[np.bool_]:
+        """True for each layer that owns a weight and is no embedding; not to be written to."""
+        return self.has_weight & ~self.is_embedding
+
     def gradient_shares(self) -> Tensor:
         """The same for the gradients as they are now."""
         if self.sharding is None:
@@ -108,7 +129,7 @@ class Layers:
 
     def sum_over_parameters(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum a value per parameter, shape ``(parameters,)``, into one per layer, shape ``(layers,)``."""
-        return np.bincount(self.owner, weights=values, minlength=len(self.names)).astype(np.float64)
+        return np.bincount(self.owner, weights=values, minlength=len(self.names)).astype(np.float64, copy=False)
 
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer, model: nn.Module, order: Sequence[str] = ()) -> Layers:

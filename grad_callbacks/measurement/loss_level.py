@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -43,27 +44,18 @@ class LossLevel:
     Attributes:
         count: Losses so far.
         level: The present level, a median of 5; NaN before there are as many.
+        scale: The largest of the first 10 absolute losses; NaN before there is one. Losses that may be negative or
+            begin near zero (log-likelihoods, policy gradients) have no other natural unit.
+        start: The level of the first losses; NaN before there are 5.
         best: The lowest level so far; infinite before there is one.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self.level, self.best = math.nan, math.inf
+        self.scale = self.start = math.nan
         self._first: list[float] = []
-        self._recent: list[float] = []
-
-    @property
-    def scale(self) -> float:
-        """The largest of the first 10 absolute losses; NaN before there is one.
-
-        Losses that may be negative or begin near zero (log-likelihoods, policy gradients) have no other natural unit.
-        """
-        return max(map(abs, self._first)) if self._first else math.nan
-
-    @property
-    def start(self) -> float:
-        """The level of the first losses; NaN before there are 5."""
-        return median(self._first[: LOSS_LEVEL.window]) if len(self._first) >= LOSS_LEVEL.window else math.nan
+        self._recent: deque[float] = deque(maxlen=LOSS_LEVEL.window)
 
     @property
     def gained(self) -> float:
@@ -82,13 +74,20 @@ class LossLevel:
         self.count += 1
         if len(self._first) < LOSS_LEVEL.first:
             self._first.append(loss)
-        self._recent = [*self._recent, loss][-LOSS_LEVEL.window :]
+            self._take_start()
+        self._recent.append(loss)
         self._take_level()
         if self.count >= LOSS_LEVEL.window:
             self.best = min(self.best, self.level)
 
+    def _take_start(self) -> None:
+        self.scale = max(map(abs, self._first)) if self._first else math.nan
+        is_known = len(self._first) >= LOSS_LEVEL.window
+        self.start = median(self._first[: LOSS_LEVEL.window]) if is_known else math.nan
+
     def _take_level(self) -> None:
-        self.level = median(self._recent) if len(self._recent) == LOSS_LEVEL.window else math.nan
+        is_known = len(self._recent) == LOSS_LEVEL.window
+        self.level = sorted(self._recent)[LOSS_LEVEL.window // 2] if is_known else math.nan
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and lists."""
@@ -97,5 +96,7 @@ class LossLevel:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self.count, self.best = state["count"], state["best"]
-        self._first, self._recent = list(state["first"]), list(state["recent"])
+        self._first = list(state["first"])
+        self._recent = deque(state["recent"], maxlen=LOSS_LEVEL.window)
+        self._take_start()
         self._take_level()

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from grad_callbacks.measurement.device_transfer import to_device
 from grad_callbacks.measurement.layers import Layers
 from grad_callbacks.measurement.norms import l2_norms
 from grad_callbacks.measurement.sharding import sum_over_processes
+
+_UNKNOWN = np.array([math.nan])
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +31,6 @@ class Measurement:
         present: 1 for each parameter that had a gradient, float64, shape ``(parameters,)``.
         companions: Other sums (see :func:`measure`), by name, each of shape ``(parameters,)``.
         scalars: Other numbers (see :func:`measure`), float64, shape ``(numbers,)``.
-        norm: The global norm, a scalar.
     """
 
     layers: Layers
@@ -34,7 +38,12 @@ class Measurement:
     present: Tensor
     companions: Mapping[str, Tensor]
     scalars: Tensor
-    norm: Tensor
+
+    @cached_property
+    def norm(self) -> Tensor:
+        """The global norm, a scalar on the device; computed when somebody asks."""
+        norm: Tensor = torch.linalg.vector_norm(self.norms)
+        return norm
 
 
 @torch.no_grad()
@@ -68,15 +77,20 @@ def measure(
     companions = companions or {}
     shares = layers.gradient_shares()
     gradients = layers.gradients()
-    held = [gradient is not None and gradient.numel() > 0 for gradient in gradients]
-    present = torch.ones_like(shares) if all(held) else to_device(held, layers.device)
+    found = [gradient for gradient in gradients if gradient is not None]
+    present, is_any = layers.ones, bool(found)
+    if len(found) < len(gradients) or not all(map(Tensor.numel, found)):
+        held = [gradient is not None and gradient.numel() > 0 for gradient in gradients]
+        present, is_any = to_device(held, layers.device), any(held)
     others = _gathered(scalars, layers.device)
     if layers.sharding is None:
-        if not any(held):
+        if not is_any:
             return None
         if replicas is not None:
             others = sum_over_processes(others, replicas) / replicas.size()
-        norms = l2_norms(gradients, layers.device, exact=True) / loss_scale
+        norms = l2_norms(gradients, layers.device, exact=True)
+        if isinstance(loss_scale, Tensor) or loss_scale != 1:
+            norms = norms / loss_scale
     else:
         squares = (l2_norms(gradients, layers.device, exact=True) / loss_scale) ** 2
         weighted = torch.stack([squares, present, *companions.values()])
@@ -87,12 +101,18 @@ def measure(
         squares, present, *sums = total[: weighted.numel()].view_as(weighted).unbind()
         companions = dict(zip(companions, sums, strict=True))
         present, norms = (present > 0).double(), squares.sqrt()
-    return Measurement(layers, norms, present, companions, others, torch.linalg.vector_norm(norms))
+    return Measurement(layers, norms, present, companions, others)
 
 
 def _gathered(numbers: Sequence[Tensor | None], device: torch.device) -> Tensor:
+    if numbers and device.type != "cuda":  # on the host already, or copied there at once
+        return torch.from_numpy(np.concatenate([_UNKNOWN if n is None else _values(n) for n in numbers]))
     if all(number is None for number in numbers):
         return to_device([math.nan] * len(numbers), device)
     unknown = to_device([math.nan], device)
     known = [number if number is None else number.detach().double().reshape(-1) for number in numbers]
     return torch.cat([unknown if n is None else n.to(device, non_blocking=device.type == "cuda") for n in known])
+
+
+def _values(number: Tensor) -> NDArray[np.float64]:
+    return number.detach().to("cpu", torch.float64).numpy().reshape(-1)

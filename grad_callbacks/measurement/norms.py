@@ -77,7 +77,7 @@ def _norms_of_one_kind(tensors: list[Tensor], device: torch.device, exact: bool)
     accumulate = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
     # The foreach kernel is private in torch, yet it is what clip_grad_norm_ itself is built on.
     norms = torch.stack(torch._foreach_norm(tensors, 2, dtype=accumulate))
-    norms = norms.to(device, non_blocking=device.type == "cuda").double()
+    norms = norms.to(device, torch.float64, non_blocking=device.type == "cuda")
     if exact and tensors[0].device.type == "cpu" and accumulate == torch.float32:
         _recompute(norms, tensors)
     return norms
@@ -86,6 +86,8 @@ def _norms_of_one_kind(tensors: list[Tensor], device: torch.device, exact: bool)
 def _recompute(norms: Tensor, tensors: Sequence[Tensor]) -> None:
     """Compute norms again in float64 where float32 cannot hold them."""
     seen = norms.numpy()
+    if np.minimum.reduce(seen) >= LIMITS.float32_min and np.maximum.reduce(seen) < math.inf:  # False for NaN
+        return
     for index in np.flatnonzero(~((seen >= LIMITS.float32_min) & (seen < math.inf))).tolist():
         if tensors[index].numel():
             norms[index] = torch.linalg.vector_norm(tensors[index], dtype=torch.float64)

@@ -98,9 +98,10 @@ class PendingReading:
     @cached_property
     def reading(self) -> Reading:
         """The reading. The first use waits until the numbers have arrived."""
-        norms, present, (loss, through_time, recurrence, *rest), *sums = self._transfer.wait()
+        norms, present, scalars, *sums = self._transfer.wait()
+        loss, through_time, recurrence, *rest = scalars.tolist()
         self._update_ratios.arrive(dict(zip(self.measurement.companions, sums, strict=True)))
-        is_finite = bool(np.isfinite(norms).all())
+        is_finite = bool(np.logical_and.reduce(np.isfinite(norms)))
         motion, displacement, moved = None, math.nan, math.nan
         if is_finite:
             motion, displacement = self._update_ratios.predict(norms, self._about.clip_at, self.plan)
@@ -121,9 +122,9 @@ class PendingReading:
             moved=moved,
             clip_at=self._about.clip_at,
             squares_decay=self.plan.squares_decay,
-            loss=float(loss),
+            loss=loss,
             has_loss=self._about.loss is not None,
-            through_time=float(through_time),
-            recurrence=float(recurrence),
+            through_time=through_time,
+            recurrence=recurrence,
             **({} if self._signal is None else self._signal.arrive(rest)),
         )

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from grad_callbacks.measurement.depth_profile import Profile, decay_per_layer
+from grad_callbacks.measurement.depth_profile import Profile, decay_per_layer, early_to_late
 from grad_callbacks.measurement.layers import Layers
 
 FloatArray = NDArray[np.float64]
@@ -73,7 +73,7 @@ class Reading:
     @cached_property
     def norm(self) -> float:
         """The global norm: the root of the summed squares of all parameters' norms."""
-        return float(np.sqrt(np.sum(self.norms**2)))
+        return math.sqrt(np.add.reduce(self._squares))
 
     @cached_property
     def comparable_norm(self) -> float:
@@ -83,7 +83,7 @@ class Reading:
     @cached_property
     def nonfinite(self) -> int:
         """Number of parameters whose gradient has an entry that is NaN or infinite."""
-        return int(np.sum(~np.isfinite(self.norms)))
+        return 0 if math.isfinite(self.norm) else int(np.sum(~np.isfinite(self.norms)))
 
     @cached_property
     def is_finite(self) -> bool:
@@ -91,18 +91,31 @@ class Reading:
         return self.nonfinite == 0
 
     @cached_property
+    def is_complete(self) -> bool:
+        """True if every parameter had a gradient."""
+        return bool(np.logical_and.reduce(self.present))
+
+    @cached_property
+    def _squares(self) -> FloatArray:
+        return self.norms**2
+
+    @cached_property
     def layer_norms(self) -> FloatArray:
         """L2 norm of each layer's gradient, shape ``(layers,)``."""
-        return np.sqrt(self.layers.sum_over_parameters(self.norms**2))
+        return np.sqrt(self.layers.sum_over_parameters(self._squares))
 
     @cached_property
     def layer_present(self) -> NDArray[np.bool_]:
         """True for each layer with a gradient."""
+        if self.is_complete:
+            return self.layers.everywhere
         return self.layers.sum_over_parameters(self.present.astype(np.float64)) > 0
 
     @cached_property
     def layer_rms(self) -> FloatArray:
         """Root mean square of each layer's gradient entries, shape ``(layers,)``; NaN without a gradient."""
+        if self.is_complete and self.layers.root_entries is not None:
+            return self.layer_norms / self.layers.root_entries
         entries = self.layers.sum_over_parameters(np.where(self.present, self.layers.numel, 0.0))
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(entries > 0, self.layer_norms / np.sqrt(entries), np.nan)
@@ -113,7 +126,7 @@ class Reading:
 
         Embeddings are left out: most of their rows have no gradient, which says nothing about depth.
         """
-        return self.layers.has_weight & self.layer_present & ~self.layers.is_embedding
+        return self.layers.profiled if self.is_complete else self.layers.profiled & self.layer_present
 
     @cached_property
     def profile(self) -> Profile:
@@ -130,6 +143,16 @@ class Reading:
         if self.error is None:
             return np.empty(0)
         return self.error[self.profiled & np.isfinite(self.error)]
+
+    @cached_property
+    def early_to_late(self) -> float:
+        """The gradient's size in the early layers relative to the late ones'; NaN if there are too few."""
+        return early_to_late(self.profile)
+
+    @cached_property
+    def error_early_to_late(self) -> float:
+        """The same for the error."""
+        return early_to_late(self.error_profile)
 
     @cached_property
     def decay_per_layer(self) -> float:

@@ -71,6 +71,11 @@ class StepPlan:
         )
         return cls(tuple(rates), reach, decay)
 
+    @property
+    def decays(self) -> bool:
+        """True if weight decay shrinks any weights."""
+        return any(self.decay)
+
 
 def _squares_decay(optimizer: torch.optim.Optimizer) -> float:
     """Read it off the state: a class may have ``betas`` and keep no squares (Lion)."""
@@ -112,8 +117,8 @@ class UpdateRatios:
         # start at or near zero grow to about this size, and until then their relative change says nothing.
         fan_outs = [shape[0] for shape in layers.shapes if len(shape) >= 2]
         self._usual_norm = math.sqrt(sum(fan_outs) / UPDATE_RATIO.uniform_precision)
+        self._take_size()
 
-    @torch.no_grad()
     def before_step(self) -> dict[str, Tensor]:
         """Measure the weights if it is time, and prepare to measure the step's update.
 
@@ -132,8 +137,9 @@ class UpdateRatios:
         self.readings += 1
         self._before = None
         if due:
-            sums["weights"] = l2_norms(self.layers.weights(), self.layers.device) ** 2
-            self._before = self._samples.take()
+            with torch.no_grad():
+                sums["weights"] = l2_norms(self.layers.weights(), self.layers.device) ** 2
+                self._before = self._samples.take()
         return sums
 
     def collect(self) -> dict[str, Tensor]:
@@ -142,11 +148,11 @@ class UpdateRatios:
         is_void, self._is_void = self._is_void, False
         return {} if moved is None or is_void else {"moved": moved}
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """Compare the weights with those before the step, if it is one to be compared."""
         if self._before is not None:
-            self._moved = self._samples.squared_distance(self._before)
+            with torch.no_grad():
+                self._moved = self._samples.squared_distance(self._before)
             self._before = None
 
     def void_step(self) -> None:
@@ -168,6 +174,7 @@ class UpdateRatios:
             self.moved = self._relative(float(sums["moved"].sum()))
         if "weights" in sums:
             self.weight_norms = np.sqrt(self.layers.sum_over_parameters(sums["weights"]))
+            self._take_size()
 
     def predict(self, norms: FloatArray, clip_at: float | None, plan: StepPlan) -> tuple[FloatArray, float]:
         """Predict how far a gradient moves the layers, relative to their weights.
@@ -187,6 +194,8 @@ class UpdateRatios:
             their norm or to the norm that a default initialisation would give them, whichever is larger.
         """
         if plan.reach is None:
+            if not plan.decays:
+                return self.by_layer, math.nan
             decay = self.layers.sum_over_parameters(np.array(plan.decay)[self.layers.group])
             return np.maximum(self.by_layer - decay / np.bincount(self.layers.owner), 0.0), math.nan
         norm = math.sqrt(float(norms @ norms)) if clip_at else 0.0
@@ -199,8 +208,10 @@ class UpdateRatios:
 
     def _relative(self, squared: float) -> float:
         """The root of a squared change, relative to the norm of all weights or to their usual norm if that is more."""
-        all_weights = max(float(np.sqrt(np.sum(self.weight_norms**2))), self._usual_norm)
-        return math.sqrt(squared) / all_weights if all_weights > 0 else math.nan
+        return math.sqrt(squared) / self._size if self._size > 0 else math.nan
+
+    def _take_size(self) -> None:
+        self._size = max(float(np.sqrt(np.sum(self.weight_norms**2))), self._usual_norm)
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and lists."""
@@ -215,6 +226,7 @@ class UpdateRatios:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self.weight_norms = np.array(state["weight_norms"])
+        self._take_size()
         self.by_layer = np.array(state["update_ratios"])
         self.moved, self.readings = state["moved"], state["readings"]
         self.is_wanted = state["is_wanted"]

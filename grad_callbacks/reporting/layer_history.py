@@ -96,11 +96,12 @@ class LayerHistory:
 
     def append(self, reading: Reading) -> int:
         """Add a row for each layer that had a gradient; return the step's place, counted over all optimizers."""
-        unknown = np.full(len(reading.layers.names), math.nan)
-        weight_norms = unknown if reading.weight_norms is None else reading.weight_norms
-        values = np.stack([reading.layer_norms, reading.layer_rms, weight_norms, unknown], axis=1)
-        indices, there = self._indices(reading.layers), reading.layer_present
-        if not there.all():
+        values = np.empty((len(reading.layers.names), len(_VALUES)))
+        values[:, 0], values[:, 1] = reading.layer_norms, reading.layer_rms
+        values[:, 2] = math.nan if reading.weight_norms is None else reading.weight_norms
+        values[:, _UPDATE_RATIO] = math.nan
+        indices = self._indices(reading.layers)
+        if not reading.is_complete and not (there := reading.layer_present).all():
             indices, values = indices[there], values[there]
         self._steps.append(_Step(self._seen, reading.step, indices, values))
         self._seen += 1

@@ -86,7 +86,7 @@ class LossRecovery:
 
     def feed(self, outputs: object) -> None:
         """Note what ``training_step`` returned: a loss, or a mapping with one; anything else is passed over."""
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        loss = outputs if isinstance(outputs, Tensor) else _loss_in(outputs)
         if isinstance(loss, Tensor) and loss.numel() == 1:
             # Read only when asked for, since reading waits for the device; a copy, since buffers are used again.
             kept = loss.detach().clone()
@@ -98,7 +98,11 @@ class LossRecovery:
                 self._note_level()
 
     def _note_level(self) -> None:
-        recent = torch.stack([torch.as_tensor(loss).reshape(()).float() for loss in self._recent])
+        device = next((loss.device for loss in reversed(self._recent) if isinstance(loss, Tensor)), None)
+        if device is None:
+            recent = torch.tensor(list(self._recent), dtype=torch.float32)
+        else:  # those from a checkpoint are numbers
+            recent = torch.stack([torch.as_tensor(loss, device=device).reshape(()).float() for loss in self._recent])
         finite = torch.where(torch.isfinite(recent), recent, math.nan)
         self._levels.append((self._count, finite.nanmedian()))  # on the device: reading would wait for it
         if len(self._levels) > LIMITS.most_levels:
@@ -219,6 +223,10 @@ class LossRecovery:
         self._recent = deque(state["recent"], maxlen=LIMITS.window)
         self._levels = [(count, level) for count, level in state.get("levels", [])]  # an older version kept none
         self._every = state.get("every", LIMITS.window)
+
+
+def _loss_in(outputs: object) -> object:
+    return outputs.get("loss") if isinstance(outputs, Mapping) else None
 
 
 def _finite(losses: Iterable[Tensor | float]) -> list[float]:

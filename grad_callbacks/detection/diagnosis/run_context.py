@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,8 @@ class RunContext:
         self._first_gains = {} if is_sharded else weight_gains(model)
         self._first_rates: tuple[float, ...] | None = None
         self._highest_rates: tuple[float, ...] | None = None
-        self._losses: list[float] = []
+        self._last_rates: tuple[float, ...] = ()
+        self._losses: deque[float] = deque(maxlen=LIMITS.losses)
         self._previous = Batch()
         self._probe: ActivationProbe | None = None
         self._alerts: list[Alert] = []
@@ -79,14 +81,16 @@ class RunContext:
     def begin_anew(self) -> None:
         """Take the present weights for the first ones, after a re-initialisation."""
         self._first_gains = {} if self._is_sharded else weight_gains(self._model)
-        self._losses = []
+        self._losses.clear()
 
     def note(self, reading: Reading, batch: Batch, rates: Sequence[float]) -> None:
         """Remember a step that has been judged, and the learning rates it was taken with."""
-        self._first_rates = self._first_rates or tuple(rates)
-        # Of the first groups; a fine-tuning schedule may have added others.
-        self._highest_rates = tuple(map(max, self._highest_rates or rates, rates))
-        self._losses = [*self._losses, reading.loss][-LIMITS.losses :]
+        if rates != self._last_rates:
+            self._last_rates = tuple(rates)
+            self._first_rates = self._first_rates or self._last_rates
+            # Of the first groups; a fine-tuning schedule may have added others.
+            self._highest_rates = tuple(map(max, self._highest_rates or rates, rates))
+        self._losses.append(reading.loss)
         self._previous = batch
 
     def may_try(self, is_late: bool) -> bool:
@@ -156,5 +160,6 @@ class RunContext:
         self._first_gains = dict(state["first_gains"])
         self._first_rates = tuple(state["first_rates"]) if state["first_rates"] else None
         self._highest_rates = tuple(state["highest_rates"]) if state["highest_rates"] else None
-        self._losses = list(state["losses"])
+        self._losses = deque(state["losses"], maxlen=LIMITS.losses)
+        self._last_rates = ()
         self._alerts = [Alert.from_dict(alert) for alert in state["alerts"]]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from grad_callbacks._utils.running_median import RunningMedian
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 
 
@@ -48,13 +49,14 @@ class Baseline:
         self.limit = limit
         self.level = math.nan
         self._early: list[float] = []
-        self._recent: list[float] = []
+        self._early_level = math.nan
+        self._recent = RunningMedian(LIMITS.window)
         self._outliers: list[float] = []
 
     @property
     def highest(self) -> float:
         """The largest of the last 10 norms, quarantined ones left out; NaN during the warm-up."""
-        return max(self._recent[-LIMITS.highest_of :]) if len(self._recent) >= LIMITS.warmup else math.nan
+        return self._recent.largest_of_last(LIMITS.highest_of) if len(self._recent) >= LIMITS.warmup else math.nan
 
     def feed(self, norm: float) -> None:
         """Take in the norm of a reading."""
@@ -63,18 +65,19 @@ class Baseline:
         if norm > self.limit * self.level:  # never so during the warm-up: the level is NaN
             self._outliers.append(norm)
             if len(self._outliers) >= LIMITS.quarantine:
-                self._recent, self._outliers = self._outliers, []
+                self._recent, self._outliers = RunningMedian(LIMITS.window, self._outliers), []
                 self._take_level()
             return
         self._outliers.clear()
-        self._recent = [*self._recent, norm][-LIMITS.window :]
+        self._recent.append(norm)
         if len(self._early) < LIMITS.floor_readings:
             self._early.append(norm)
+            self._early_level = median(self._early)
         self._take_level()
 
     def _take_level(self) -> None:
         if len(self._recent) >= LIMITS.warmup:
-            self.level = max(median(self._recent), median(self._early))
+            self.level = max(self._recent.median, self._early_level)
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain lists of numbers."""
@@ -82,7 +85,8 @@ class Baseline:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self._early, self._recent = list(state["early"]), list(state["recent"])
-        self._outliers = list(state["outliers"])
+        self._early, self._outliers = list(state["early"]), list(state["outliers"])
+        self._early_level = median(self._early) if self._early else math.nan
+        self._recent = RunningMedian(LIMITS.window, state["recent"])
         self.level = math.nan
         self._take_level()

@@ -8,7 +8,7 @@ from enum import Enum
 
 from grad_callbacks.detection.rules.exploding_history import RunHistory, is_adaptive
 from grad_callbacks.measurement import Reading
-from grad_callbacks.measurement.depth_profile import decay_per_layer, early_to_late
+from grad_callbacks.measurement.depth_profile import decay_per_layer
 from grad_callbacks.measurement.loss_level import LOSS_LEVEL
 
 
@@ -35,7 +35,10 @@ def condition_of(reading: Reading, run: RunHistory) -> Condition | None:
         reading: Has been taken in by ``run``.
         run: The run so far.
     """
-    return next((condition for condition, holds in _IN_ORDER if holds(reading, run)), None)
+    for condition, holds in _IN_ORDER:
+        if holds(reading, run):
+            return condition
+    return None
 
 
 def readings_needed(condition: Condition, run: RunHistory) -> int:
@@ -71,7 +74,7 @@ def grows_over_depth(reading: Reading, run: RunHistory) -> bool:
     if run.is_recurrent and len(error) > 1:
         return bool(error[:-1].max() > limits.growth * error[-1])
     growth = limits.growth / limits.growth_divisor if _is_too_large(reading, run) else limits.growth
-    if len(error) < limits.fitted_layers or not early_to_late(error) > growth:
+    if len(error) < limits.fitted_layers or not reading.error_early_to_late > growth:
         return False  # the fit takes long for many layers
     return decay_per_layer(error) ** (len(error) - 1) > growth
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,7 +53,9 @@ class RunHistory:
         self.surge = Surge()
         self.is_recurrent = False
         self.recurrence = math.nan
-        self._updates: list[float] = []  # how far the latest updates have moved all weights
+        self._updates: deque[float] = deque(
+            maxlen=limits.remembered_updates
+        )  # how far the latest updates have moved all weights
 
     @property
     def is_early(self) -> bool:
@@ -84,7 +87,7 @@ class RunHistory:
             self.recurrence = reading.recurrence
         self.is_recurrent = self.is_recurrent or math.isfinite(reading.through_time)
         if math.isfinite(reading.moved):
-            self._updates = [*self._updates, reading.moved][-self.limits.remembered_updates :]
+            self._updates.append(reading.moved)
         if is_adaptive(reading):
             self.since_jump += 1
             self.surge.take_in(reading.moved, reading.loss, self.loss.level)
@@ -144,7 +147,7 @@ class RunHistory:
         self.last_norm = state["last_norm"]
         if "surge" in state:  # an older version did not look for one
             self.surge.load_state_dict(state["surge"])
-        self._updates = list(state["moves"])
+        self._updates = deque(state["moves"], maxlen=self.limits.remembered_updates)
         self.since_jump = state["since_jump"]
         self.jump_loss = state["jump"][0]
         self.lost_for, self.large_while_lost = state.get("lost", (0, 0))  # an older version did not count it

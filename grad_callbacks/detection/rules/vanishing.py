@@ -142,22 +142,23 @@ class Vanishing(Rule):
     def _take_in_depth(self, reading: Reading) -> bool:
         """Count the conditions over depth, and return whether any holds, however short."""
         limits = self.limits
-        decayed = [profile for profile in (reading.profile, reading.error_profile) if decays(profile, limits)]
+        seen = ((reading.profile, reading.early_to_late), (reading.error_profile, reading.error_early_to_late))
+        decayed = [(profile, ends) for profile, ends in seen if decays(profile, limits, at_the_ends=ends)]
         has_vanished = bool(decayed) or first_half_is_dead(reading)
         stands_still = has_vanished and early_layers_move_less(reading, limits.motion)
         self._still = self._still + 1 if stands_still else 0
 
         is_cut_off = first_layer_is_cut_off(reading) or any(
-            decays(profile, limits, limits.stalled_power) for profile in decayed
+            decays(profile, limits, limits.stalled_power, ends) for profile, ends in decayed
         )
         self._stalled = self._stalled + 1 if is_cut_off and self._has_learned_nothing(reading) else 0
 
         self._plateau.follow(bool(decayed), self._loss)
-        nearly = any(decays(p, limits, limits.slow_power) for p in (reading.profile, reading.error_profile))
-        hardly_moves = early_layers_move_less(reading, limits.slow_motion * limits.motion)
-        self._slow_plateau.follow(nearly and hardly_moves, self._loss)
+        nearly = any(decays(profile, limits, limits.slow_power, ends) for profile, ends in seen)
+        hardly_moves = nearly and early_layers_move_less(reading, limits.slow_motion * limits.motion)
+        self._slow_plateau.follow(hardly_moves, self._loss)
 
-        is_spoilt = self._spoilt.is_spoilt(reading.profile)
+        is_spoilt = self._spoilt.is_spoilt(reading.profile, reading.early_to_late)
         much_is_left = self._loss.level > limits.much_left * self._loss.scale
         self._spoilt_for = self._spoilt_for + 1 if is_spoilt and much_is_left else 0
         is_gone = much_is_left and loss_is_independent(reading, limits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,21 @@ from grad_callbacks.treatment.remedies import Remedy
 from grad_callbacks.treatment.step import OptimizerStep
 
 T = TypeVar("T")
+
+
+class _InTurn(NamedTuple):
+    key: str  # its first place in the lists
+    kind: str  # of the alerts that its list answers
+    name: str
+    remedy: Remedy
+    notes: bool  # it has a ``note`` of its own
+    prepares: bool  # it has a ``before_backward`` of its own
+
+    @classmethod
+    def of(cls, key: str, remedy: Remedy) -> _InTurn:
+        own = type(remedy)
+        notes, prepares = own.note is not Remedy.note, own.before_backward is not Remedy.before_backward
+        return cls(key, kind_of(key.rpartition("#")[0]), own.__name__, remedy, notes, prepares)
 
 
 class PlannedRemedies:
@@ -35,8 +50,18 @@ class PlannedRemedies:
 
     def __init__(self, lists: dict[str, list[Remedy]]) -> None:
         self.lists = lists
+        self._in_turn: list[_InTurn] | None = None
         self.left_out: tuple[str, ...] = ()
         self.barrier = Barrier()
+
+    @property
+    def lists(self) -> dict[str, list[Remedy]]:
+        """For each kind of alert, or kind and cause, its remedies, in order; to be replaced, not changed."""
+        return self._lists
+
+    @lists.setter
+    def lists(self, lists: dict[str, list[Remedy]]) -> None:
+        self._lists, self._in_turn = lists, None
 
     def leave_out(self, *traits: str, why: str) -> None:
         """Pass over remedies with one of these traits from now on, and log it if the plan has any.
@@ -54,7 +79,7 @@ class PlannedRemedies:
 
     def is_left_out(self, remedy: Remedy) -> bool:
         """True for a remedy that is passed over."""
-        return _has_any(remedy, self.left_out)
+        return bool(self.left_out) and _has_any(remedy, self.left_out)
 
     def each(self) -> Iterator[tuple[str, Remedy]]:
         """Each remedy once, with its first place in the lists, such as ``"exploding#0"``."""
@@ -95,14 +120,15 @@ class PlannedRemedies:
 
     def before_backward(self, loss: Tensor) -> None:
         """Let the remedies that work in the backward pass prepare for that of ``loss``."""
-        for _, remedy in self.each():
-            if not self.is_left_out(remedy):
-                self._call(remedy, remedy.before_backward, loss, default=None)
+        for turn in self._turns():
+            if turn.prepares and not self.is_left_out(turn.remedy):
+                self._call(turn.remedy, turn.remedy.before_backward, loss, default=None)
 
     def note(self, step: OptimizerStep, is_well: bool) -> None:
         """Show the remedies a step that has been judged."""
-        for _, remedy in self.each():
-            self._call(remedy, remedy.note, step, is_well, default=None)
+        for turn in self._turns():
+            if turn.notes:
+                self._call(turn.remedy, turn.remedy.note, step, is_well, default=None)
 
     def engage(self, remedy: Remedy, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Switch a remedy on; None if it has nothing more to give, or fails."""
@@ -123,14 +149,13 @@ class PlannedRemedies:
             For kind and name of each remedy whether it changed something, as it reports itself.
         """
         acted: dict[tuple[str, str], bool | Tensor] = {}
-        # What supplements others follows them, and steps of other lengths come last: they may have to wait for the
-        # weights that others have changed.
-        for key, remedy in sorted(self.each(), key=lambda e: (e[1].sets_step_size, e[1].supplements)):
+        for key, kind, name, remedy, *_ in self._turns():
             if not step.is_skipped and not self.is_left_out(remedy):
-                kind = answers.get(key, kind_of(key.rpartition("#")[0]))
-                name = kind, type(remedy).__name__
-                acted[name] = self._act(remedy, step) | acted.get(name, False)
-        return {key: did for key, did in acted.items() if did is not False}
+                did = self._act(remedy, step)
+                if did is not False:
+                    who = answers.get(key, kind), name
+                    acted[who] = did | acted.get(who, False)
+        return acted
 
     def states(self) -> dict[str, list[list[Any]]]:
         """Name and state of every remedy, in the plan's order; None for one that was left out."""
@@ -139,25 +164,41 @@ class PlannedRemedies:
             for key, remedies in self.lists.items()
         }
 
+    def _turns(self) -> list[_InTurn]:
+        """All remedies in the order in which they act.
+
+        What supplements others follows them, and steps of other lengths come last: they may have to wait for the
+        weights that others have changed.
+        """
+        if self._in_turn is None:
+            turns = sorted(self.each(), key=lambda e: (e[1].sets_step_size, e[1].supplements))
+            self._in_turn = [_InTurn.of(key, remedy) for key, remedy in turns]
+        return self._in_turn
+
     def _act(self, remedy: Remedy, step: OptimizerStep) -> bool | Tensor:
-        was_left_out = self.barrier.leaves_out(remedy)
-        before = step.norm_on_device, step.is_skipped, step.learning_rate.scale
+        failed = self.barrier.failed
+        before = step.changed_norm, step.is_skipped, step.learning_rate.scale
         nothing: bool | Tensor = False
-        did = self._call(remedy, _act, remedy, step, default=nothing)
-        if not was_left_out and self.barrier.leaves_out(remedy):
+        did = self.barrier.call(remedy, _act, remedy, step, default=nothing)
+        if self.barrier.failed > failed:
+            self._detach(remedy)
             norm, is_skipped, scale = before
-            is_same = step.norm_on_device is norm and step.is_skipped == is_skipped
+            is_same = step.changed_norm is norm and step.is_skipped == is_skipped
             if not is_same or step.learning_rate.scale != scale:
                 log.error("%s had already changed this step when it failed; that stays", type(remedy).__name__)
         return did
 
     def _call(self, remedy: Remedy, action: Callable[..., T], *arguments: Any, default: T) -> T:
-        was_left_out = self.barrier.leaves_out(remedy)
+        failed = self.barrier.failed
         result = self.barrier.call(remedy, action, *arguments, default=default)
-        if not was_left_out and self.barrier.leaves_out(remedy) and action != remedy.detach:
-            with suppress(Exception):
-                remedy.detach()
+        if self.barrier.failed > failed and action != remedy.detach:
+            self._detach(remedy)
         return result
+
+    @staticmethod
+    def _detach(remedy: Remedy) -> None:
+        with suppress(Exception):
+            remedy.detach()
 
 
 def _has_any(remedy: Remedy, traits: tuple[str, ...]) -> bool:

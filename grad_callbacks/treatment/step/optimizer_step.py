@@ -32,7 +32,7 @@ class OptimizerStep:
 
     Attributes:
         learning_rate: The learning rate of its optimizer.
-        norm_on_device: The global norm after what remedies did so far, a scalar.
+        changed_norm: The global norm after what remedies did so far, a scalar; None while it is as measured.
         norms_on_device: The norm of each parameter's gradient after that, up to a common factor, shape
             ``(parameters,)``.
         loss_scale: The factor that the gradients are still multiplied with.
@@ -51,7 +51,7 @@ class OptimizerStep:
         on_device: bool = False,
     ) -> None:
         self.learning_rate = learning_rate
-        self.norm_on_device = incoming.measurement.norm
+        self.changed_norm: Tensor | None = None
         self.norms_on_device = incoming.measurement.norms
         self.loss_scale = loss_scale
         self.run_state: RunState | None = None
@@ -69,6 +69,15 @@ class OptimizerStep:
     def reading(self) -> Reading:
         """Its gradients, as they were before any remedy."""
         return self._incoming.reading
+
+    @property
+    def norm_on_device(self) -> Tensor:
+        """The global norm after what remedies did so far, a scalar."""
+        return self._measurement.norm if self.changed_norm is None else self.changed_norm
+
+    @norm_on_device.setter
+    def norm_on_device(self, norm: Tensor) -> None:
+        self.changed_norm = norm
 
     @property
     def norm(self) -> float:

@@ -23,7 +23,8 @@ class PendingStep:
         on_device: It is taken before it is judged.
         batch: Its batch.
         acted: For kind and name of each remedy that acted whether it changed something.
-        results: The norm after all remedies and what of ``acted`` only the device knows, on their way to the host.
+        results: The norm after all remedies and what of ``acted`` only the device knows, on their way to the host; None
+            if the norm is as measured, and known on the host.
     """
 
     incoming: PendingReading
@@ -42,13 +43,14 @@ class PendingStep:
     def send_results(self) -> None:
         """Start the device-to-host copy of the remedies' results, once all have acted."""
         on_device = [did.double() for did in self.acted.values() if isinstance(did, Tensor)]
-        self.results = DeviceTransfer([self.handle.norm_on_device, *on_device])
+        if self.on_device or on_device or self.handle.changed_norm is not None:
+            self.results = DeviceTransfer([self.handle.norm_on_device, *on_device])
 
     def count_acts(self, latest: Mapping[tuple[str, str], Intervention]) -> float:
         """Count the step on each intervention that has acted in it; return the norm after all of them."""
-        if self.results is None:
-            return self.reading.norm
-        norm, *arrived = (float(number[0]) for number in self.results.wait())
+        norm, *arrived = [self.reading.norm]
+        if self.results is not None:
+            norm, *arrived = (float(number[0]) for number in self.results.wait())
         waiting = iter(arrived)
         for key, did in self.acted.items():
             acted = next(waiting) if isinstance(did, Tensor) else did

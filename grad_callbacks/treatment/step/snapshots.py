@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grad_callbacks._utils.plain_copy import plain_copy
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.treatment.step.averages import Averages
 from grad_callbacks.treatment.step.kept_tensors import KeptTensor, size_of
@@ -124,7 +125,7 @@ class Snapshots:
             step, self._resumed = self._resumed, None
             self.take(step, extra=extra(), resumed=True)
 
-    def note(self, step: int, calm: bool, is_wrong: bool, extra: Any = None) -> None:
+    def note(self, step: int, calm: bool, is_wrong: bool, extra: Callable[[], Any] | None = None) -> None:
         """Note a reading that has been judged, before its step is taken; take a snapshot if all is calm and it is time.
 
         Args:
@@ -132,11 +133,10 @@ class Snapshots:
             calm: Nothing is wrong or about to be.
             is_wrong: Something is wrong. A run that is often near an alert that does not come keeps its snapshots: they
                 only take longer to be trusted.
-            extra: Plain data to keep with a snapshot.
+            extra: Returns plain data to keep with a snapshot; asked only if one is taken.
         """
         if not calm:
-            if is_wrong:
-                # Snapshots taken shortly before may have been affected already.
+            if is_wrong:  # snapshots taken shortly before may have been affected already
                 self.entries = [e for e in self.entries if e["calm"] >= LIMITS.trusted or e["first"] or e["resumed"]]
             return
         for entry in self.entries:
@@ -146,7 +146,7 @@ class Snapshots:
         if self._store.uses_files and self._since > LIMITS.rarely * interval:
             interval *= LIMITS.rarely
         if self._since % interval == 0:
-            self.take(step, extra=extra)
+            self.take(step, extra=None if extra is None else extra())
 
     def take(self, step: int, first: bool = False, extra: Any = None, resumed: bool = False) -> None:
         """Take a snapshot now, and remove one if there are too many; the training goes on if it cannot be taken."""
@@ -180,7 +180,7 @@ class Snapshots:
                 "resumed": resumed,
                 "calm": 0,
                 "rate": _rate(self._optimizer),
-                "beside": copy.deepcopy(extra),
+                "beside": plain_copy(extra),
                 "scaler": [value.detach().clone() for value in _of_scaler(self.scaler)],
                 "copies": _Copies(*parts_of, optimizer, averages, self._shapes()),
             }
