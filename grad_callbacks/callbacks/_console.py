@@ -21,7 +21,7 @@ class Console:
 
     Args:
         name: Of the callback.
-        progress_bar: Show norm and verdict in the progress bar.
+        progress_bar: Show the norm, and the kind of the first alert, in the progress bar.
         summary: Say how it went.
     """
 
@@ -31,17 +31,17 @@ class Console:
         self._bar = ProgressBarNumbers() if progress_bar else None
         self._is_open = False  # the start was said, the end was not
 
-    def begin(self, trainer: Trainer, engines: Iterable[Engine], settings: str, verdict: Callable[[], str]) -> None:
+    def begin(self, trainer: Trainer, engines: Iterable[Engine], settings: str, found: Callable[[], str]) -> None:
         """Say what is watched.
 
         Args:
             trainer: Starts training.
             engines: Of the training.
             settings: Rules and remedies, in words.
-            verdict: Returns what was found so far.
+            found: Returns what was found so far, without waiting for a device.
         """
         if self._bar is not None:
-            self._bar.begin(trainer, verdict)
+            self._bar.begin(trainer, found)
         if not trainer.is_global_zero or self._is_open:
             return
         self._is_open = True

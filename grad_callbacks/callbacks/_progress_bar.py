@@ -1,4 +1,4 @@
-"""The global norm and the verdict in the Trainer's progress bar, of tqdm and of rich."""
+"""The global norm and the alerts in the Trainer's progress bar, of tqdm and of rich."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class ProgressBarNumbers:
         """Keep the norm of an optimizer's latest step."""
         self._norms[index] = result.reading.norm
 
-    def begin(self, trainer: Trainer, verdict: Callable[[], str]) -> None:
+    def begin(self, trainer: Trainer, found: Callable[[], str]) -> None:
         """Add the numbers to what the bar of this Trainer shows, if it has one that nobody has added them to yet."""
         bar = trainer.progress_bar_callback
         if bar is None or not trainer.is_global_zero or isinstance(vars(bar).get(_HOOK), _WithNumbers):
             return
         self._bar = bar
-        setattr(bar, _HOOK, _WithNumbers(getattr(bar, _HOOK), self, verdict))
+        setattr(bar, _HOOK, _WithNumbers(getattr(bar, _HOOK), self, found))
 
     def end(self) -> None:
         """Leave the bar as it was."""
@@ -52,8 +52,8 @@ class ProgressBarNumbers:
 class _WithNumbers:
     """Stands in for a bar's ``get_metrics``."""
 
-    def __init__(self, inner: Callable[..., dict[str, Any]], owner: ProgressBarNumbers, verdict: Callable[[], str]):
-        self.inner, self._owner, self._verdict = inner, owner, verdict
+    def __init__(self, inner: Callable[..., dict[str, Any]], owner: ProgressBarNumbers, found: Callable[[], str]):
+        self.inner, self._owner, self._found = inner, owner, found
 
     def __call__(self, *arguments: Any, **named: Any) -> dict[str, Any]:
-        return {**self.inner(*arguments, **named), **self._owner.numbers(), "gradients": self._verdict()}
+        return {**self.inner(*arguments, **named), **self._owner.numbers(), "gradients": self._found()}

@@ -73,7 +73,7 @@ class GradientMonitor(Findings, Callback):
         diagnose: Look for the cause of an alert in model and batch: at most 20 times in a run, each time at the cost
             of some steps. ``training_step`` is run again then; everything that it does to module and random numbers is
             undone, and nothing is logged. Set it to False if ``training_step`` does more, such as writing files.
-        progress_bar: Show norm and verdict in the Trainer's progress bar.
+        progress_bar: Show the norm, and the kind of the first alert, in the Trainer's progress bar.
         summary: Say on the console, at the end of ``fit``, how it went: in one line, in four if something was wrong.
 
     Raises:
@@ -149,7 +149,11 @@ class GradientMonitor(Findings, Callback):
         for index, optimizer in enumerate(trainer.optimizers):
             self._engines.add(index, self._engine(trainer, pl_module, optimizer, index))
         self._mlflow.begin(trainer)
-        self._console.begin(trainer, self._engines, self._settings(), lambda: self.verdict)
+        self._console.begin(trainer, self._engines, self._settings(), self._found)
+
+    def _found(self) -> str:
+        """The kind of the first alert so far; the verdict would read losses, and wait for the device."""
+        return self.alerts[0].kind if self.alerts else "no alert"
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the batch."""

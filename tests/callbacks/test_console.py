@@ -148,7 +148,7 @@ def test_the_bar_shows_norm_and_verdict_while_it_trains_and_is_then_as_before(
     run = fit(model, monitor, GradientGuard("observe"), shown, made, enable_progress_bar=True)
     norms = [f"{value:.3g}" for value in monitor.step_series.to_frame()["norm"]]
     assert [entry["grad_norm"] for entry in shown.shown] == norms
-    assert [entry["gradients"] for entry in shown.shown] == ["healthy"] * 15 + ["nonfinite"] * 17
+    assert [entry["gradients"] for entry in shown.shown] == ["no alert"] * 15 + ["nonfinite"] * 17
     assert "grad_norm" not in made.get_metrics(run, model)
     assert "get_metrics" not in vars(made)
     assert "grad_norm" in "".join(capfd.readouterr())
