@@ -31,15 +31,20 @@ def replay(stream: Stream, specs: Sequence[Any]) -> list[Alert]:
     """
     rules = build_rules(specs)
     told: list[Alert] = []
+    told_at_start = ""  # the kind that the first reading has shown, until a rule says it again
     for place, reading in enumerate(stream.readings):
         for rule in rules:
             alert = rule.judge(reading)
             if alert is None or (alert.kind == "vanishing" and any(other.kind != "vanishing" for other in told)):
                 continue
-            if rule.is_borne_out(alert, is_tried=False):  # a recording has no batches
+            if not rule.is_borne_out(alert, is_tried=False):  # a recording has no batches
+                continue
+            is_news, told_at_start = alert.kind != told_at_start, ""
+            if is_news:
                 told.append(alert)
         if not told and place == 0 and reading.step == 0 and (first := judge_first_step(reading)) is not None:
             told.append(first)
+            told_at_start = first.kind
     return told
 
 

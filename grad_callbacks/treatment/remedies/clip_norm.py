@@ -10,6 +10,7 @@ from torch import Tensor
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
+from grad_callbacks.detection.rules.baseline import LIMITS as BASELINE
 from grad_callbacks.events import Evidence, kind_named
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
@@ -82,8 +83,8 @@ class ClipNorm(Remedy):
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Fix the threshold; clip from this step on.
 
-        Once only, not for a non-finite gradient, and not for an explosion of which neither a threshold nor a usual norm
-        is known: its own is no measure.
+        Once only, not for a non-finite gradient, and not for an explosion from the start if there is neither a
+        threshold nor a usual norm: its own is no measure.
         """
         if self._threshold is not None or not step.reading.is_finite:
             return None
@@ -119,10 +120,12 @@ class ClipNorm(Remedy):
 
 
 def _usual(step: OptimizerStep, evidence: Evidence) -> float | None:
-    """The usual norm as the alert reports it, or the present one if the alert is not of large gradients."""
+    """The usual norm as the alert reports it; else the present one, unless it explodes from the start."""
     alert = step.run_state.alert if step.run_state is not None else None
-    is_explosion = alert is not None and kind_named(alert.kind).is_bounded_by_clipping
-    return step.reading.norm if evidence.reference is None and not is_explosion else evidence.reference
+    if evidence.reference is None and step.run_state is not None and alert is not None:
+        is_early = step.run_state.readings < BASELINE.warmup
+        return None if is_early and kind_named(alert.kind).is_bounded_by_clipping else step.reading.norm
+    return step.reading.norm if evidence.reference is None else evidence.reference
 
 
 def _lasting(step: OptimizerStep, usual: float) -> float:

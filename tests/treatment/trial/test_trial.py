@@ -82,7 +82,7 @@ def test_a_remedy_that_comes_too_late_may_win_from_the_snapshot() -> None:
     assert first.scores[first.winner] < 0.01 * min(first.scores["ReduceLR"], first.scores["ClipValue"])
     made = guard.interventions[0]
     assert (made.remedy, made.detail["to_step"]) == ("ReduceLR", 24)
-    assert guard.outcome == "repaired"
+    assert guard.outcome == "partly repaired", "the loss has some way to go"
     assert all(bool(torch.isfinite(value).all()) for value in module.state_dict().values())
 
 
