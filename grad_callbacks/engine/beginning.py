@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from grad_callbacks.detection.rules.first_step import NOT_OF_THE_START
 from grad_callbacks.engine.no_treatment import NoTreatment
 from grad_callbacks.engine.remedy_runner import RemedyRunner
 from grad_callbacks.engine.rule_runner import RuleRunner
 from grad_callbacks.events import Alert, Intervention
 from grad_callbacks.treatment.step.pending_step import PendingStep
-
-# Causes that say nothing of the initialisation: whether such a run fails, later readings tell.
-OF_THE_DATA = ("inputs too large", "targets or loss too large", "bad batch")
 
 
 def begin(
@@ -24,7 +22,7 @@ def begin(
     """
     alert = rules.look_at_the_start(step, treatment.looks_at_the_start)
     made = None if alert is None else treatment.begin(alert, step)
-    if alert is None or (made is None and alert.cause in OF_THE_DATA):
+    if alert is None or (made is None and alert.cause in NOT_OF_THE_START):
         return None, None
     rules.told_at_start = alert.kind
     return alert, made

@@ -12,7 +12,7 @@ from experiments.scoreboard.detectors.base import Alarm, in_order
 from grad_callbacks import Alert, Rule
 from grad_callbacks._utils.build import build
 from grad_callbacks.detection.rules import RULES
-from grad_callbacks.detection.rules.first_step import judge_first_step
+from grad_callbacks.detection.rules.first_step import NOT_OF_THE_START, judge_first_step
 
 
 def build_rules(specs: Sequence[Any]) -> list[Rule]:
@@ -42,7 +42,8 @@ def replay(stream: Stream, specs: Sequence[Any]) -> list[Alert]:
             is_news, told_at_start = alert.kind != told_at_start, ""
             if is_news:
                 told.append(alert)
-        if not told and place == 0 and reading.step == 0 and (first := judge_first_step(reading)) is not None:
+        first = judge_first_step(reading) if not told and place == 0 and reading.step == 0 else None
+        if first is not None and first.cause not in NOT_OF_THE_START:
             told.append(first)
             told_at_start = first.kind
     return told

@@ -78,6 +78,15 @@ class FirstStepThresholds(Thresholds):
 
 
 LIMITS = FirstStepThresholds()
+# Causes that say nothing of the initialisation. A guard that can do something about them does; else whether such a run
+# fails is left to later readings: some that begin with too long a step settle.
+NOT_OF_THE_START = (
+    "inputs too large",
+    "targets or loss too large",
+    "bad batch",
+    "learning rate too high",
+    "missing warm-up",
+)
 
 
 def judge_first_step(reading: Reading) -> Alert | None:
