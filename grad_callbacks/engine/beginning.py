@@ -22,7 +22,10 @@ def begin(
     """
     alert = rules.look_at_the_start(step, treatment.looks_at_the_start)
     made = None if alert is None else treatment.begin(alert, step)
-    if alert is None or (made is None and alert.cause in NOT_OF_THE_START):
+    if alert is None:
+        return None, None
+    is_of_the_data = alert.cause in NOT_OF_THE_START and alert.evidence.displacement is None
+    if made is None and is_of_the_data:
         return None, None
     rules.told_at_start = alert.kind
     return alert, made

@@ -33,11 +33,11 @@ def test_a_fault_of_the_initialisation_is_told_by_monitor_and_guard() -> None:
         assert (alert.kind, alert.step, alert.cause) == ("vanishing", 0, "weights too small")
 
 
-def test_a_long_first_step_is_told_only_where_something_is_done_about_it() -> None:
-    torch.manual_seed(0)
-    model = mlp(16, 16, 16, 16, 1)
-    assert begun(model, 3.0, None).record.alerts == [], "some settle"
-    torch.manual_seed(0)
-    guarded = begun(mlp(16, 16, 16, 16, 1), 3.0, "full")
-    assert [alert.cause for alert in guarded.record.alerts] == ["learning rate too high"]
-    assert guarded.record.interventions
+def test_a_first_step_that_leaves_nothing_of_the_weights_is_told() -> None:
+    def causes(lr: float, prescription: str | None) -> list[str]:
+        torch.manual_seed(0)
+        return [alert.cause for alert in begun(mlp(16, 16, 16, 16, 1), lr, prescription).record.alerts]
+
+    for prescription in (None, "full"):
+        assert causes(10.0, prescription) == ["learning rate too high"]
+        assert causes(3.0, prescription) == [], "some that begin so settle"

@@ -12,7 +12,7 @@ from experiments.scoreboard.detectors.base import Alarm, in_order
 from grad_callbacks import Alert, Rule
 from grad_callbacks._utils.build import build
 from grad_callbacks.detection.rules import RULES
-from grad_callbacks.detection.rules.first_step import NOT_OF_THE_START, judge_first_step
+from grad_callbacks.detection.rules.first_step import judge_first_step
 
 
 def build_rules(specs: Sequence[Any]) -> list[Rule]:
@@ -43,7 +43,7 @@ def replay(stream: Stream, specs: Sequence[Any]) -> list[Alert]:
             if is_news:
                 told.append(alert)
         first = judge_first_step(reading) if not told and place == 0 and reading.step == 0 else None
-        if first is not None and first.cause not in NOT_OF_THE_START:
+        if first is not None:
             told.append(first)
             told_at_start = first.kind
     return told
