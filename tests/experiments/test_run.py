@@ -32,6 +32,10 @@ def config(*overrides: str) -> DictConfig:
         return compose("config", overrides=["trainer.enable_progress_bar=false", *overrides])
 
 
+# Have tests of their own: Muon takes matrices only, and GPT-2 a width that its heads divide.
+ELSEWHERE = ("muon", "pretrain")
+
+
 def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
@@ -40,6 +44,8 @@ def options(group: str) -> list[str]:
 @pytest.mark.parametrize("group", ["activation", "init", "norm", "optimizer", "guard", "experiment"])
 def test_every_option_of_every_group_trains(group: str) -> None:
     for option in options(group):
+        if option in ELSEWHERE:
+            continue
         result = run(config(f"{group}={option}", "logger=none", "model.width=16", *QUICK))
         assert 0.0 <= result.accuracy <= 1.0, option
 

@@ -43,7 +43,7 @@ def replay(stream: Stream, specs: Sequence[Any]) -> list[Alert]:
             if is_news:
                 told.append(alert)
         first = judge_first_step(reading) if not told and place == 0 and reading.step == 0 else None
-        if first is not None:
+        if first is not None and first.kind in {rule.kind for rule in rules}:
             told.append(first)
             told_at_start = first.kind
     return told
