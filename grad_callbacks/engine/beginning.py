@@ -27,5 +27,6 @@ def begin(
     is_of_the_data = alert.cause in NOT_OF_THE_START and alert.evidence.displacement is None
     if made is None and is_of_the_data:
         return None, None
-    rules.told_at_start = alert.kind
+    if made is None:
+        rules.told_at_start = alert.kind  # the rules will say it again
     return alert, made

@@ -12,6 +12,7 @@ from grad_callbacks._utils.barrier import Barrier
 from grad_callbacks._utils.optimizers import has_stepped
 from grad_callbacks._utils.plain_copy import plain_copy
 from grad_callbacks.detection.diagnosis import RunContext
+from grad_callbacks.detection.diagnosis.probes import PROBE_LIMITS
 from grad_callbacks.detection.rules import RULES, Rule, rule_of
 from grad_callbacks.detection.rules.first_step import judge_first_step
 from grad_callbacks.events import Alert, kind_named
@@ -74,7 +75,9 @@ class RuleRunner:
             is_tried = self._run_context is not None and self._run_context.may_try(step.on_device)
             diagnosed = self._diagnosed(alert, step)
             if not self._call(rule, rule.is_borne_out, diagnosed, is_tried, default=True):
+                self._forget(diagnosed)
                 continue
+            self._note_cause(diagnosed)
             if alert.kind not in found or found[alert.kind].severity == "warning":
                 found[alert.kind] = diagnosed
         return list(found.values())
@@ -94,9 +97,9 @@ class RuleRunner:
         return self._diagnosed(alert, step)
 
     def was_told(self, alert: Alert) -> bool:
-        """True for the first alert that only says again what the first reading has shown."""
+        """True for the first alert that only says again what the first reading has shown, while that matters."""
         was_told, self.told_at_start = self.told_at_start == alert.kind, ""
-        return was_told
+        return was_told and self.count <= PROBE_LIMITS.initialisation_matters
 
     def note(self, step: PendingStep) -> None:
         """Remember a step that has been judged, for the diagnosis of later ones."""
@@ -145,10 +148,16 @@ class RuleRunner:
 
     def _is_news(self, alert: Alert) -> bool:
         """False for a kind that an earlier one has left behind: the first cause is the one to report."""
-        if kind_named(alert.kind).may_follow_another:
-            return self._first_cause is None
-        self._first_cause = self._first_cause or alert.kind
-        return True
+        return self._first_cause is None or not kind_named(alert.kind).may_follow_another
+
+    def _note_cause(self, alert: Alert) -> None:
+        """Remember the first kind of alert that may leave another behind."""
+        if not kind_named(alert.kind).may_follow_another:
+            self._first_cause = self._first_cause or alert.kind
+
+    def _forget(self, alert: Alert) -> None:
+        if self._run_context is not None:
+            self._run_context.forget(alert)
 
     def _ask_the_rules(self) -> None:
         """Ask each rule once for what it has made of the last reading."""

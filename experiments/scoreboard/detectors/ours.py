@@ -11,6 +11,7 @@ from experiments.corpus import Recording, Stream
 from experiments.scoreboard.detectors.base import Alarm, in_order
 from grad_callbacks import Alert, Rule
 from grad_callbacks._utils.build import build
+from grad_callbacks.detection.diagnosis.probes import PROBE_LIMITS
 from grad_callbacks.detection.rules import RULES
 from grad_callbacks.detection.rules.first_step import judge_first_step
 
@@ -39,7 +40,8 @@ def replay(stream: Stream, specs: Sequence[Any]) -> list[Alert]:
                 continue
             if not rule.is_borne_out(alert, is_tried=False):  # a recording has no batches
                 continue
-            is_news, told_at_start = alert.kind != told_at_start, ""
+            is_news = alert.kind != told_at_start or place >= PROBE_LIMITS.initialisation_matters
+            told_at_start = ""
             if is_news:
                 told.append(alert)
         first = judge_first_step(reading) if not told and place == 0 and reading.step == 0 else None

@@ -145,6 +145,10 @@ class RunContext:
         self._alerts.append(found)
         return found
 
+    def forget(self, alert: Alert) -> None:
+        """Take back an alert that its own cause has refuted: later ones are no consequence of it."""
+        self._alerts = [known for known in self._alerts if known is not alert]
+
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings and lists; batches are not kept."""
         return {
