@@ -242,7 +242,7 @@ class Engine:
         news = [alert for alert in alerts if not rules.was_told(alert)] if first is None else [first]
         for alert in news:
             self.record.add(alert, late=step.on_device)
-        self.gauge.update_ratios.is_wanted = self.gauge.signal.is_wanted = is_near = rules.is_near
+        self.gauge.look_closely(is_near := rules.is_near)
         rules.note(step)
         interventions = treatment.answer(alerts, step, before) if begun is None else [begun]
         interventions += treatment.support(interventions, step)
