@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from experiments.settings import ConfigError
@@ -35,8 +36,8 @@ class Cure:
 
     name: str
     title: str
-    changes: dict[str, tuple[str, ...]]
-    refused: dict[str, str] = field(default_factory=dict)
+    changes: Mapping[str, tuple[str, ...]]
+    refused: Mapping[str, str] = field(default_factory=dict)
     init: str = ""
     rate: float = 1.0
     published: str = ""

@@ -94,7 +94,8 @@ def jobs(settings: Iterable[Setting], seeds: Sequence[int], folder: Path, conf: 
     keys = {}
     for setting in settings:
         problem = (conf / "experiment" / "syllabus" / f"{setting.problem}.yaml").read_text()
-        told = json.dumps([problem, _overrides(setting), [asdict(CURES[name]) for name in setting.cures], code])
+        cures = [(CURES[name].rate, CURES[name].published) for name in setting.cures]
+        told = json.dumps([problem, _overrides(setting), cures, code])
         keys[setting] = hashlib.sha256(told.encode()).hexdigest()[:12]
     return [
         Job(setting, seed, folder / f"{setting.name}-{seed}-{key}.json")
