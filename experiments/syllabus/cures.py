@@ -82,14 +82,14 @@ def _clip(algorithm: str, title: str) -> Cure:
 
 
 _FOUND = (
-    _activation("relu", "ReLU, He's weights", core=True),
-    _activation("leaky_relu", "Leaky ReLU, He's weights"),
-    _activation("prelu", "PReLU, He's weights"),
-    _activation("gelu", "GELU, He's weights"),
-    _activation("elu", "ELU, He's weights"),
-    _activation("selu", "SELU, Xavier's weights", "xavier"),
-    _activation("silu", "SiLU, He's weights"),
-    _activation("tanh", "tanh, Xavier's weights", "xavier"),
+    _activation("relu", "ReLU with He's weights", core=True),
+    _activation("leaky_relu", "Leaky ReLU with He's weights"),
+    _activation("prelu", "PReLU with He's weights"),
+    _activation("gelu", "GELU with He's weights"),
+    _activation("elu", "ELU with He's weights"),
+    _activation("selu", "SELU with Xavier's weights", "xavier"),
+    _activation("silu", "SiLU with He's weights"),
+    _activation("tanh", "tanh with Xavier's weights", "xavier"),
     _norm("batch", "batch normalisation", core=True),
     _norm("layer", "layer normalisation"),
     _norm("group", "group normalisation"),
