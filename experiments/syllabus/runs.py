@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from hydra import compose
+from lightning.pytorch import Callback
 from omegaconf import DictConfig
 
 from experiments.corpus import CONF, plugin_key
@@ -67,6 +68,14 @@ class Outcome:
         """Read it."""
         plain = json.loads(path.read_text())
         return cls(**{**plain, "remedies": tuple(plain["remedies"])})
+
+
+class Measure(Callback):
+    """Measures a run and changes nothing."""
+
+    def measured(self) -> dict[str, Any]:
+        """Return what was measured, as plain numbers by name."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -129,23 +138,34 @@ def train(job: Job, conf: Path = CONF) -> None:
     """Train one run and write what came of it."""
     with configs(conf):
         cfg = composed(job.setting, job.seed)
+    published = [PUBLISHED[CURES[name].published]() for name in job.setting.cures if CURES[name].published]
+    trained(cfg, job.setting.name, published).write(job.path)
+
+
+def trained(
+    cfg: DictConfig, name: str, callbacks: Sequence[Callback] = (), measures: Sequence[Measure] = ()
+) -> Outcome:
+    """Train one run and return what came of it.
+
+    Args:
+        cfg: Its config, with a guard.
+        name: Of its setting.
+        callbacks: That change it, beside the guard.
+        measures: Of it, beside :class:`Course`.
+    """
     course, started = Course(), time.perf_counter()
-    result = run(cfg, callbacks=[*(PUBLISHED[name]() for name in _published(job.setting)), course])
+    result = run(cfg, callbacks=[*callbacks, course, *measures])
     monitor: Any = result.monitor
     first = [{"kind": alert.kind, "step": alert.step, "cause": str(alert.cause)} for alert in monitor.alerts[:1]]
-    Outcome(
-        setting=job.setting.name,
-        seed=job.seed,
+    return Outcome(
+        setting=name,
+        seed=int(cfg.seed),
         quality=result.quality if math.isfinite(result.quality) else 0.0,
         verdict=monitor.verdict,
         outcome=monitor.outcome,
         alert=first[0] if first else {},
         remedies=tuple(dict.fromkeys(made.remedy for made in getattr(monitor, "interventions", ()))),
-        measured=course.measured(),
+        measured={key: value for one in (course, *measures) for key, value in one.measured().items()},
         seconds=time.perf_counter() - started,
         rounding=torch.backends.cpu.get_cpu_capability(),
-    ).write(job.path)
-
-
-def _published(setting: Setting) -> list[str]:
-    return [CURES[name].published for name in setting.cures if CURES[name].published]
+    )
