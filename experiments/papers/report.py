@@ -29,9 +29,8 @@ def report(results: Mapping[str, Found]) -> str:
     outcomes = [outcome for found in whole.values() for many in found.values() for outcome in many.outcomes]
     rounding = ", ".join(sorted({outcome.rounding for outcome in outcomes}))
     seen = sum(PAPERS[name].direction(found) for name, found in whole.items())
-    about = (
-        f"{seen} of {len(whole)} directions are seen; {len(outcomes)} runs, torch {torch.__version__.split('+')[0]}, "
-    )
+    version = torch.__version__.split("+")[0]
+    about = f"{seen} of {len(whole)} directions are seen; {len(outcomes)} runs, torch {version}, "
     return HEAD + about + f"ATEN_CPU_CAPABILITY {rounding}.\n\n" + table(head, rows)
 
 
