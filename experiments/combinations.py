@@ -11,27 +11,37 @@ from torch import nn
 from experiments.settings import ConfigError
 from experiments.whole_inits import WholeInit
 
-IDENTITY = "torch.nn.Identity"
+# What each group makes if nobody chooses: it stands in every config, whether or not the model uses it.
+UNCHOSEN = {"activation": "torch.nn.ReLU", "norm": "torch.nn.Identity", "init": "experiments.inits.he"}
+RECURRENT = {
+    "activation": "its activation is part of its cell: model.cell=tanh, lstm or gru",
+    "norm": "what is normal at one step of a sequence is not at the next",
+    "init": "its recurrent weights have initialisations of their own: model.recurrent_init",
+}
 INSTEAD = {
-    "Convolutional": "add +model.norm='${norm}', or for batch norm model.batch_norm=true",
-    "ResidualConvolutional": "its batch norm is model.batch_norm=true",
-    "Recurrent": "what is normal at one step of a sequence is not at the next",
-    "Transformer": "it has layer norms of its own, placed by model.pre_norm",
+    "Convolutional": {"norm": "add +model.norm='${norm}', or for batch norm model.batch_norm=true"},
+    "ResidualConvolutional": {"norm": "its batch norm is model.batch_norm=true"},
+    "Recurrent": RECURRENT,
+    "Transformer": {"norm": "it has layer norms of its own, placed by model.pre_norm"},
 }
 
 
 def check_combination(cfg: DictConfig) -> None:
-    """Refuse a normalisation, or an initialisation of the whole net, that the model would not use.
+    """Refuse an activation, a normalisation or an initialisation that was chosen and that the model does not use.
 
     Raises:
         ConfigError: With the reason.
     """
-    model = str(OmegaConf.select(cfg, "model._target_") or "").rpartition(".")[2]
-    if "norm" not in (cfg.model or {}) and OmegaConf.select(cfg, "norm._target_", default=IDENTITY) != IDENTITY:
-        norm = str(cfg.norm._target_).rpartition(".")[2]
-        raise ConfigError(f"norm: {model} does not use {norm}: {INSTEAD.get(model, 'choose norm=none')}")
-    if "init" not in (cfg.model or {}) and str(OmegaConf.select(cfg, "init._target_")).startswith("experiments.whole_"):
-        raise ConfigError(f"init: {model} is initialised by itself and does not use {cfg.init._target_}")
+    target = OmegaConf.select(cfg, "model._target_")
+    if target is None:
+        return
+    model = str(target).rpartition(".")[2]
+    raw = str(OmegaConf.to_container(cfg.model, resolve=False))
+    for group, unchosen in UNCHOSEN.items():
+        chosen = str(OmegaConf.select(cfg, f"{group}._target_", default=unchosen))
+        if chosen != unchosen and group not in cfg.model and f"${{{group}}}" not in raw:
+            reason = INSTEAD.get(model, {}).get(group, f"leave out {group}")
+            raise ConfigError(f"{group}: {model} does not use {chosen.rpartition('.')[2]}: {reason}")
 
 
 def finish_init(cfg: DictConfig, model: nn.Module, data: Any) -> None:

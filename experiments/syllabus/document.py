@@ -37,8 +37,8 @@ How to read the tables:
 - **held**: a cause, if the net is lost and the error ratio is below {SMALL:g} or above {1 / SMALL:g} (or, where the
   training brings it, the gradient's norm at least doubles or the loss is not finite). A cure, if the median quality is
   good (.9; {PROBLEMS["transformer_rate"].good:g} for the language model); "in part" above half way to it.
-- Every cure is tried at the problem's own learning rate, one at which a well initialised net of that depth learns. A
-  cure that would need another rate, or more steps, may therefore not hold here.
+- Every cure is tried at the problem's own learning rate: where the rate is not itself the problem, one at which a well
+  initialised net of that depth learns. A cure that would need another rate, or more steps, may not hold here.
 - ✦ marks what the text itself claims; the rest are the field's other cures, and controls.
 """
 

@@ -29,7 +29,15 @@ QUIET = ["logger=none", "guard=none", "trainer=steps", "trainer.max_steps=2", "t
         ),
         (["model=recurrent", "norm=batch", "data=pixel_digits"], "what is normal at one step of a sequence is not"),
         (["model=transformer", "norm=rms", "data=text", "task=language"], "layer norms of its own"),
-        (["model=recurrent", "init=lsuv", "data=pixel_digits"], "init: Recurrent is initialised by itself"),
+        (
+            ["model=recurrent", "init=lsuv", "data=pixel_digits"],
+            "init: Recurrent does not use LSUV: .*model.recurrent_init",
+        ),
+        (
+            ["model=recurrent", "activation=gelu", "data=pixel_digits"],
+            "activation is part of its cell: model.cell=tanh",
+        ),
+        (["model=linear", "init=xavier"], "init: Linear does not use xavier: leave out init"),
         (["init=fixup"], "init: Fixup starts residual branches at zero, and this net has none"),
         (["init=fixup", "model=residual_mlp", "norm=batch"], "init: Fixup takes the place of a normalisation"),
         (["norm=group", "model.width=20"], "groups must be a divisor of the width 20, got 8"),
@@ -52,6 +60,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_trained(overrides: li
         ["norm=group"],
         ["norm=rms", "model=residual_mlp"],
         ["norm=batch", "model=convolutional", "+model.norm=${norm}"],
+        ["model=recurrent", "data=pixel_digits"],
     ],
 )
 def test_what_makes_sense_trains(overrides: list[str]) -> None:
