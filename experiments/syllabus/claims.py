@@ -45,7 +45,7 @@ _TRIED: dict[str, tuple[str, ...]] = {
 DEPTHS = (2, 5, 10, 20, 30, 60)
 DEEP = ("sigmoid", "relu_default", "relu_default+init_he")  # nets whose depth is varied, the last as a control
 QUICK = ("sigmoid", "large_weights", "recurrent_explodes")
-QUICK_CURES = ("relu", "batch_norm", "layer_norm", "init_he", "clip_value", "clip_norm", "gru")
+QUICK_CURES = ("relu", "batch_norm", "layer_norm", "init_he", "clip_value", "clip_norm")
 
 
 @dataclass(frozen=True, order=True)

@@ -11,7 +11,7 @@ from experiments.syllabus.claims import Setting
 from experiments.syllabus.cures import CURES
 from experiments.syllabus.judging import Many, Results, judge
 from experiments.syllabus.problems import PROBLEMS, Problem
-from experiments.syllabus.words import link, number, table
+from experiments.syllabus.words import link, number, share, table
 
 KINDS = ("vanishing", "exploding")
 Lost = list[tuple[Problem, Many]]
@@ -90,7 +90,7 @@ def _sign(lost: Lost) -> str:
 
 
 def _causes(lost: Lost) -> str:
-    return ", ".join(f"{link(p.name)} ({p.cause}): quality {many.quality:.2f}" for p, many in lost) or "–"
+    return ", ".join(f"{link(p.name)} ({p.cause}): quality {share(many.quality)}" for p, many in lost) or "–"
 
 
 def _middle(values: Iterable[float]) -> float:
@@ -122,7 +122,7 @@ def _cured(kind: str, results: Results, held: bool) -> str:
         chosen = [quality for is_cured, quality in runs if is_cured == held]
         if chosen:
             low, high = min(chosen), max(chosen)
-            span = f"{low:.2f}" if len(chosen) == 1 else f"{low:.2f}–{high:.2f}"
+            span = share(low) if len(chosen) == 1 else f"{share(low)}–{share(high)}"
             told.append((-len(chosen) / len(runs), f"{CURES[name].title} {len(chosen)} of {len(runs)} ({span})"))
     found = "; ".join(text for _, text in sorted(told, key=lambda pair: pair[0])) or "–"
     return f"{found}. [All of them](#cures-of-{kind})"
@@ -130,4 +130,4 @@ def _cured(kind: str, results: Results, held: bool) -> str:
 
 def _guarded(kind: str, results: Results) -> str:
     settings = [(problem.name, Setting(problem.name, guard="full")) for problem in _trained(kind, results)]
-    return ", ".join(f"{link(name)} {results[one].quality:.2f}" for name, one in settings if one in results) or "–"
+    return ", ".join(f"{link(name)} {share(results[one].quality)}" for name, one in settings if one in results) or "–"

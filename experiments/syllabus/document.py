@@ -14,7 +14,7 @@ from experiments.syllabus.cures import CURES
 from experiments.syllabus.differences import differences
 from experiments.syllabus.judging import SMALL, Many, Results, judge
 from experiments.syllabus.problems import PROBLEMS, Problem
-from experiments.syllabus.words import link, number, quality, table
+from experiments.syllabus.words import link, number, quality, share, table
 
 HEAD = """# Syllabus
 
@@ -32,7 +32,7 @@ How to read the tables:
 - **error** and **gradient, first / last**: the first layer's over the last's, of the error and of the weights'
   gradient.
 - **quality**: at the end, the median over the seeds and their range. Accuracy, of which chance is .1 (digits) or .25
-  (order of symbols); a language model's is 1 - loss / log(vocabulary).
+  (order of symbols); a language model's is 1 - loss / log(vocabulary), below 0 if it is worse than a guess.
 - **verdict**: the monitor's, with the number of seeds where they differ.
 - **held**: a cause, if the net is lost and the error ratio is below {SMALL:g} or above {1 / SMALL:g} (or, where the
   training brings it, the gradient's norm at least doubles or the loss is not finite). A cure, if the median quality is
@@ -143,7 +143,7 @@ def _cures(problems: Sequence[Problem], results: Results) -> str:
 def _cell(setting: Setting, results: Results, is_cure: bool = True) -> str:
     if setting not in results:
         return "–"
-    told = f"{results[setting].quality:.2f}"
+    told = share(results[setting].quality)
     return f"**{told}**" if is_cure and judge(setting, results) == "held" else told
 
 

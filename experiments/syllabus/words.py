@@ -21,8 +21,13 @@ def quality(many: Many | None) -> str:
     """Return the median quality and its range; an en dash if nothing was trained."""
     if many is None:
         return "–"
-    low, high = min(many.qualities), max(many.qualities)
-    return f"{many.quality:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{many.quality:.2f} ({low:.2f}–{high:.2f})"
+    middle, low, high = (share(value) for value in (many.quality, min(many.qualities), max(many.qualities)))
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def share(value: float) -> str:
+    """Return a quality; a language model worse than a guess has one below 0."""
+    return "<0" if value < -0.005 else f"{abs(value):.2f}"
 
 
 def link(problem: str) -> str:

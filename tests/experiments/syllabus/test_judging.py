@@ -50,4 +50,5 @@ def test_numbers_are_short_and_missing_ones_are_a_dash() -> None:
     ]
     assert quality(many(SIGMOID, 0.1, 0.5, 0.9)) == "0.50 (0.10–0.90)"
     assert quality(many(SIGMOID, 0.1, 0.1)) == "0.10"
+    assert quality(many(SIGMOID, -67.8, -0.001, 0.5)) == "0.00 (<0–0.50)"
     assert quality(None) == "–"
