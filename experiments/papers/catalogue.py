@@ -103,7 +103,7 @@ _FOUND = (
         arms={
             "unscaled": Arm("branches unscaled"),
             "scaled": Arm("branches times blocks^-1/2", ("model.branch_scale=null",)),
-            "fixup": Arm("Fixup", ("init=fixup", "~init.gain", "~init.bias")),
+            "fixup": Arm("Fixup", ("init=fixup",)),
         },
         direction=lambda f: f["unscaled"].quality < LOST and min(f["scaled"].quality, f["fixup"].quality) >= GOOD,
         looked_for="unscaled below .5, the others at least .9",

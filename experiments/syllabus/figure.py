@@ -64,7 +64,7 @@ def _profiles(axes: Axes, settings: Sequence[Setting], results: Results) -> None
             style if setting.cures else "-",
             color=colour,
             linewidth=1.6,
-            label=setting.name.replace("+init_", " + ").replace("+", " + ").replace("_", " "),
+            label=_label(setting.name),
         )
     axes.set_xlabel("place in the net: input 0, last layer or step 1", fontsize=8, color=INK)
     axes.set_ylabel("error relative to the last layer's", fontsize=8, color=INK)
@@ -78,7 +78,7 @@ def _depths(axes: Axes, results: Results) -> None:
         found = [(depth, results[one]) for depth in DEPTHS if (one := deep_setting(net, depth)) in results]
         if not found:
             continue
-        name = net.replace("+init_", " + ").replace("_", " ")
+        name = _label(net)
         depths = [depth for depth, _ in found]
         axes.plot(depths, [_ratio(many) for _, many in found], "o", color=colour, label=f"{name}, measured")
         theory = [many.middle("theory") ** (depth - 1) for depth, many in found]
@@ -87,6 +87,10 @@ def _depths(axes: Axes, results: Results) -> None:
     axes.set_xlabel("layers", fontsize=8, color=INK)
     axes.set_ylabel("first layer's error over the last's", fontsize=8, color=INK)
     axes.set_title("Depth makes the product long", fontsize=10)
+
+
+def _label(name: str) -> str:
+    return name.replace("init_", "").replace("+", " + ").replace("_", " ")
 
 
 def _ratio(many: Many) -> float:
