@@ -82,7 +82,7 @@ _FOUND = (
         },
         direction=lambda f: f["none"].quality < LOST and min(f["clip"].quality, f["guard_clip"].quality) >= GOOD,
         looked_for="nothing below .5, both clips at least .9",
-        differs="lengths of 50 to 200 and many more steps there, 30 and 800 here",
+        differs="lengths of 50 to 200 and many more steps there, 30 and 1600 here",
     ),
     Paper(
         config="mean_field",
