@@ -80,7 +80,7 @@ def _about(results: Results) -> str:
     outcomes = [outcome for many in results.values() for outcome in many.outcomes]
     rounding = ", ".join(sorted({outcome.rounding for outcome in outcomes}))
     seeds = Counter(len(many.outcomes) for many in results.values()).most_common()
-    each = ", ".join(f"{count} seeds" + (f" in {n} of them" if len(seeds) > 1 else "") for count, n in seeds)
+    each = ", ".join(_seeds(count) + (f" in {n} of them" if len(seeds) > 1 else "") for count, n in seeds)
     minutes = sum(outcome.seconds for outcome in outcomes) / 60
     told = Counter(judge(setting, results) for setting in text_claims(results))
     held = ", ".join(f"{told[word]} {word}" for word in ("held", "in part", "did not hold") if told[word])
@@ -89,6 +89,10 @@ def _about(results: Results) -> str:
         f"{torch.__version__.split('+')[0]}, ATEN_CPU_CAPABILITY {rounding}. "
         f"Of the text's {told.total()} claims: {held}.\n"
     )
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed" + ("s" if count > 1 else "")
 
 
 def _false(results: Results) -> str:
