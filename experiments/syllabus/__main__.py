@@ -13,7 +13,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is im
 
 from experiments.corpus import CONF
 from experiments.corpus.workers import quiet, work_through
-from experiments.syllabus.claims import all_settings
+from experiments.syllabus.claims import SEEDS, all_settings
 from experiments.syllabus.document import document
 from experiments.syllabus.figure import picture
 from experiments.syllabus.judging import collect, judge
@@ -21,7 +21,7 @@ from experiments.syllabus.runs import Job, jobs, train
 from grad_callbacks.tracking import StoreError, default_store, prepare_store
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-SEEDS = {"all": 5, "quick": 1}
+SUBSETS = {"all": SEEDS, "quick": 1}  # and their seeds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A second call goes on where the first was stopped: a run's outcome is a file in the folder.
     """
     parser = argparse.ArgumentParser(prog="python -m experiments.syllabus", description=main.__doc__)
-    parser.add_argument("--subset", choices=list(SEEDS), default="all", help="quick: three problems, not into docs/")
+    parser.add_argument("--subset", choices=list(SUBSETS), default="all", help="quick: three problems, not into docs/")
     parser.add_argument("--seeds", type=_positive, help="seeds of each setting; default 5, of the quick subset 1")
     parser.add_argument("--workers", type=_positive, default=os.cpu_count() or 1, help="processes; default: every core")
     parser.add_argument("--folder", type=Path, default=Path("syllabus"), help="of the outcomes; default ./syllabus")
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet()
     try:
         client = None if options.no_mlflow else prepare_store(default_store())
-        wanted = jobs(all_settings(options.subset), range(options.seeds or SEEDS[options.subset]), options.folder)
+        wanted = jobs(all_settings(options.subset), range(options.seeds or SUBSETS[options.subset]), options.folder)
         _train(wanted, options.workers)
     except (StoreError, OSError) as error:
         sys.stderr.write(f"syllabus: {error}\n")

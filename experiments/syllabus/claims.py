@@ -42,6 +42,7 @@ _TRIED: dict[str, tuple[str, ...]] = {
     "recurrent_explodes": ("orthogonal", "gru", "lstm", *_STEPS),
     "transformer_rate": ("post_norm", "init_xavier", *_STEPS),
 }
+SEEDS = 5  # of each setting, unless asked otherwise
 DEPTHS = (2, 5, 10, 20, 30, 60)
 DEEP = ("sigmoid", "relu_default", "relu_default+init_he")  # nets whose depth is varied, the last as a control
 QUICK = ("sigmoid", "large_weights", "recurrent_explodes")

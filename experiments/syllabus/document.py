@@ -9,7 +9,7 @@ from itertools import product
 import torch
 
 from experiments.settings import ConfigError
-from experiments.syllabus.claims import DEEP, DEPTHS, IN_THE_TEXT, Setting, cures_of, deep_setting
+from experiments.syllabus.claims import DEEP, DEPTHS, IN_THE_TEXT, SEEDS, Setting, cures_of, deep_setting
 from experiments.syllabus.cures import CURES
 from experiments.syllabus.differences import differences
 from experiments.syllabus.judging import SMALL, Many, Results, judge
@@ -85,9 +85,10 @@ def _about(results: Results) -> str:
     told = Counter(judge(setting, results) for setting in text_claims(results))
     held = ", ".join(f"{told[word]} {word}" for word in ("held", "in part", "did not hold") if told[word])
     return (
-        f"{len(results)} settings, {each}: {len(outcomes)} runs, {minutes:.0f} minutes of one core, torch "
+        f"{len(results)} settings, {each}: {len(outcomes)} runs, {minutes:.0f} minutes one after the other, torch "
         f"{torch.__version__.split('+')[0]}, ATEN_CPU_CAPABILITY {rounding}. "
-        f"Of the text's {told.total()} claims: {held}.\n"
+        f"Of the text's {told.total()} claims: {held}."
+        + (f" The command's default is {SEEDS} seeds.\n" if seeds[0][0] < SEEDS else "\n")
     )
 
 
