@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-slow test-numerics score bench reliability ui docs lint
+.PHONY: help setup demo test test-all test-slow test-numerics score bench reliability syllabus ui docs lint
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -36,6 +36,10 @@ test-numerics: setup ## the tests of outcomes, under every rounding that this pr
 
 score: setup ## the scoreboard of the detection, on its quick part
 	$(BIN)/python -m experiments.scoreboard detect --subset quick --strict
+
+syllabus: setup ## every cause and every cure as runs, and the papers; a second call continues
+	$(BIN)/python -m experiments.syllabus
+	$(BIN)/python -m experiments.papers
 
 bench: setup ## what the callback costs
 	$(BIN)/python -m experiments.bench

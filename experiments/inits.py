@@ -48,6 +48,13 @@ def uniform(layer: Layer, low: float = 0.0, high: float = 1.0) -> None:
     _constant_bias(layer, 0.0)
 
 
+def gaussian(layer: Layer, weights: float = 1.0, biases: float = 0.0) -> None:
+    """Weights from N(0, ``weights`` / fan_in), biases from N(0, ``biases``): mean-field theory's two."""
+    nn.init.normal_(layer.weight, std=(weights / layer.weight[0].numel()) ** 0.5)
+    if layer.bias is not None:
+        nn.init.normal_(layer.bias, std=biases**0.5)
+
+
 def _constant_bias(layer: Layer, value: float) -> None:
     if layer.bias is not None:
         nn.init.constant_(layer.bias, value)

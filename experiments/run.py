@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.combinations import check_combination, finish_init
 from experiments.models.unbiased import without_biases
 from experiments.settings import ConfigError, check_names, check_numbers
 from experiments.sweep import as_child
@@ -89,6 +90,7 @@ def run(cfg: DictConfig, callbacks: Sequence[Callback] = (), checkpoint: Path | 
         StoreError: If the MLflow store cannot be used.
     """
     check_names(cfg)
+    check_combination(cfg)
     _check(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     # Everything is made before the logger, so that a wrong setting leaves no half-written run behind.
@@ -96,6 +98,8 @@ def run(cfg: DictConfig, callbacks: Sequence[Callback] = (), checkpoint: Path | 
     model = _make(cfg, "model", in_features=data.in_features, out_features=data.out_features)
     if not cfg.biases:
         without_biases(model)
+    with _named(cfg, "init"):
+        finish_init(cfg, model, data)
     task = _make(cfg, "task", model=model, optimizer=_make(cfg, "optimizer"), schedule=_make(cfg, "schedule"))
     if isinstance(task, Task):
         with _named(cfg, "optimizer"):

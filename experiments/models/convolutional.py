@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.models.checks import whole_numbers
+from experiments.models.norms import image_norm
 
 Init = Callable[[nn.Linear | nn.Conv2d], None]
 
@@ -24,6 +25,7 @@ class Convolutional(nn.Module):
         activation: Makes an activation.
         init: Initialises a convolution or linear layer in place.
         batch_norm: Normalise over the batch after each convolution.
+        norm: Makes a normalisation of a given width, for after each convolution; None: none but ``batch_norm``.
         pool: After which convolution the image is halved; None: never.
     """
 
@@ -37,6 +39,7 @@ class Convolutional(nn.Module):
         init: Init,
         batch_norm: bool = False,
         pool: int | None = 1,
+        norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         whole_numbers(depth=depth, channels=channels)
@@ -46,6 +49,8 @@ class Convolutional(nn.Module):
             layers.append(nn.Conv2d(fan_in, fan_out, 3, padding=1))
             if batch_norm:
                 layers.append(nn.BatchNorm2d(fan_out))
+            if norm is not None:
+                layers.append(image_norm(norm, fan_out))
             layers.append(activation())
             if number == pool:
                 layers.append(nn.MaxPool2d(2))

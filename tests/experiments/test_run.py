@@ -46,14 +46,17 @@ def test_every_option_of_every_group_trains(group: str) -> None:
     for option in options(group):
         if option in ELSEWHERE:
             continue
-        result = run(config(f"{group}={option}", "logger=none", "model.width=16", *QUICK))
+        residual = ["model=residual_mlp"] if option == "fixup" else []
+        result = run(config(f"{group}={option}", *residual, "logger=none", "model.width=16", *QUICK))
         assert 0.0 <= result.accuracy <= 1.0, option
 
 
 def test_the_groups_hold_what_they_promise() -> None:
-    assert options("activation") == ["gelu", "leaky_relu", "prelu", "relu", "sigmoid", "tanh"]
-    assert options("init") == ["default", "he", "large", "orthogonal", "small", "uniform", "xavier"]
-    assert options("norm") == ["batch", "layer", "none"]
+    activations = ["elu", "gelu", "identity", "leaky_relu", "prelu", "relu", "selu", "sigmoid", "silu", "tanh"]
+    assert options("activation") == activations
+    inits = ["default", "fixup", "he", "large", "lsuv", "orthogonal", "small", "uniform", "xavier"]
+    assert options("init") == inits
+    assert options("norm") == ["batch", "group", "layer", "none", "rms"]
     assert options("guard") == [
         "adaptive_clip",
         "agc",

@@ -1,0 +1,1 @@
+"""The syllabus: causes and cures of vanishing and exploding gradients as runs, and what came of each claim."""
