@@ -79,7 +79,9 @@ class HydraSource:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the doctor; what is no option of its own is an override of the config."""
-    parser = argparse.ArgumentParser(prog="experiments.doctor", description=__doc__, epilog="All else: Hydra overrides.")
+    parser = argparse.ArgumentParser(
+        prog="experiments.doctor", description=__doc__, epilog="All else: Hydra overrides."
+    )
     add_options(parser)
     options, overrides = parser.parse_known_args(arguments)
     wrong = [one for one in overrides if one.startswith("-")]

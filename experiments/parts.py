@@ -129,9 +129,13 @@ def _parameters(cfg: DictConfig, part: str) -> dict[str, inspect.Parameter]:
     """The parameters of a part's class or function, by name; those of our classes as well."""
     section = OmegaConf.select(cfg, part)
     if section is None:
-        raise ConfigError(f"there is no {part}: choose one ({part}=own {part}._target_=my_package.MyClass for your own)")
+        raise ConfigError(
+            f"there is no {part}: choose one ({part}=own {part}._target_=my_package.MyClass for your own)"
+        )
     if OmegaConf.is_missing(section, "_target_"):
-        raise ConfigError(f"{part}._target_ is missing: give the import path of your own, {part}._target_=my_package.MyClass")
+        raise ConfigError(
+            f"{part}._target_ is missing: give the import path of your own, {part}._target_=my_package.MyClass"
+        )
     with named(cfg, part):
         found = inspect.signature(get_object(section._target_)).parameters
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in found.values()):

@@ -152,7 +152,7 @@ def carry_out(source: Source, order: Order, known: Inspection, place: Place | No
     for cure in order.cures:
         attempt.lines += cure.apply(setup, known)
     losses, inspector = Losses(), Inspector()
-    shown = {"progress_bar": False, "summary": False}
+    shown: dict[str, Any] = {"progress_bar": False, "summary": False}
     watch = GradientMonitor(**shown) if setup.guard is None else GradientGuard(**setup.guard, **shown)
     logger = None if place is None else place.child(order.name, order.seed)
     trainer = _trainer(setup, order, [*setup.callbacks, losses, inspector, watch], logger)
@@ -204,7 +204,9 @@ def trainer_class(module: object) -> Any:
 
 def _validated(setup: Setup) -> dict[str, Any]:
     given = setup.data_arguments
-    return {"datamodule": given["datamodule"]} if "datamodule" in given else {"dataloaders": given.get("val_dataloaders")}
+    return (
+        {"datamodule": given["datamodule"]} if "datamodule" in given else {"dataloaders": given.get("val_dataloaders")}
+    )
 
 
 def _metrics(trainer: Any) -> dict[str, float]:

@@ -49,7 +49,20 @@ FIRST: dict[str, tuple[str, ...]] = {
     "non-finite weights": ("tenth", "guard", "clip", "lsuv"),
 }
 # In which order two cures are applied: hooks after the modules that they are put on, weights after that.
-SLOTS = ("activation", "norm", "residual", "inputs", "output", "weights", "rate", "warm-up", "clip", "eps", "precision", "guard")
+SLOTS = (
+    "activation",
+    "norm",
+    "residual",
+    "inputs",
+    "output",
+    "weights",
+    "rate",
+    "warm-up",
+    "clip",
+    "eps",
+    "precision",
+    "guard",
+)
 NO_PROGRESS = ("logits", "inputs", "lsuv", "ReLU", "tenth", "batch", "times ten", "hundredth")
 
 

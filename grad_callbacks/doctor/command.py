@@ -21,7 +21,9 @@ def add_command(commands: Any) -> None:
         commands: What ``add_subparsers`` has returned.
     """
     parser = commands.add_parser("doctor", help="find what is wrong with a training, and which change cures it")
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="import path of a LightningModule: my_package.MyModule")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="import path of a LightningModule: my_package.MyModule"
+    )
     parser.add_argument("--data", help="import path of a DataModule, or of a function that returns loaders")
     parser.add_argument("--config", metavar="FILE", help="take model and data from a configuration of LightningCLI")
     for option, what in (("--arg", "model"), ("--data-arg", "data")):
@@ -78,7 +80,7 @@ def run_doctor(source: Source, options: argparse.Namespace) -> int:
     folder = options.folder or Path(f"doctor-{source.name}")
     source.make(options.seed)  # a wrong path or argument leaves no run behind
     parent = None if options.no_log else ParentRun(options.tracking_uri or default_store(), source.name, folder)
-    doctor = Doctor(source, budget, folder, options.seed, parent and parent.place, _say)
+    doctor = Doctor(source, budget, folder, options.seed, parent.place if parent else None, _say)
     ended = "failed"
     try:
         outcome = doctor.search()

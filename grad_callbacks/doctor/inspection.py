@@ -1,4 +1,4 @@
-"""What the first step of a training shows of its model: layers, activations, optimizers, and what must not be touched."""
+"""What the first step of a training shows: layers, activations, optimizers, and what must not be touched."""
 
 from __future__ import annotations
 
@@ -219,8 +219,8 @@ def _optimizer(optimizer: torch.optim.Optimizer) -> OptimizerFound:
     group = optimizer.param_groups[0]
     given = group.get("max_lr", group.get("initial_lr", group.get("lr")))
     eps = group.get("eps")
-    is_number = isinstance(eps, float | int)
-    return OptimizerFound(type(optimizer).__name__, float(given or 0.0), float(eps) if is_number else math.nan)
+    known = float(eps) if isinstance(eps, float | int) else math.nan
+    return OptimizerFound(type(optimizer).__name__, float(given or 0.0), known)
 
 
 def _tied(module: nn.Module) -> Iterator[str]:

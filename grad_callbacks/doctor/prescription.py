@@ -70,7 +70,9 @@ def _gains(outcome: Outcome, best: Attempt) -> list[str]:
     for before, after in runs:
         line = f"seed {before.seed}: loss {_number(before.ended)} -> {_number(after.ended)}"
         shared = [name for name in after.metrics if name in before.metrics and name.startswith("val")]
-        line += "".join(f", {name} {_number(before.metrics[name])} -> {_number(after.metrics[name])}" for name in shared)
+        line += "".join(
+            f", {name} {_number(before.metrics[name])} -> {_number(after.metrics[name])}" for name in shared
+        )
         told.append(f"{line}; {after.verdict}, {after.outcome}" if after.alerts else f"{line}; {after.verdict}")
     return told
 

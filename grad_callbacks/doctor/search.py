@@ -158,8 +158,8 @@ class Doctor:
         for attempt in self._attempts(orders, outcome.ill.inspection):
             outcome.tried.append(attempt)
             cured = is_cured(attempt, outcome.ill)
-            number = f"trial {len(outcome.tried)} of {self.budget.trials}"
-            self._say(f"{number}, {attempt.name} ({attempt.seconds:.0f} s): {_found(attempt)}{'; cured' if cured else ''}")
+            number, end = f"trial {len(outcome.tried)} of {self.budget.trials}", "; cured" if cured else ""
+            self._say(f"{number}, {attempt.name} ({attempt.seconds:.0f} s): {_found(attempt)}{end}")
             if cured:
                 return
 
@@ -167,11 +167,10 @@ class Doctor:
         """Train the run as it is and its best cure with other seeds."""
         if outcome.best is None:
             return
+        known = outcome.ill.inspection
         for seed in range(self.seed + 1, self.seed + self.budget.seeds):
-            steps, known = outcome.ill.steps, outcome.ill.inspection
-            pair = [
-                self._of(Order(cures, seed, steps, self._seconds), known) for cures in ((), self._cures[outcome.best.name])
-            ]
+            plans = ((), self._cures[outcome.best.name])
+            pair = [self._of(Order(plan, seed, outcome.ill.steps, self._seconds), known) for plan in plans]
             outcome.others.append((pair[0], pair[1]))
             self._say(f"seed {seed}: as it is {_found(pair[0])}; {outcome.best.name}: {_found(pair[1])}")
 

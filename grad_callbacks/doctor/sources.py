@@ -101,7 +101,7 @@ class LightningCLISource:
             ValueError: If LightningCLI refuses the file.
         """
         if find_spec("jsonargparse") is None:
-            raise ValueError("a configuration of LightningCLI needs jsonargparse: pip install 'jsonargparse[signatures]'")
+            raise ValueError("--config needs a package that is not installed: pip install 'jsonargparse[signatures]'")
         import yaml
         from lightning.pytorch.cli import LightningCLI
 
@@ -109,20 +109,21 @@ class LightningCLISource:
         told = dict(told.get("fit") or told)
         trainer = {name: value for name, value in (told.pop("trainer", None) or {}).items() if name in TAKEN}
         kept = {name: told[name] for name in told if name not in ("ckpt_path", "weights_only", "seed_everything")}
-        classes = [None if path is None else _find(path, what) for path, what in ((self.model, "model"), (self.data, "data"))]
+        model = None if self.model is None else _find(self.model, "model")
+        data = None if self.data is None else _find(self.data, "data")
         _see_working_folder()
         quiet = {"logger": False, "enable_checkpointing": False, "callbacks": None}
         sys_argv, sys.argv = sys.argv, sys.argv[:1]  # which LightningCLI would read, too
         try:
             cli = LightningCLI(
-                classes[0],
-                classes[1],
+                model,
+                data,
                 args={"trainer": quiet, **kept},
                 run=False,
                 seed_everything_default=seed,
                 save_config_callback=None,
-                subclass_mode_model=classes[0] is None,
-                subclass_mode_data=classes[1] is None,
+                subclass_mode_model=model is None,
+                subclass_mode_data=data is None,
                 parser_kwargs={"exit_on_error": False},
             )
         except Exception as error:  # of jsonargparse, or of the user's classes

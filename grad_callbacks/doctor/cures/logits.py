@@ -50,7 +50,7 @@ def _with_logits(step: Any) -> Any:
 
 class _TakeLogits(TorchFunctionMode):
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._before: dict[int, tuple[Tensor, Tensor]] = {}  # by the output's id: it, and what went in
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -41,7 +41,9 @@ class Residual(Cure):
             setup.module.get_submodule(layer.name).register_forward_pre_hook(around.keep)
             setup.module.get_submodule(end).register_forward_hook(around.add)
         first, last = places[0].name, places[-1].name
-        return [f"`x = x + block(x) / {len(places)} ** 0.5` for the {len(places)} blocks of equal width, {first} to {last}"]
+        return [
+            f"`x = x + block(x) / {len(places)} ** 0.5` for the {len(places)} blocks of equal width, {first} to {last}"
+        ]
 
 
 class _Around:
@@ -65,6 +67,8 @@ def _places(known: Inspection) -> list[LayerFound]:
     return [
         layer
         for layer in known.layers[:-1]
-        if layer.keeps_shape and layer.calls == 1 and (layer.kind == "Linear" or layer.kind.startswith("Conv"))
+        if layer.keeps_shape
+        and layer.calls == 1
+        and (layer.kind == "Linear" or layer.kind.startswith("Conv"))
         and "Add" not in layer.follows
     ]
