@@ -1,7 +1,8 @@
 """Score the doctor: ``python -m experiments.doctor_score FOLDER``.
 
 On failing and healthy scenarios of the tuning half of the corpus, seed 0: is the final quality back at 0.9 of the
-reference's within 8 trials, and how many does it take? Beside the same cures in a random order. Finished trainings are kept in FOLDER, and a second call goes on.
+reference's within 8 trials, and how many does it take? Beside the same cures in a random order. Finished trainings are
+kept in FOLDER, and a second call goes on.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Attempt:
         evidence: Numbers of the leading alert.
         norm: The usual norm of the gradients before the first alert; NaN if unknown.
         began: The loss at the start.
-        ended: The loss at the end; NaN if it was not finite.
+        ended: The loss at the end; where it was not finite, that of the validation if it is logged; or NaN.
         curve: The loss over the steps, thinned.
         metrics: What the module has logged, at the end.
         seconds: It took.
@@ -229,8 +229,13 @@ def _read(attempt: Attempt, watch: GradientMonitor, losses: list[float]) -> None
         last = losses[-max(FIRST, int(LAST * len(losses))) :]
         attempt.began = median(finite[:FIRST]) if finite else math.nan
         settled = [loss for loss in last if math.isfinite(loss)]
-        attempt.ended = median(settled) if 2 * len(settled) > len(last) else math.nan
+        # Where a remedy masks a loss that stays undefined, a validation's loss tells what was learned.
+        attempt.ended = median(settled) if 2 * len(settled) > len(last) else _validation_loss(attempt.metrics)
         attempt.curve = losses[:: max(1, len(losses) // CURVE)]
+
+
+def _validation_loss(metrics: dict[str, float]) -> float:
+    return next((value for name, value in metrics.items() if name.startswith("val") and name.endswith("loss")), math.nan)
 
 
 def release_memory() -> None:

@@ -23,7 +23,7 @@ from grad_callbacks.doctor.cures import (
     Residual,
     StandardInputs,
     WarmUp,
-    refusal,
+    refused,
 )
 
 TINY = 1e-6  # norms of a gradient below which eps is what an adaptive optimizer divides by
@@ -39,11 +39,11 @@ FIRST: dict[str, tuple[str, ...]] = {
     "recurrence over many steps": ("lsuv", "clip", "guard", "tenth", "hundredth"),
     "weights too large": ("lsuv", "batch", "he", "tenth", "clip"),
     "unscaled residual branches": ("lsuv", "batch", "hundredth", "tenth", "clip"),
-    "learning rate too high": ("helps", "tenth", "hundredth", "third", "clip", "guard", "warm-up"),
+    "learning rate too high": ("tenth", "helps", "guard", "third", "hundredth", "clip", "warm-up"),
     "missing warm-up": ("warm-up", "tenth", "clip"),
     "bad batch": ("clip", "guard with skipping", "guard", "tenth"),
     "inputs too large": ("inputs", "hundredth", "clip", "batch"),
-    "targets or loss too large": ("hundredth", "clip", "guard", "thousandth", "inputs"),
+    "targets or loss too large": ("hundredth", "guard", "clip", "thousandth", "inputs"),
     "undefined operation": ("guard with masks", "guard", "clip"),
     "16-bit overflow": ("precision", "lsuv", "batch", "tenth"),
     "non-finite weights": ("tenth", "guard", "clip", "lsuv"),
@@ -63,6 +63,10 @@ SLOTS = (
     "precision",
     "guard",
 )
+COMPILED = (
+    "activations, normalisations and residual connections are not tried: the model is compiled, and its modules "
+    "cannot be seen at work; leave `torch.compile` out to let them be tried"
+)
 NO_PROGRESS = ("logits", "inputs", "lsuv", "ReLU", "tenth", "batch", "times ten", "hundredth")
 
 
@@ -78,18 +82,45 @@ def cures_for(ill: Attempt) -> tuple[list[Cure], list[str]]:
     if ill.kind:
         names = [name for name in names if name != "times ten"]
     applying = [known[name] for name in names if known[name].applies(ill)]
-    refused = {cure.slot: told for cure in applying if (told := refusal(cure, ill.inspection))}
-    return [cure for cure in applying if not refusal(cure, ill.inspection)], list(refused.values())
+    why = list(dict.fromkeys(told for cure in applying if (told := refused(cure, ill.inspection))))
+    if ill.inspection.compiled:
+        why.append(COMPILED)
+    return [cure for cure in applying if not refused(cure, ill.inspection)], why
 
 
-def pairs_of(ranked: Sequence[tuple[Cure, ...]]) -> Iterator[tuple[Cure, ...]]:
-    """Pairs of single cures of different slots, of the best first."""
-    singles = [cures[0] for cures in ranked if len(cures) == 1]
-    order = sorted(combinations(range(len(singles)), 2), key=lambda pair: (sum(pair), pair))
-    for first, second in order:
-        pair = singles[first], singles[second]
-        if pair[0].slot != pair[1].slot:
-            yield tuple(sorted(pair, key=lambda cure: SLOTS.index(cure.slot)))
+def pairs_of(tried: Sequence[tuple[Cure, Attempt]], ill: Attempt) -> Iterator[tuple[Cure, ...]]:
+    """Return pairs of cures of different slots.
+
+    First, what cures the other fault that a single cure has laid bare; then the best single cures together.
+
+    Args:
+        tried: Single cures and what came of them, the best first.
+        ill: What came of the training as it is.
+    """
+    known, seen = _all(ill), set[frozenset[str]]()
+    for first, second in [*_followed_up(tried, ill, known), *_best(tried)]:
+        names = frozenset((first.name, second.name))
+        if first.slot != second.slot and names not in seen:
+            seen.add(names)
+            yield tuple(sorted((first, second), key=lambda cure: SLOTS.index(cure.slot)))
+
+
+def _followed_up(
+    tried: Sequence[tuple[Cure, Attempt]], ill: Attempt, known: dict[str, Cure]
+) -> Iterator[tuple[Cure, Cure]]:
+    for cure, attempt in tried:
+        if cure.slot == "guard" or attempt.cause == ill.cause:
+            continue
+        for name in FIRST.get(attempt.cause, ()):
+            second = known.get(name)
+            if second is not None and second.slot != cure.slot and second.applies(ill) and not refused(second, ill.inspection):
+                yield cure, second
+                break
+
+
+def _best(tried: Sequence[tuple[Cure, Attempt]]) -> Iterator[tuple[Cure, Cure]]:
+    for one, other in sorted(combinations(range(len(tried)), 2), key=lambda pair: (sum(pair), pair)):
+        yield tried[one][0], tried[other][0]
 
 
 def _all(ill: Attempt) -> dict[str, Cure]:

@@ -22,7 +22,7 @@ from grad_callbacks.doctor.judging import is_better, is_cured, needs_cure, ranke
 from grad_callbacks.doctor.recording import Place
 from grad_callbacks.doctor.setup import Source
 
-PAIRS = 4  # one trial of so many is kept for pairs
+PAIRS = 0.375  # share of the trials that is kept for pairs
 TIME_SHARE = 0.25  # of all the time, that one training may take at most
 
 Choose = Callable[[Attempt], tuple[list[Cure], list[str]]]
@@ -143,11 +143,11 @@ class Doctor:
     def _try(self, outcome: Outcome, cures: Sequence[Cure]) -> None:
         """Try single cures, then pairs, until one has cured or the budget is spent."""
         trials = self.budget.trials
-        singles = min(len(cures), max(1, trials - trials // PAIRS))
+        singles = min(len(cures), max(1, trials - int(PAIRS * trials)))
         self._run(outcome, [(cure,) for cure in cures[:singles]])
         if not any(is_cured(attempt, outcome.ill) for attempt in outcome.tried):
-            best = [self._cures[attempt.name] for attempt in ranked(outcome.tried, outcome.ill)]
-            self._run(outcome, list(islice(pairs_of(best), max(0, trials - singles))))
+            done = [(self._cures[attempt.name][0], attempt) for attempt in ranked(outcome.tried, outcome.ill)]
+            self._run(outcome, list(islice(pairs_of(done, outcome.ill), max(0, trials - singles))))
 
     def _run(self, outcome: Outcome, plans: Sequence[tuple[Cure, ...]]) -> None:
         orders = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grad_callbacks.doctor.cures.activation import Activation
-from grad_callbacks.doctor.cures.base import Cure, refusal
+from grad_callbacks.doctor.cures.base import Cure, refused
 from grad_callbacks.doctor.cures.clip import Clip
 from grad_callbacks.doctor.cures.epsilon import LARGER, SMALLER, Epsilon
 from grad_callbacks.doctor.cures.guard import Guard
@@ -32,5 +32,5 @@ __all__ = [
     "Residual",
     "StandardInputs",
     "WarmUp",
-    "refusal",
+    "refused",
 ]

@@ -72,18 +72,17 @@ def replace_module(root: nn.Module, name: str, new: nn.Module) -> None:
         parent._modules[own] = new
 
 
-def refusal(cure: Cure, known: Inspection) -> str:
-    """Why a cure must not be tried; "" if it may."""
+def refused(cure: Cure, known: Inspection) -> str:
+    """Why a cure must not be tried; "" if it may. Of a compiled model nothing is known that modules could be found by."""
     if cure.touches == "steps":
         return ""
+    what = "weights and modules are not changed"
     if known.quantised:
-        return f"{cure.name} is not tried: {_some(known.quantised)} is quantised"
+        return f"{what}: {_some(known.quantised)} is quantised"
     if known.trained:
-        return f"{cure.name} is not tried: the weights of {_some(known.trained)} look trained or are frozen"
+        return f"{what}: the weights of {_some(known.trained)} look trained or are frozen"
     if cure.touches == "weights" and known.tied:
-        return f"{cure.name} is not tried: weights are tied ({_some(known.tied)})"
-    if cure.touches == "modules" and known.compiled:
-        return f"{cure.name} is not tried: the model is compiled; leave `torch.compile` out to let it be tried"
+        return f"no weights are drawn again: some are tied ({_some(known.tied)})"
     return ""
 
 

@@ -13,6 +13,10 @@ OF_GROUPS = ("lr", "initial_lr", "max_lr", "min_lr")
 OF_SCHEDULES = ("base_lrs", "max_lrs", "min_lrs", "eta_min", "_last_lr")
 
 
+def _plain(number: float) -> str:
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
+
+
 class LearningRate(Cure):
     """Multiplies every learning rate, those that schedules go through as well.
 
@@ -24,7 +28,7 @@ class LearningRate(Cure):
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
-        self.name = f"Learning rate / {1 / factor:.3g}" if factor < 1 else f"Learning rate x {factor:.3g}"
+        self.name = f"Learning rate / {_plain(1 / factor)}" if factor < 1 else f"Learning rate x {factor:.3g}"
 
     def applies(self, ill: Attempt) -> bool:
         """True if an optimizer has a rate."""
