@@ -53,7 +53,7 @@ def test_a_rate_that_is_too_high_is_lowered(tmp_path: Path) -> None:
 
 
 def test_a_softmax_in_front_of_the_cross_entropy_is_taken_away(tmp_path: Path) -> None:
-    found = cured(tmp_path, source("DeadSoftmax", depth=3, lr=0.05))
+    found = cured(tmp_path, source("DeadSoftmax", depth=3, lr=0.02), steps=200)
     assert found.ill.cause == "saturated output"
     assert found.is_cured
     assert found.best is not None
