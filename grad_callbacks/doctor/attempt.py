@@ -69,6 +69,7 @@ class Attempt:
         alerts: How many there were.
         has_critical: One of them was critical.
         is_bounded: Large gradients were kept from the weights.
+        is_guarded: A guard has watched it, and treated what it found.
         evidence: Numbers of the leading alert.
         norm: The usual norm of the gradients before the first alert; NaN if unknown.
         began: The loss at the start.
@@ -94,6 +95,7 @@ class Attempt:
     alerts: int = 0
     has_critical: bool = False
     is_bounded: bool = False
+    is_guarded: bool = False
     evidence: dict[str, float] = field(default_factory=dict)
     norm: float = math.nan
     began: float = math.nan
@@ -168,7 +170,8 @@ def carry_out(source: Source, order: Order, known: Inspection, place: Place | No
         if logger is not None:
             attempt.run_id = str(logger.run_id)
             logger.close()
-    attempt.steps, attempt.inspection, attempt.is_bounded = trainer.global_step, inspector.found, setup.bounds_steps
+    attempt.steps, attempt.inspection = trainer.global_step, inspector.found
+    attempt.is_bounded, attempt.is_guarded = setup.bounds_steps, setup.guard is not None
     _read(attempt, watch, losses.values)
     attempt.seconds = round(time.monotonic() - started, 2)
     return attempt

@@ -31,11 +31,11 @@ MARGIN = 3.0  # the rate to take is so many times below the one that lowers the 
 
 # By cause; what is not named comes behind, in the order of `_all`.
 FIRST: dict[str, tuple[str, ...]] = {
-    "saturated activations": ("ReLU", "lsuv", "batch", "residual", "GELU"),
+    "saturated activations": ("ReLU", "lsuv", "GELU", "batch", "residual", "guard"),
     "dead units": ("LeakyReLU", "lsuv", "tenth", "batch", "inputs"),
     "saturated output": ("logits", "tenth", "inputs", "lsuv", "hundredth", "guard"),
-    "weights too small": ("lsuv", "batch", "he", "ReLU", "residual"),
-    "depth without normalisation or skips": ("lsuv", "batch", "residual", "ReLU"),
+    "weights too small": ("lsuv", "batch", "he", "ReLU", "residual", "guard"),
+    "depth without normalisation or skips": ("lsuv", "batch", "residual", "ReLU", "guard"),
     "recurrence over many steps": ("lsuv", "clip", "guard", "tenth", "hundredth"),
     "weights too large": ("lsuv", "batch", "he", "tenth", "clip"),
     "unscaled residual branches": ("lsuv", "batch", "hundredth", "tenth", "clip"),
@@ -45,7 +45,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "inputs too large": ("inputs", "hundredth", "clip", "batch"),
     "targets or loss too large": ("hundredth", "guard", "clip", "thousandth", "inputs"),
     "undefined operation": ("guard with masks", "guard", "clip"),
-    "16-bit overflow": ("precision", "lsuv", "batch", "tenth"),
+    "16-bit overflow": ("precision", "lsuv", "guard", "batch", "tenth"),
     "non-finite weights": ("tenth", "guard", "clip", "lsuv"),
 }
 # In which order two cures are applied: hooks after the modules that they are put on, weights after that.

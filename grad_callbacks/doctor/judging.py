@@ -76,10 +76,13 @@ def gain(attempt: Attempt, ill: Attempt) -> float:
 
 
 def is_healthy(attempt: Attempt) -> bool:
-    """True if nothing lasting was wrong: no critical alert, none that clipping has not bounded, or all repaired."""
+    """True if nothing lasting was wrong: no critical alert, or none that clipping has not bounded.
+
+    Of a guarded training the loss alone decides: what a guard masks or skips goes on being told.
+    """
     if attempt.error or attempt.verdict in ("no progress", "not measured"):
         return False
-    if not attempt.has_critical or attempt.outcome in ("repaired", "partly repaired"):
+    if not attempt.has_critical or attempt.is_guarded:
         return True
     return attempt.is_bounded and kind_named(attempt.kind).is_bounded_by_clipping
 

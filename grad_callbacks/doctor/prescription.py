@@ -30,7 +30,6 @@ def prescription(outcome: Outcome, report: str = "") -> str:
     best = outcome.best
     if best is None:
         lines += ["", f"Nothing helped: {len(outcome.tried)} trials, none of which ends below the run as it is."]
-        lines += [f"  what the diagnosis says: {ill.advice}"] if ill.advice else []
     else:
         lines += ["", "What to change:" if outcome.is_cured else "Not cured. What helped most:"]
         lines += [f"  {line}" for line in best.lines]
@@ -61,6 +60,7 @@ def _wrong(ill: Attempt) -> str:
 
 def _details(ill: Attempt) -> list[str]:
     told = [f"seen: {ill.message}"] if ill.message else []
+    told += [f"the diagnosis advises: {ill.advice}"] if ill.advice else []
     return [*told, f"the loss goes from {_number(ill.began)} to {_number(ill.ended)} in {ill.steps} steps"]
 
 

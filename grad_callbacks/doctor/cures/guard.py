@@ -26,8 +26,8 @@ class Guard(Cure):
         self.prescription = prescription
 
     def applies(self, ill: Attempt) -> bool:
-        """True if there is an alert for it to answer."""
-        return bool(ill.kind)
+        """True if there is an alert that it answers."""
+        return bool(ill.kind) if self.prescription is None else ill.kind in self.prescription
 
     def apply(self, setup: Setup, known: Inspection) -> list[str]:
         """Let it watch."""
