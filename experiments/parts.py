@@ -114,8 +114,8 @@ def _model(cfg: DictConfig, data: Any) -> Any:
                 given[name] = getattr(data, name)
             elif parameter.default is inspect.Parameter.empty:
                 raise ConfigError(
-                    f"model: {cfg.model._target_} needs {name}, and the data ({cfg.data._target_}) have no attribute of "
-                    f"that name: add it, or give +model.{name}=..."
+                    f"model: {cfg.model._target_} needs {name}, and the data ({cfg.data._target_}) have no attribute "
+                    f"of that name: add it, or give +model.{name}=..."
                 )
     return make(cfg, "model", **given)
 

@@ -238,7 +238,9 @@ def _read(attempt: Attempt, watch: GradientMonitor, losses: list[float]) -> None
 
 
 def _validation_loss(metrics: dict[str, float]) -> float:
-    return next((value for name, value in metrics.items() if name.startswith("val") and name.endswith("loss")), math.nan)
+    return next(
+        (value for name, value in metrics.items() if name.startswith("val") and name.endswith("loss")), math.nan
+    )
 
 
 def release_memory() -> None:

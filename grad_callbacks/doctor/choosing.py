@@ -113,7 +113,12 @@ def _followed_up(
             continue
         for name in FIRST.get(attempt.cause, ()):
             second = known.get(name)
-            if second is not None and second.slot != cure.slot and second.applies(ill) and not refused(second, ill.inspection):
+            if (
+                second is not None
+                and second.slot != cure.slot
+                and second.applies(ill)
+                and not refused(second, ill.inspection)
+            ):
                 yield cure, second
                 break
 

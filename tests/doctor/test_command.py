@@ -51,6 +51,7 @@ def test_what_is_not_cured_has_a_status_of_its_own(folder: Path, capsys: pytest.
     assert "Trials, the best first:" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_each_training_is_a_child_run_and_the_prescription_is_in_the_parent(client: MlflowClient, store: str) -> None:
     assert main(["doctor", *ILL, "--steps", "60", "--trials", "2", "--folder", "found"]) in (0, 1)
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
@@ -110,7 +111,9 @@ def test_a_configuration_of_lightning_cli(
 
 
 def test_a_configuration_that_lightning_cli_refuses_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("config.yaml").write_text(yaml.safe_dump({"model": {"class_path": f"{HOME}.DeepNet", "init_args": {"dpth": 3}}}))
+    Path("config.yaml").write_text(
+        yaml.safe_dump({"model": {"class_path": f"{HOME}.DeepNet", "init_args": {"dpth": 3}}})
+    )
     assert main(["doctor", "--config", "config.yaml", "--no-log"]) == 2
     assert "config.yaml" in capsys.readouterr().err
 
