@@ -29,6 +29,7 @@ from grad_callbacks.doctor.attempt import Attempt, Order, carry_out
 from grad_callbacks.doctor.choosing import cures_for
 from grad_callbacks.doctor.cures import Cure
 from grad_callbacks.doctor.inspection import Inspection
+from grad_callbacks.doctor.search import Choose
 from grad_callbacks.events import KINDS
 
 BACK = 0.9  # of the reference's quality
@@ -45,15 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     _quiet()
     torch.set_num_threads(1)
-    rows = []
-    for scenario in chosen(load_scenarios().values()):
-        if options.only and options.only not in scenario.name:
-            continue
-        source = HydraSource((f"experiment=corpus/{scenario.name}",))
-        reference = HydraSource((f"experiment=corpus/{scenario.reference}",))
-        rows.append(scored(scenario.name, scenario.kind, source, reference, options.folder))
-        sys.stdout.write(json.dumps(rows[-1]) + "\n")
-        sys.stdout.flush()
+    # The second order after all of the first: what one has trained the other finds.
+    for order, choose in (("ours", cures_for), ("random", _shuffled)):
+        for scenario in chosen(load_scenarios().values()):
+            if (options.only and options.only not in scenario.name) or (order == "random" and not scenario.kind):
+                continue
+            source = HydraSource((f"experiment=corpus/{scenario.name}",))
+            reference = HydraSource((f"experiment=corpus/{scenario.reference}",))
+            row = scored(scenario.name, source, reference, options.folder, choose)
+            sys.stdout.write(json.dumps({"order": order, "kind": scenario.kind, **row}) + "\n")
+            sys.stdout.flush()
     return 0
 
 
@@ -65,27 +67,25 @@ def chosen(scenarios: Iterable[Scenario]) -> list[Scenario]:
     return [one for row in zip(*(kind + [None] * HEALTHY for kind in by_kind), strict=False) for one in row if one]
 
 
-def scored(name: str, kind: str, source: Any, reference: Any, folder: Path) -> dict[str, Any]:
-    """Search in both orders, and compare the final quality with the reference's."""
-    own = folder / name
+def scored(name: str, source: Any, reference: Any, folder: Path, choose: Choose) -> dict[str, Any]:
+    """Search, and compare the final quality with the reference's."""
     level = _level(reference, folder)
-    row: dict[str, Any] = {"name": name, "kind": kind, "level": level}
-    budget = Budget(TRIALS, MINUTES, source.steps())
-    for order, choose in (("ours", cures_for), ("random", _shuffled)):
-        found = Doctor(source, budget, own, choose=choose).search()
-        quality = _quality(found.best) if found.best else _quality(found.ill)
-        row[order] = {
-            "trials": len(found.tried),
-            "cure": found.best.name if found.best else "",
-            "says_cured": found.is_cured,
-            "quality": quality,
-            "back": quality >= BACK * level,
-            "seconds": round(sum(one.seconds for one in found.tried), 1),
-        }
-        row |= {"cause": found.ill.cause, "verdict": found.ill.verdict, "ill": _quality(found.ill)}
-        if not kind:
-            return row | {"untouched": found.is_healthy}
-    return row
+    found = Doctor(source, Budget(TRIALS, MINUTES, source.steps()), folder / name, choose=choose).search()
+    quality = _quality(found.best or found.ill)
+    return {
+        "name": name,
+        "level": level,
+        "verdict": found.ill.verdict,
+        "cause": found.ill.cause,
+        "ill": _quality(found.ill),
+        "untouched": found.is_healthy,
+        "trials": len(found.tried),
+        "cure": found.best.name if found.best else "",
+        "says_cured": found.is_cured,
+        "quality": quality,
+        "back": quality >= level - (1 - BACK) * abs(level),
+        "seconds": round(sum(one.seconds for one in found.tried), 1),
+    }
 
 
 def _shuffled(ill: Attempt) -> tuple[list[Cure], list[str]]:

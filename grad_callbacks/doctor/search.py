@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -12,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from grad_callbacks._utils.validation import at_least, positive
 from grad_callbacks.doctor.attempt import Attempt, Order, carry_out, release_memory
@@ -186,7 +189,8 @@ class Doctor:
                     yield self._of(order, known)
             return
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(self.budget.workers, mp_context=context)
+        threads = max(1, (os.cpu_count() or 1) // self.budget.workers)
+        pool = ProcessPoolExecutor(self.budget.workers, context, torch.set_num_threads, (threads,))
         waiting, running = list(orders), set[Future[Attempt]]()
         try:
             while waiting or running:

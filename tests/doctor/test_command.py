@@ -121,15 +121,15 @@ def test_a_configuration_that_lightning_cli_refuses_is_named(folder: Path, capsy
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(folder: Path) -> None:
     command = [sys.executable, "-m", "grad_callbacks.cli", "doctor", *ILL, "--folder", "found", "--no-log"]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(folder), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     options = {"cwd": folder, "env": environment, "text": True}
-    process = subprocess.Popen([*command, "--steps", "3000"], stderr=subprocess.PIPE, **options)  # type: ignore[call-overload]
+    process = subprocess.Popen([*command, "--steps", "600"], stderr=subprocess.PIPE, **options)  # type: ignore[call-overload]
     assert wait_until(lambda: bool(list(folder.glob("found/trial-*.json"))), 120)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "stopped after 1 trainings; the same command with --folder found goes on" in said
     done = next(folder.glob("found/trial-*.json")).stat().st_mtime_ns
-    again = subprocess.run([*command, "--steps", "3000", "--trials", "1"], capture_output=True, check=False, **options)  # type: ignore[call-overload]
+    again = subprocess.run([*command, "--steps", "600", "--trials", "1"], capture_output=True, check=False, **options)  # type: ignore[call-overload]
     assert "What is wrong:" in again.stdout
     assert min(path.stat().st_mtime_ns for path in folder.glob("found/trial-*.json")) == done

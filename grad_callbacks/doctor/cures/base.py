@@ -73,7 +73,7 @@ def replace_module(root: nn.Module, name: str, new: nn.Module) -> None:
 
 
 def refused(cure: Cure, known: Inspection) -> str:
-    """Why a cure must not be tried; "" if it may. Of a compiled model nothing is known that modules could be found by."""
+    """Why a cure must not be tried; "" if it may."""
     if cure.touches == "steps":
         return ""
     what = "weights and modules are not changed"
