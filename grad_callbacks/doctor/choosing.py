@@ -31,11 +31,11 @@ MARGIN = 3.0  # the rate to take is so many times below the one that lowers the 
 
 # By cause; what is not named comes behind, in the order of `_all`.
 FIRST: dict[str, tuple[str, ...]] = {
-    "saturated activations": ("ReLU", "lsuv", "GELU", "batch", "residual", "guard"),
+    "saturated activations": ("ReLU", "lsuv", "GELU", "batch", "residual"),
     "dead units": ("LeakyReLU", "lsuv", "tenth", "batch", "inputs"),
     "saturated output": ("logits", "tenth", "inputs", "lsuv", "hundredth", "guard"),
-    "weights too small": ("lsuv", "batch", "he", "ReLU", "residual", "guard"),
-    "depth without normalisation or skips": ("lsuv", "batch", "residual", "ReLU", "guard"),
+    "weights too small": ("lsuv", "batch", "he", "ReLU", "residual"),
+    "depth without normalisation or skips": ("lsuv", "batch", "residual", "ReLU"),
     "recurrence over many steps": ("lsuv", "clip", "guard", "tenth", "hundredth"),
     "weights too large": ("lsuv", "batch", "he", "tenth", "clip"),
     "unscaled residual branches": ("lsuv", "batch", "hundredth", "tenth", "clip"),
