@@ -39,7 +39,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "recurrence over many steps": ("lsuv", "clip", "guard", "tenth", "hundredth"),
     "weights too large": ("lsuv", "batch", "he", "tenth", "clip"),
     "unscaled residual branches": ("lsuv", "batch", "hundredth", "tenth", "clip"),
-    "learning rate too high": ("tenth", "helps", "guard", "third", "hundredth", "clip", "warm-up"),
+    "learning rate too high": ("tenth", "helps", "hundredth", "guard", "thousandth", "third", "clip", "warm-up"),
     "missing warm-up": ("warm-up", "tenth", "clip"),
     "bad batch": ("clip", "guard with skipping", "guard", "tenth"),
     "inputs too large": ("inputs", "hundredth", "clip", "batch"),

@@ -115,6 +115,7 @@ class Doctor:
         self.source, self.budget, self.folder, self.seed = source, budget, folder, seed
         self._place, self._say, self._choose = place, say, choose
         self._deadline = 0.0
+        self._described = source.describe()
         self._cures: dict[str, tuple[Cure, ...]] = {}
 
     def search(self) -> Outcome:
@@ -213,7 +214,7 @@ class Doctor:
 
     def _path(self, order: Order) -> Path:
         told = {
-            "source": self.source.describe(),
+            "source": self._described,
             "cures": [[type(cure).__name__, cure.name] for cure in order.cures],
             "seed": order.seed,
             "steps": order.steps,
