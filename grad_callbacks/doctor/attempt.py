@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CURVE = 100  # points of the loss that a result keeps
 FIRST, LAST = 5, 0.1  # losses that the first level is the median of; share of the steps that the last one is
+FEWEST = 3  # finite losses among the last ones that tell something of a guarded training
 VALIDATED = 20  # batches of a validation, where the training does not say
 
 
@@ -232,8 +233,9 @@ def _read(attempt: Attempt, watch: GradientMonitor, losses: list[float]) -> None
         last = losses[-max(FIRST, int(LAST * len(losses))) :]
         attempt.began = median(finite[:FIRST]) if finite else math.nan
         settled = [loss for loss in last if math.isfinite(loss)]
-        # Where a remedy masks a loss that stays undefined, a validation's loss tells what was learned.
-        attempt.ended = median(settled) if 2 * len(settled) > len(last) else _validation_loss(attempt.metrics)
+        # Where a remedy skips what is undefined, the other losses tell what was learned; or a validation's does.
+        needed = FEWEST if attempt.is_guarded else len(last) // 2 + 1
+        attempt.ended = median(settled) if len(settled) >= needed else _validation_loss(attempt.metrics)
         attempt.curve = losses[:: max(1, len(losses) // CURVE)]
 
 

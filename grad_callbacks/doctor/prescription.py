@@ -7,6 +7,7 @@ import math
 from grad_callbacks.doctor.attempt import Attempt
 from grad_callbacks.doctor.judging import ranked
 from grad_callbacks.doctor.search import Outcome
+from grad_callbacks.reporting.summary import count
 
 SHOWN = 5  # trials that are listed where none has cured
 
@@ -26,10 +27,14 @@ def prescription(outcome: Outcome, report: str = "") -> str:
         return _joined([f"Nothing to prescribe: {seen}."], outcome, report)
     if ill.verdict == "not measured" and not ill.error:
         return _joined(["Not measured: no step with a gradient was seen, so nothing can be said."], outcome, report)
-    lines = ["What is wrong:", f"  {_wrong(ill)}", *(f"  {told}" for told in _details(ill))]
+    is_told = outcome.is_cured and outcome.best is not None and not outcome.best.is_guarded
+    lines = ["What is wrong:", f"  {_wrong(ill)}", *(f"  {told}" for told in _details(ill, not is_told))]
     best = outcome.best
     if best is None:
-        lines += ["", f"Nothing helped: {len(outcome.tried)} trials, none of which ends below the run as it is."]
+        lines += [
+            "",
+            f"Nothing helped: {count(len(outcome.tried), 'trial')}, none of which ends below the run as it is.",
+        ]
     else:
         lines += ["", "What to change:" if outcome.is_cured else "Not cured. What helped most:"]
         lines += [f"  {line}" for line in best.lines]
@@ -46,7 +51,7 @@ def _joined(lines: list[str], outcome: Outcome, report: str) -> str:
     trainings = 1 + len(outcome.tried) + 2 * len(outcome.others)
     spent = outcome.ill.seconds + sum(one.seconds for one in outcome.tried)
     spent += sum(one.seconds + other.seconds for one, other in outcome.others)
-    cost = f"Cost: {len(outcome.tried)} trials, {trainings} trainings of {outcome.ill.steps} steps, {spent:.0f} s."
+    cost = f"Cost: {count(len(outcome.tried), 'trial')}, {count(trainings, 'training')} of {outcome.ill.steps} steps, {spent:.0f} s."
     return "\n".join([*lines, "", cost, *([f"Report: {report}"] if report else [])])
 
 
@@ -58,9 +63,9 @@ def _wrong(ill: Attempt) -> str:
     return f"{ill.kind} gradients; likely cause: {ill.cause or 'unknown'}"
 
 
-def _details(ill: Attempt) -> list[str]:
+def _details(ill: Attempt, with_advice: bool) -> list[str]:
     told = [f"seen: {ill.message}"] if ill.message else []
-    told += [f"the diagnosis advises: {ill.advice}"] if ill.advice else []
+    told += [f"the diagnosis advises: {ill.advice}"] if ill.advice and with_advice else []
     return [*told, f"the loss goes from {_number(ill.began)} to {_number(ill.ended)} in {ill.steps} steps"]
 
 

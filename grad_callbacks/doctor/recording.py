@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grad_callbacks.tracking import JournaledMLFlowLogger, prepare_store
+from grad_callbacks.tracking import JournaledMLFlowLogger, default_artifacts, prepare_store
 from grad_callbacks.tracking.comparison.compare import SWEPT
 from grad_callbacks.tracking.journal.tags import PARENT_TAG
 from grad_callbacks.tracking.secrets.masking import mask_address
@@ -34,7 +34,7 @@ class Place:
     def child(self, name: str, seed: int) -> JournaledMLFlowLogger:
         """Return the logger of one training, whose run is opened."""
         tags = {PARENT_TAG: self.parent, f"sweep.{CURE}": name}
-        logger = JournaledMLFlowLogger(self.experiment, run_name=name, tracking_uri=self.uri, tags=tags)
+        logger = JournaledMLFlowLogger(self.experiment, name, self.uri, tags, artifact_location=_artifacts(self.uri))
         logger.log_hyperparams({CURE: name, "seed": seed})
         return logger
 
@@ -61,7 +61,9 @@ class ParentRun:
         note = folder / NOTE
         known = json.loads(note.read_text()) if note.exists() else {}
         run_id = known.get("run_id") if known.get("uri") == mask_address(uri) else None
-        self._logger = JournaledMLFlowLogger(EXPERIMENT, run_name=f"doctor {name}", tracking_uri=uri, run_id=run_id)
+        self._logger = JournaledMLFlowLogger(
+            EXPERIMENT, f"doctor {name}", uri, artifact_location=_artifacts(uri), run_id=run_id
+        )
         self.place = Place(uri, str(self._logger.run_id))
         self._tag(SWEPT, f"sweep.{CURE}")
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,3 +85,8 @@ class ParentRun:
 
     def _tag(self, name: str, value: str) -> None:
         self._logger.experiment.set_tag(str(self._logger.run_id), name, value)
+
+
+def _artifacts(uri: str) -> str | None:
+    """Where a new experiment keeps its artifacts: for a file beside it, as all commands do; a server knows itself."""
+    return default_artifacts() if uri.startswith("sqlite:") else None
