@@ -51,7 +51,8 @@ def _joined(lines: list[str], outcome: Outcome, report: str) -> str:
     trainings = 1 + len(outcome.tried) + 2 * len(outcome.others)
     spent = outcome.ill.seconds + sum(one.seconds for one in outcome.tried)
     spent += sum(one.seconds + other.seconds for one, other in outcome.others)
-    cost = f"Cost: {count(len(outcome.tried), 'trial')}, {count(trainings, 'training')} of {outcome.ill.steps} steps, {spent:.0f} s."
+    made = f"{count(len(outcome.tried), 'trial')}, {count(trainings, 'training')}"
+    cost = f"Cost: {made} of {count(outcome.ill.steps, 'step')}, {spent:.0f} s."
     return "\n".join([*lines, "", cost, *([f"Report: {report}"] if report else [])])
 
 
