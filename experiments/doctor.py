@@ -32,9 +32,11 @@ class HydraSource:
 
     Args:
         overrides: Of the config.
+        with_fault: Inject the fault that the config has.
     """
 
     overrides: tuple[str, ...]
+    with_fault: bool = True
 
     @property
     def name(self) -> str:
@@ -44,7 +46,10 @@ class HydraSource:
     def config(self, seed: int = 0) -> DictConfig:
         """Compose the config."""
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", overrides=[*self.overrides, f"seed={seed}", "guard=none", "logger=none"])
+            cfg = compose("config", overrides=[*self.overrides, f"seed={seed}", "guard=none", "logger=none"])
+        if not self.with_fault:
+            cfg.fault = None
+        return cfg
 
     def describe(self) -> dict[str, Any]:
         """All that decides what is made."""

@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if (options.only and options.only not in scenario.name) or (order == "random" and not scenario.kind):
                 continue
             source = HydraSource((f"experiment=corpus/{scenario.name}",))
-            reference = HydraSource((f"experiment=corpus/{scenario.reference}",))
+            # Within its steps, no cure can do more than undo an injected fault.
+            well = scenario.name if scenario.has_fault else scenario.reference
+            reference = HydraSource((f"experiment=corpus/{well}",), with_fault=False)
             row = scored(scenario.name, source, reference, options.folder, choose)
             sys.stdout.write(json.dumps({"order": order, "kind": scenario.kind, **row}) + "\n")
             sys.stdout.flush()

@@ -88,9 +88,13 @@ def is_healthy(attempt: Attempt) -> bool:
 
 
 def is_cured(attempt: Attempt, ill: Attempt) -> bool:
-    """True if it is healthy, has learned, and ends well below the ill run."""
+    """True if it is healthy, has learned, and ends well below the ill run.
+
+    A guard that says ``"repaired"`` has compared the loss with that before the fault: it knows more.
+    """
     share = learned_share(attempt, ill)
-    has_learned = math.isnan(share) or share >= LIMITS.learned
+    is_back = attempt.is_guarded and attempt.outcome == "repaired"
+    has_learned = is_back or math.isnan(share) or share >= LIMITS.learned
     return is_healthy(attempt) and has_learned and gain(attempt, ill) >= LIMITS.margin
 
 
