@@ -90,8 +90,11 @@ def is_healthy(attempt: Attempt) -> bool:
 def is_cured(attempt: Attempt, ill: Attempt) -> bool:
     """True if it is healthy, has learned, and ends well below the ill run.
 
-    A guard that says ``"repaired"`` has compared the loss with that before the fault: it knows more.
+    A guard that says ``"repaired"`` has compared the loss with that before the fault: it knows more. Where
+    ``training_step`` returns no loss, as in manual optimization, only the first is asked.
     """
+    if not knows_loss(attempt, ill):
+        return is_healthy(attempt)
     share = learned_share(attempt, ill)
     is_back = attempt.is_guarded and attempt.outcome == "repaired"
     has_learned = is_back or math.isnan(share) or share >= LIMITS.learned
@@ -100,7 +103,14 @@ def is_cured(attempt: Attempt, ill: Attempt) -> bool:
 
 def is_better(attempt: Attempt, ill: Attempt) -> bool:
     """True if it ends below the ill run, by the margin, whatever else is wrong."""
+    if not knows_loss(attempt, ill):
+        return is_healthy(attempt)
     return not attempt.error and gain(attempt, ill) >= LIMITS.margin
+
+
+def knows_loss(attempt: Attempt, ill: Attempt) -> bool:
+    """True if ``training_step`` has returned losses."""
+    return bool(attempt.curve or ill.curve)
 
 
 def ranked(attempts: Iterable[Attempt], ill: Attempt) -> list[Attempt]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from torch.utils.data import DataLoader
+
 from grad_callbacks.callbacks._base import Callback
 from grad_callbacks.callbacks._replay import StepReplay
 from grad_callbacks.doctor.attempt import Attempt
 from grad_callbacks.doctor.cures.base import Cure, Touches
 from grad_callbacks.doctor.inspection import Inspection
 from grad_callbacks.doctor.setup import Setup
+from grad_callbacks.measurement.replay import undisturbed
 from grad_callbacks.treatment.remedies._support.fresh_weights import start_again
 from grad_callbacks.treatment.remedies._support.initialisation import initialise
 from grad_callbacks.treatment.remedies._support.weight_fill import Scheme
@@ -53,7 +56,29 @@ class Initialisation(Cure):
 
 
 class _WithFirstBatch(Callback):
+    """Initialises on a first batch, unless the weights that are there let signal and error through better."""
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Take a batch of the loader, before the monitor begins to measure; the loader begins anew afterwards."""
+        loader = trainer.train_dataloader
+        if not isinstance(loader, DataLoader):
+            return
+        generators = {one for one in (loader.generator, getattr(loader.sampler, "generator", None)) if one is not None}
+        states = [(one, one.get_state()) for one in generators]
+        with undisturbed(pl_module):
+            batch = next(iter(loader))
+        for one, state in states:
+            one.set_state(state)
+        self._initialise(trainer, pl_module, trainer.strategy.batch_to_device(batch), 0)
+
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Initialise, unless the weights that are there let signal and error through better."""
-        if trainer.global_step == 0 and batch_idx == 0:
-            initialise(pl_module, "lsuv", StepReplay(trainer, pl_module).batch(batch, batch_idx).replay)
+        """Take the first batch, where there is no plain loader."""
+        if not self._done:
+            self._initialise(trainer, pl_module, batch, batch_idx)
+
+    def _initialise(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._done = True
+        initialise(pl_module, "lsuv", StepReplay(trainer, pl_module).batch(batch, batch_idx).replay)
