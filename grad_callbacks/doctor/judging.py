@@ -11,6 +11,9 @@ from grad_callbacks.doctor.attempt import Attempt
 from grad_callbacks.events import kind_named
 
 
+CALM = ("healthy", "repaired", "partly repaired")  # outcomes in which nothing is wrong any more
+
+
 @dataclass(frozen=True)
 class CuredThresholds(Thresholds):
     """When a training counts as cured."""
@@ -94,7 +97,7 @@ def is_cured(attempt: Attempt, ill: Attempt) -> bool:
     ``training_step`` returns no loss, as in manual optimization, only the first is asked.
     """
     if not knows_loss(attempt, ill):
-        return is_healthy(attempt)
+        return is_healthy(attempt) and (attempt.outcome in CALM or not attempt.is_guarded)
     share = learned_share(attempt, ill)
     is_back = attempt.is_guarded and attempt.outcome == "repaired"
     has_learned = is_back or math.isnan(share) or share >= LIMITS.learned
@@ -104,7 +107,7 @@ def is_cured(attempt: Attempt, ill: Attempt) -> bool:
 def is_better(attempt: Attempt, ill: Attempt) -> bool:
     """True if it ends below the ill run, by the margin, whatever else is wrong."""
     if not knows_loss(attempt, ill):
-        return is_healthy(attempt)
+        return is_healthy(attempt) and (attempt.outcome in CALM or not attempt.is_guarded)
     return not attempt.error and gain(attempt, ill) >= LIMITS.margin
 
 

@@ -21,7 +21,7 @@ def prescription(outcome: Outcome, report: str = "") -> str:
     """
     ill = outcome.ill
     if outcome.is_healthy:
-        seen = f"{ill.verdict} in the first {ill.steps} steps; loss {_number(ill.began)} -> {_number(ill.ended)}"
+        seen = f"{ill.verdict} in the first {ill.steps} steps; loss {_loss(ill, ill.began)} -> {_loss(ill, ill.ended)}"
         if ill.alerts:
             seen += f"; {ill.alerts} single events, the first of them: {ill.message}"
         return _joined([f"Nothing to prescribe: {seen}."], outcome, report)
@@ -67,14 +67,14 @@ def _wrong(ill: Attempt) -> str:
 def _details(ill: Attempt, with_advice: bool) -> list[str]:
     told = [f"seen: {ill.message}"] if ill.message else []
     told += [f"the diagnosis advises: {ill.advice}"] if ill.advice and with_advice else []
-    return [*told, f"the loss goes from {_number(ill.began)} to {_number(ill.ended)} in {ill.steps} steps"]
+    return [*told, f"the loss goes from {_loss(ill, ill.began)} to {_loss(ill, ill.ended)} in {ill.steps} steps"]
 
 
 def _gains(outcome: Outcome, best: Attempt) -> list[str]:
     runs = [(outcome.ill, best), *outcome.others]
     told = []
     for before, after in runs:
-        line = f"seed {before.seed}: loss {_number(before.ended)} -> {_number(after.ended)}"
+        line = f"seed {before.seed}: loss {_loss(before, before.ended)} -> {_loss(after, after.ended)}"
         shared = [name for name in after.metrics if name in before.metrics and name.startswith("val")]
         line += "".join(
             f", {name} {_number(before.metrics[name])} -> {_number(after.metrics[name])}" for name in shared
@@ -89,5 +89,9 @@ def _result(attempt: Attempt) -> str:
     return f"loss {_number(attempt.ended)}, {attempt.verdict}"
 
 
+def _loss(attempt: Attempt, value: float) -> str:
+    return _number(value) if attempt.curve else "unknown"
+
+
 def _number(value: float) -> str:
-    return "not finite" if not math.isfinite(value) else f"{value:.3g}"
+    return f"{value:.3g}" if math.isfinite(value) else "not finite"

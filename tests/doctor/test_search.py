@@ -110,6 +110,23 @@ def test_a_second_search_goes_on_where_the_first_was_stopped(tmp_path: Path, mon
     assert [one.to_json() for one in again.tried] == [one.to_json() for one in found.tried]
 
 
+def test_new_weights_are_there_before_anything_is_measured(tmp_path: Path) -> None:
+    found = cured(tmp_path, source("Uniform", depth=6, lr=0.02))
+    assert found.ill.cause == "weights too large"
+    assert found.is_cured
+    assert found.best is not None
+    assert (found.best.name, found.best.alerts) == ("LSUV initialisation", 0)
+
+
+def test_in_manual_optimization_health_alone_is_judged(tmp_path: Path) -> None:
+    found = cured(tmp_path, source("Manual", activation="Sigmoid", depth=7), trials=2, steps=60)
+    assert (found.ill.verdict, found.ill.curve) == ("vanishing", [])
+    assert found.is_cured
+    assert found.best is not None
+    assert found.best.name == "ReLU"
+    assert "loss unknown -> unknown" in prescription(found)
+
+
 def test_other_settings_do_not_take_over_the_results_in_a_folder(tmp_path: Path) -> None:
     cured(tmp_path, source(), steps=10)
     cured(tmp_path, source(depth=3), steps=10)

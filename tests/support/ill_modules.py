@@ -73,6 +73,29 @@ class DeadSoftmax(DeepNet):
         self.net[-1].bias.data[0] = 30.0
 
 
+class Uniform(DeepNet):
+    """Weights uniform in [0, 1): signal and error grow at every layer."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter)
+
+
+class Manual(DeepNet):
+    """Steps its optimizer by itself, and returns no loss."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(nn.functional.cross_entropy(self(batch[0]), batch[1]))
+        optimizer.step()
+
+
 class Broken(DeepNet):
     """Raises an error in its first step."""
 
