@@ -10,7 +10,6 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.doctor.attempt import Attempt
 from grad_callbacks.events import kind_named
 
-
 CALM = ("healthy", "repaired", "partly repaired")  # outcomes in which nothing is wrong any more
 
 
