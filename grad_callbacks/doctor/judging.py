@@ -38,9 +38,14 @@ LIMITS = CuredThresholds()
 
 
 def needs_cure(ill: Attempt) -> bool:
-    """False for a run that was well, and for one whose single events have done no harm."""
-    if ill.error or ill.has_critical or ill.verdict == "no progress":
+    """False for a run that was well, and for one whose single events have done no harm.
+
+    Without an alert, a loss that is below zero, as of a policy gradient, tells nothing of progress.
+    """
+    if ill.error or ill.has_critical:
         return True
+    if ill.verdict == "no progress":
+        return ill.began > 0 and not ill.ended < 0
     if ill.verdict in ("healthy", "not measured"):
         return False
     known = [loss for loss in ill.curve if math.isfinite(loss)]

@@ -21,7 +21,8 @@ def prescription(outcome: Outcome, report: str = "") -> str:
     """
     ill = outcome.ill
     if outcome.is_healthy:
-        seen = f"{ill.verdict} in the first {ill.steps} steps; loss {_loss(ill, ill.began)} -> {_loss(ill, ill.ended)}"
+        verdict = ill.verdict if ill.verdict != "no progress" else "no alert, and a loss that tells nothing of progress"
+        seen = f"{verdict} in the first {ill.steps} steps; loss {_loss(ill, ill.began)} -> {_loss(ill, ill.ended)}"
         if ill.alerts:
             seen += f"; {ill.alerts} single events, the first of them: {ill.message}"
         return _joined([f"Nothing to prescribe: {seen}."], outcome, report)

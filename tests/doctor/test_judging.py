@@ -50,6 +50,7 @@ def test_cured_is_healthy_and_learned_and_better(changed: dict[str, Any], expect
     [
         ({}, False),
         ({"verdict": "no progress", "ended": 2.3}, True),
+        ({"verdict": "no progress", "began": -0.02, "ended": -0.01}, False),  # a policy gradient's
         ({"verdict": "exploding", "has_critical": True}, True),
         ({"verdict": "exploding", "alerts": 1, "curve": [2.3, 0.1]}, False),  # a single event that did no harm
         ({"verdict": "exploding", "alerts": 1, "curve": [2.3, 0.1], "ended": 2.0}, True),
