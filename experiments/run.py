@@ -17,17 +17,15 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.combinations import check_combination, finish_init
-from experiments.models.unbiased import without_biases
+from experiments.combinations import check_combination
+from experiments.parts import make, make_parts
 from experiments.settings import ConfigError, check_names, check_numbers
 from experiments.sweep import as_child
-from experiments.tasks import Task
 from grad_callbacks import GradientMonitor
 from grad_callbacks.tracking import (
     JournaledMLFlowLogger,
@@ -61,6 +59,7 @@ class Result:
         monitor: The callback that watched it, if any.
         run_id: The MLflow run, if any.
         place: Where the run was logged, in words; empty if it was not.
+        is_judged: The task logs ``val/quality``; one of a user's own may not.
     """
 
     accuracy: float
@@ -68,10 +67,11 @@ class Result:
     monitor: GradientMonitor | None
     run_id: str | None
     place: str = ""
+    is_judged: bool = True
 
     def __str__(self) -> str:
         """How it went, in one line."""
-        parts = [f"quality {self.quality:.3f}"]
+        parts = [f"quality {self.quality:.3f}" if self.is_judged else "quality unknown: no `val/quality` was logged"]
         if self.monitor is not None:
             parts.append(f"verdict {self.monitor.verdict}, outcome {self.monitor.outcome}")
         return "; ".join([*parts, f"report: {self.place}" if self.place else "not logged"])
@@ -91,32 +91,24 @@ def run(cfg: DictConfig, callbacks: Sequence[Callback] = (), checkpoint: Path | 
     """
     check_names(cfg)
     check_combination(cfg)
-    _check(cfg)
+    check(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
     # Everything is made before the logger, so that a wrong setting leaves no half-written run behind.
-    data = _make(cfg, "data")
-    model = _make(cfg, "model", in_features=data.in_features, out_features=data.out_features)
-    if not cfg.biases:
-        without_biases(model)
-    with _named(cfg, "init"):
-        finish_init(cfg, model, data)
-    task = _make(cfg, "task", model=model, optimizer=_make(cfg, "optimizer"), schedule=_make(cfg, "schedule"))
-    if isinstance(task, Task):
-        with _named(cfg, "optimizer"):
-            task.make_optimizer()
-    monitor: GradientMonitor | None = _make(cfg, "guard.callback")
-    mine = [callback for callback in (_make(cfg, "fault"), monitor, *callbacks) if callback is not None]
-    trainer: Trainer = _make(cfg, "trainer", logger=False, callbacks=mine)
+    parts = make_parts(cfg)
+    monitor: GradientMonitor | None = make(cfg, "guard.callback")
+    mine = [callback for callback in (make(cfg, "fault"), monitor, *callbacks) if callback is not None]
+    trainer: Trainer = make(cfg, "trainer", logger=False, callbacks=mine)
     check_numbers(cfg)  # after each part has checked its own: it knows more
     logger = _logger(cfg)
     trainer.loggers = [logger] if logger else []
     with _logged(logger, cfg):
-        trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
+        trainer.fit(parts.task, **parts.data_arguments, ckpt_path=checkpoint)
     accuracy, quality = (
         float(trainer.callback_metrics.get(f"val/{name}", math.nan)) for name in ("accuracy", "quality")
     )
     run_id = logger.run_id if isinstance(logger, MLFlowLogger) else None
-    return Result(accuracy, quality, monitor, run_id, _place(logger, cfg))
+    is_judged = "val/quality" in trainer.callback_metrics
+    return Result(accuracy, quality, monitor, run_id, _place(logger, cfg), is_judged)
 
 
 def _place(logger: Logger | None, cfg: DictConfig) -> str:
@@ -127,29 +119,10 @@ def _place(logger: Logger | None, cfg: DictConfig) -> str:
     return str(logger.log_dir) if logger is not None else ""
 
 
-@contextmanager
-def _named(cfg: DictConfig, part: str) -> Iterator[None]:
-    """Say which part of the config an error comes from."""
-    try:
-        yield
-    except Exception as error:  # whatever a library raises at a wrong value: TypeError, AssertionError, its own
-        root: BaseException = error
-        while root.__cause__ is not None:
-            root = root.__cause__
-        if isinstance(root, TypeError):
-            check_numbers(cfg)  # which names the setting, where Python names two types
-        raise ConfigError(f"{part}: {root}") from None
-
-
-def _make(cfg: DictConfig, part: str, **arguments: Any) -> Any:
-    with _named(cfg, part):
-        return instantiate(OmegaConf.select(cfg, part), **arguments)
-
-
 WHOLE_NUMBERS = {"seed": 0, "trainer.max_epochs": 1, "trainer.log_every_n_steps": 1}  # and the least of each
 
 
-def _check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig) -> None:
     """Refuse values that Lightning would only stumble over in mid-run."""
     for name, least in WHOLE_NUMBERS.items():
         if name == "trainer.max_epochs" and cfg.trainer.max_epochs == -1:
@@ -163,12 +136,12 @@ def _logger(cfg: DictConfig) -> Logger | None:
     if "_target_" not in cfg.logger:
         return None
     if "tracking_uri" not in cfg.logger:
-        return _make(cfg, "logger")
+        return make(cfg, "logger")
     if cfg.logger.tracking_uri.startswith("sqlite:"):
         prepare_store(
             cfg.logger.tracking_uri
         )  # a file that cannot be written is a mistake, a server that is down is not
-    return _make(cfg, "logger", **as_child())
+    return make(cfg, "logger", **as_child())
 
 
 @contextmanager
@@ -209,13 +182,13 @@ def _told(result: Result) -> float:
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(program: str = "experiments.run") -> Iterator[None]:
     """Tell a wrong option or value in one line that names it, and exit with status 2, instead of a traceback."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, StoreError, ConfigError) as error:
         told = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
-        sys.stderr.write(f"experiments.run: {told.split(' Config search path')[0]}\n")
+        sys.stderr.write(f"{program}: {told.split(' Config search path')[0]}\n")
         raise SystemExit(2) from None
 
 

@@ -7,9 +7,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grad_callbacks._utils.extras import needs, require
 from grad_callbacks._utils.version import __version__
@@ -24,9 +24,14 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 MAX_PORT = 65535
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, more: Sequence[Callable[[Any], None]] = ()) -> int:
+    """Run the command and return its exit status.
+
+    Args:
+        arguments: Those of the command line.
+        more: Each adds a command of a room above this one.
+    """
+    options = _parser(more).parse_args(arguments)
     if options.command != "sync":  # a store that does not answer is told in seconds, where MLflow tries for minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -43,9 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(more: Sequence[Callable[[Any], None]]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="grad-callbacks", description="Browse, send and compare the runs that grad-callbacks has logged to MLflow."
+        prog="grad-callbacks",
+        description="Browse, send and compare the runs that grad-callbacks has logged to MLflow; cure a training.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -113,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     page.add_argument("run_id", metavar="RUN", help="id of the run, its beginning, the run's name, or 'latest'")
     page.add_argument("--print", action="store_true", dest="only_print", help="do not open a browser")
     page.set_defaults(run=_open)
+    for add_command in more:
+        add_command(commands)
     return parser
 
 

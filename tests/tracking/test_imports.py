@@ -25,6 +25,7 @@ def loaded_by(statement: str) -> set[str]:
         ("from grad_callbacks.tracking import StoreError, default_store, sync, true_status", HEAVY),
         ("import grad_callbacks", HEAVY),
         ("import grad_callbacks.tracking.cli", HEAVY),
+        ("import grad_callbacks.cli", HEAVY),
         ("import grad_callbacks.tracking.system, grad_callbacks.tracking.context", HEAVY),
         ("from grad_callbacks.tracking import compare, over_seeds", HEAVY),
         (

@@ -119,6 +119,20 @@ def branch_ends(loss: Tensor) -> list[Tensor]:
     return _Graph(loss).branch_ends() if loss.grad_fn is not None else []
 
 
+def followers(loss: Tensor) -> dict[Any, set[str]]:
+    """Return for each node of a loss's graph the kinds of what is made of it, reshaping passed over.
+
+    Activations have the names of their classes (``"ReLU"``), all else those of the graph (``"Addmm"``).
+    """
+    found: dict[Any, set[str]] = {}
+    for node in reversed(_inputs_first(loss.grad_fn)) if loss.grad_fn is not None else ():
+        kind = _kind(node)
+        told = found.get(node, set()) if kind in _RESHAPING else {_ACTIVATIONS.get(kind, kind)}
+        for origin in _inputs(node):
+            found.setdefault(origin, set()).update(told)
+    return found
+
+
 class _Graph:
     """One walk over the graph of a loss."""
 
