@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import is_
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ class Gauge:
         if not self.order:
             used = self._used if self._hooks is None else self._hooks.called
             self._fix_order(self._agree_on(all_by_depth(self._model, used)))
-        elif self._grouping != _grouping(self._optimizer):
+        elif not _is_same(self._grouping, [group["params"] for group in self._optimizer.param_groups]):
             self._regroup()  # a fine-tuning schedule has added parameters, or a head was replaced
 
     def take(self, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> PendingReading | None:
@@ -139,7 +140,7 @@ class Gauge:
         self._regroup()
 
     def _regroup(self) -> None:
-        self._grouping = _grouping(self._optimizer)
+        self._grouping = [list(group["params"]) for group in self._optimizer.param_groups]
         self.layers = Layers.of(self._optimizer, self._model, self.order)
         self.update_ratios = UpdateRatios(self.layers)
         self.signal.forget()
@@ -147,5 +148,8 @@ class Gauge:
             self.layers.sharding.check_alike(self.layers.names)
 
 
-def _grouping(optimizer: torch.optim.Optimizer) -> list[list[int]]:
-    return [list(map(id, group["params"])) for group in optimizer.param_groups]
+def _is_same(before: Sequence[Sequence[Tensor]], now: Sequence[Sequence[Tensor]]) -> bool:
+    """True for the same parameters; by functions written in C: with a thousand of them this matters."""
+    return list(map(len, before)) == list(map(len, now)) and all(
+        all(map(is_, mine, others)) for mine, others in zip(before, now, strict=True)
+    )

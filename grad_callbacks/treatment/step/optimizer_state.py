@@ -6,6 +6,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.treatment.step.packing import Fetch, Node, Packer
 
 _OF_SCHEDULERS = ("params", "lr", "initial_lr")  # parameters are kept elsewhere, rates are a scheduler's
+_PLAIN = (int, float, complex, str, bool, type(None))  # never changed in place
 _OF_TORCH = re.compile(r"state|param_groups|defaults|step|found_inf|grad_scale|_optimizer_\w+|_opt_called|_step_count")
 
 
@@ -42,7 +44,7 @@ class OptimizerMemory:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
         self._own: set[str] = set()  # names of group entries and attributes that steps have changed
-        self._before: dict[str, Any] = {}
+        self._before: list[tuple[str, Any, Any]] = []  # name, value and mark of what may differ after a step
         self._handles = [
             optimizer.register_step_pre_hook(self._enter),
             optimizer.register_step_post_hook(self._leave),
@@ -51,7 +53,7 @@ class OptimizerMemory:
     def of(self, optimizer: torch.optim.Optimizer) -> OptimizerMemory:
         """The same knowledge about another optimizer of the same class, which is not followed."""
         made = object.__new__(OptimizerMemory)
-        made._optimizer, made._own, made._before, made._handles = optimizer, self._own, {}, []
+        made._optimizer, made._own, made._before, made._handles = optimizer, self._own, [], []
         return made
 
     def close(self) -> None:
@@ -68,13 +70,17 @@ class OptimizerMemory:
         packed.restore(self._optimizer, self._own, fetch)
 
     def _enter(self, *_: Any) -> None:
-        self._before = _watched(self._optimizer)
+        self._before = [(name, value, _mark(value)) for name, value in _watched(self._optimizer)]
 
     def _leave(self, *_: Any) -> None:
-        if self._before:
-            now = _watched(self._optimizer)
-            self._own.update(name for name, value in now.items() if self._before.get(name, self) != value)
-            self._before = {}
+        before, self._before = self._before, []
+        if not before:
+            return
+        now = _watched(self._optimizer)
+        if len(now) == len(before) and all(map(_is_as_before, before, now)):  # nearly always
+            return
+        marks = {name: mark for name, _, mark in before}
+        self._own.update(name for name, value in dict(now).items() if marks.get(name, self) != _mark(value))
 
 
 class PackedOptimizer:
@@ -122,27 +128,41 @@ def _restore_entries(place: dict[str, Any], own: set[str], nodes: Mapping[str, N
 
 def _attributes(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
     for name, value in vars(optimizer).items():
-        if not (_OF_TORCH.fullmatch(name) or callable(value) or isinstance(value, torch.optim.Optimizer)):
+        if not (_is_of_torch(name) or callable(value) or isinstance(value, torch.optim.Optimizer)):
             yield name, value
+
+
+@lru_cache(maxsize=1024)  # names of attributes: an optimizer has a few
+def _is_of_torch(name: str) -> bool:
+    return _OF_TORCH.fullmatch(name) is not None
 
 
 def _inner(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.optim.Optimizer]]:
     yield from ((name, it) for name, it in vars(optimizer).items() if isinstance(it, torch.optim.Optimizer))
 
 
-def _watched(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What tells whether a step has changed entries of the first group, or attributes."""
-    found: dict[str, Any] = {}
+def _watched(optimizer: torch.optim.Optimizer) -> list[tuple[str, Any]]:
+    """What a step may change: the entries of the first group, and attributes."""
+    found: list[tuple[str, Any]] = []
     for each in [optimizer, *(inner for _, inner in _inner(optimizer))]:
         for group in each.param_groups[:1]:
-            found |= {key: _mark(value) for key, value in group.items() if key not in _OF_SCHEDULERS}
-        found |= {name: _mark(value) for name, value in _attributes(each)}
+            found += [(key, value) for key, value in group.items() if key not in _OF_SCHEDULERS]
+        found += _attributes(each)
     return found
+
+
+def _is_as_before(before: tuple[str, Any, Any], now: tuple[str, Any]) -> bool:
+    name, value, mark = before
+    if now[0] != name:
+        return False
+    if now[1] is value and type(value) in _PLAIN:
+        return True
+    return bool(_mark(now[1]) == mark)
 
 
 def _mark(value: Any, depth: int = 0) -> Any:
     """What differs once a value has changed."""
-    if isinstance(value, (int, float, complex, str, bool)) or value is None:
+    if isinstance(value, _PLAIN):
         return value
     if isinstance(value, Tensor):
         return id(value), value._version
