@@ -86,8 +86,12 @@ class Gauge:
         if not self.order:
             used = self._used if self._hooks is None else self._hooks.called
             self._fix_order(self._agree_on(all_by_depth(self._model, used)))
-        elif not _is_same(self._grouping, [group["params"] for group in self._optimizer.param_groups]):
+        elif not self.is_grouped():
             self._regroup()  # a fine-tuning schedule has added parameters, or a head was replaced
+
+    def is_grouped(self) -> bool:
+        """False if the optimizer's parameters have changed since they were grouped."""
+        return _is_same(self._grouping, [group["params"] for group in self._optimizer.param_groups])
 
     def take(self, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> PendingReading | None:
         """Measure the gradients as they are now; None if there is none."""
@@ -96,6 +100,17 @@ class Gauge:
             # Those of the other processes are unknown.
             about, of_pass = replace(about, loss=None), (None, None, None)
         return PendingReading.take(self.update_ratios, plan, about, loss_scale, of_pass, self.replicas, self.signal)
+
+    def until_due(self) -> int:
+        """Return for how many readings only the gradients' norms are measured."""
+        each = (self.update_ratios.until_due, self.signal.until_due, self._recurrence.until_due)
+        return min(number for number in each if number is not None)
+
+    def pass_over(self, readings: int) -> None:
+        """Count readings of which only the gradients' norms were measured, and prepare for the next one."""
+        self.update_ratios.readings += readings
+        self.signal.pass_over(readings)
+        self._recurrence.pass_over(readings)
 
     def fetch_update_ratios(self) -> bool:
         """Copy the last update ratios to the host without waiting for the next reading; True if there were any."""

@@ -67,6 +67,11 @@ class LossLevel:
         """The present level relative to :attr:`scale`: 1 is as bad as the run began; NaN before that is known."""
         return self.level / self.scale if self.scale > 0 else math.nan
 
+    def stays_below(self, limit: float) -> bool:
+        """True if the level cannot rise above ``limit`` as long as no loss does."""
+        half = LOSS_LEVEL.window // 2
+        return sum(loss > limit for loss in list(self._recent)[1 - LOSS_LEVEL.window :]) <= half
+
     def feed(self, loss: float) -> None:
         """Take in the loss of a reading."""
         if not math.isfinite(loss):

@@ -71,6 +71,12 @@ class StepPlan:
         )
         return cls(tuple(rates), reach, decay)
 
+    def is_like(self, other: StepPlan) -> bool:
+        """True if the two differ in the rates alone, or in what follows from them."""
+        mine, others = (self.squares_decay, self.slowness), (other.squares_decay, other.slowness)
+        is_same = all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(mine, others, strict=True))
+        return is_same and (self.reach is None) == (other.reach is None)
+
     @property
     def decays(self) -> bool:
         """True if weight decay shrinks any weights."""
@@ -127,12 +133,7 @@ class UpdateRatios:
             the change in the last step that was compared, and ``"weights"``, each if there is one. Pass
             them on to :meth:`arrive`.
         """
-        due = (
-            self.readings < UPDATE_RATIO.first
-            or self.readings % UPDATE_RATIO.interval == 0
-            or self._is_void
-            or self.is_wanted
-        )
+        due = self.until_due == 0
         sums = self.collect()
         self.readings += 1
         self._before = None
@@ -141,6 +142,13 @@ class UpdateRatios:
                 sums["weights"] = l2_norms(self.layers.weights(), self.layers.device) ** 2
                 self._before = self._samples.take()
         return sums
+
+    @property
+    def until_due(self) -> int:
+        """How many readings come before one at which weights are measured."""
+        if self.readings < UPDATE_RATIO.first or self._is_void or self.is_wanted:
+            return 0
+        return -self.readings % UPDATE_RATIO.interval
 
     def collect(self) -> dict[str, Tensor]:
         """Return the change in the last step that was compared, if it has not been collected yet."""

@@ -17,6 +17,7 @@ from grad_callbacks.measurement import Layers
 from grad_callbacks.measurement.norms import l2_norms
 from grad_callbacks.measurement.sharding import is_first_process, sum_over_processes
 from grad_callbacks.treatment.remedies._support.switched import Switched
+from grad_callbacks.treatment.remedies.base import IDLE
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 log = logging.getLogger("grad_callbacks")
@@ -83,6 +84,10 @@ class AGC(Switched):
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Clip the units that exceed their bound."""
         return step.multiply_each(self._factors(step)) if self._engaged and not step.is_taken else False
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return 0 if self._engaged else IDLE
 
     @torch.no_grad()
     def _factors(self, step: OptimizerStep) -> list[Tensor | None]:

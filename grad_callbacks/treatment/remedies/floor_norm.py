@@ -15,6 +15,7 @@ from grad_callbacks.events import Evidence
 from grad_callbacks.measurement import Layers
 from grad_callbacks.measurement.device_transfer import to_device
 from grad_callbacks.treatment.remedies._support.switched import Switched
+from grad_callbacks.treatment.remedies.base import IDLE
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
@@ -75,6 +76,10 @@ class FloorNorm(Switched):
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Raise gradients that are below the floor."""
         return step.multiply_each(self._factors(step)) if self._engaged and not step.is_taken else False
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return 0 if self._engaged else IDLE
 
     @torch.no_grad()
     def _factors(self, step: OptimizerStep) -> list[Tensor | None]:

@@ -19,7 +19,7 @@ from grad_callbacks.measurement.sharding import is_alone
 from grad_callbacks.treatment.remedies._support.forward_hooks import InForward
 from grad_callbacks.treatment.remedies._support.replayed_loss import can_be_replayed, replayed_loss
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
-from grad_callbacks.treatment.remedies.base import Remedy
+from grad_callbacks.treatment.remedies.base import IDLE, Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
@@ -109,6 +109,10 @@ class FullPrecision(InForward, SkipNext, Remedy):
             without = _WithoutAutocast()
             yield module.register_forward_pre_hook(without.enter, with_kwargs=True)
             yield module.register_forward_hook(without.leave, always_call=True)
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return IDLE if not self.modules and not self._skip_next else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the modules' names."""

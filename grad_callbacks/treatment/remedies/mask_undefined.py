@@ -22,7 +22,7 @@ from grad_callbacks.treatment.remedies._support.forward_masks import (
 )
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
 from grad_callbacks.treatment.remedies._support.undefined_operations import mask, nodes, undefined_operations
-from grad_callbacks.treatment.remedies.base import Remedy
+from grad_callbacks.treatment.remedies.base import IDLE, Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
@@ -176,6 +176,10 @@ class MaskUndefined(SkipNext, Remedy):
         self.detach()
         self.operations, self._forward.places = [], {}
         return was_on
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return IDLE if not self.operations and not self.places and not self._masked and not self._skip_next else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is masked."""

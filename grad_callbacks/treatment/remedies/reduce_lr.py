@@ -10,7 +10,7 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least, fraction
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
-from grad_callbacks.treatment.remedies.base import Remedy
+from grad_callbacks.treatment.remedies.base import IDLE, Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
@@ -79,6 +79,10 @@ class ReduceLR(Remedy):
             return False
         self._multiplier.rising = self.rewarm
         return True
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return IDLE if self._multiplier.scale == 1.0 and not self._multiplier.rising else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scale."""

@@ -11,7 +11,7 @@ from grad_callbacks._utils.validation import at_least
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
-from grad_callbacks.treatment.remedies.base import Remedy
+from grad_callbacks.treatment.remedies.base import IDLE, Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
@@ -76,6 +76,10 @@ class Warmup(SkipNext, Remedy):
         if self._taken >= self.steps:
             self._taken = None
         return True
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return IDLE if self._taken is None else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""

@@ -187,7 +187,8 @@ class _Search:
 def _is_foreign(value: object) -> bool:
     """True for functions and classes, which hold no tensors, and for this package's callbacks, which hold snapshots."""
     is_code = isinstance(value, type) or (callable(value) and not isinstance(value, nn.Module))
-    return is_code or _is_ours(type(value))
+    cls: type = type(value)
+    return is_code or _is_ours(cls)
 
 
 @lru_cache(maxsize=1024)  # classes: a model has a few
