@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grad_callbacks.detection.rules.leeway import NO_LEEWAY, Leeway
+from grad_callbacks.detection.rules.leeway import NO_LEEWAY
 from grad_callbacks.engine.no_treatment import NoTreatment
 from grad_callbacks.engine.reading_log import ReadingLog
 from grad_callbacks.engine.remedy_runner import RemedyRunner
@@ -56,6 +56,8 @@ class QuietSteps:
         self._rules, self._treatment, self._log = rules, treatment, log
         self._leeway = NO_LEEWAY
         self._left = 0  # readings that may still be kept
+        self._spare = 0  # losses beyond the leeway that there may still be among them
+        self._are_weights_due = False  # the next reading measures them
         self._readings: list[QuietReading] = []
         self._plans: list[StepPlan] = []
         self._batch = Batch()
@@ -95,7 +97,11 @@ class QuietSteps:
         left = min(self._gauge.until_due(), self._treatment.idle_for(self._rules.count))
         if left > 0:
             self._leeway = self._rules.leeway()
-            self._left = max(0, min(left, self._leeway.readings))
+            self._spare = self._leeway.spare
+            until_weights = self._gauge.update_ratios.until_due
+            self._are_weights_due = until_weights == 0
+            # That reading is a block of its own: the weights' norms are others from there on.
+            self._left = max(0, min(left, self._leeway.readings, until_weights or 1))
 
     def take(self, step: int, context: StepContext) -> StepResult | None:
         """Keep the reading of the step to come; None if it must be judged at once.
@@ -109,7 +115,7 @@ class QuietSteps:
             self._log.take_up_motion()
         if base is None or context.fill != 1 or context.under_scaler or context.clip_at != base.clip_at:
             return None
-        loss = _loss_of(context, base.has_loss, self._leeway)
+        loss = self._loss_of(context, base.has_loss)
         if loss is None or isinstance(context.loss_scale, Tensor) or context.loss_scale != 1:
             return None
         plan = self._plan_now()
@@ -119,8 +125,12 @@ class QuietSteps:
         norm = math.sqrt(np.add.reduce(norms**2))
         if not norm <= self._leeway.norm:
             return None
-        if self._template is None:
-            self._template = QuietTemplate(base, self._gauge.update_ratios)
+        ratios = self._gauge.update_ratios
+        ratios.skip_step()
+        if self._are_weights_due:
+            self._gauge.measure_weights()
+        if self._template is None or not self._template.is_current(ratios):
+            self._template = QuietTemplate(base, ratios)
         self._treatment.let_pass()
         reading = self._template.reading(step, norms, norm, loss, plan)
         self._left -= 1
@@ -130,6 +140,17 @@ class QuietSteps:
         if self._left == 0:
             self.settle()
         return StepResult.of_quiet(reading, plan.rates[0])
+
+    def _loss_of(self, context: StepContext, is_known: bool) -> float | None:
+        """The loss, NaN if it is unknown as before; None if it is beyond the leeway."""
+        if context.loss is None:
+            return None if is_known else math.nan
+        loss = float(context.loss.item())
+        if not is_known or not math.isfinite(loss):
+            return None
+        if loss > self._leeway.loss:
+            self._spare -= 1
+        return loss if self._spare >= 0 else None
 
     def _plan_now(self) -> StepPlan | None:
         """How the optimizer takes the step; None if more than the learning rate has changed."""
@@ -166,21 +187,13 @@ class QuietSteps:
         """Have the readings judged that were kept."""
         if not self._readings:
             return
-        block = QuietBlock(self._readings, self._plans, self._batch)
+        block = QuietBlock(self._readings, self._plans, self._batch, self._rules.count + len(self._readings))
         self._readings, self._plans, self._batch, self._left = [], [], Batch(), 0
         self._log.append_block(block)
         self._rules.take_in(block)
         self._treatment.take_in(block)
         self._gauge.pass_over(len(block))
         self._go_on()
-
-
-def _loss_of(context: StepContext, is_known: bool, leeway: Leeway) -> float | None:
-    """The loss, NaN if it is unknown as before; None if it is beyond the leeway."""
-    if context.loss is None:
-        return None if is_known else math.nan
-    loss = float(context.loss.item())
-    return loss if is_known and -math.inf < loss <= leeway.loss and loss < math.inf else None
 
 
 def _accumulates(gauge: Gauge) -> torch.dtype | None:

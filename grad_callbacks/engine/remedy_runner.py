@@ -200,7 +200,8 @@ class RemedyRunner:
         self._prescription.take_in(block)
         if self.snapshots is not None:
             self.snapshots.scaler = None
-            self.snapshots.pass_over(len(block))
+            keep = self._rule_runner.kept_with_snapshot
+            self.snapshots.note(block.latest.step, True, False, keep, len(block))
             self._forget_the_first()
 
     def _forget_the_first(self) -> None:

@@ -19,7 +19,7 @@ from grad_callbacks.measurement.pending_reading import About, PendingReading
 from grad_callbacks.measurement.recurrence import Recurrence
 from grad_callbacks.measurement.sharding import agree, is_alone
 from grad_callbacks.measurement.signal import Signal
-from grad_callbacks.measurement.update_ratio import StepPlan, UpdateRatios
+from grad_callbacks.measurement.update_ratio import UPDATE_RATIO, StepPlan, UpdateRatios
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,14 @@ class Gauge:
         return PendingReading.take(self.update_ratios, plan, about, loss_scale, of_pass, self.replicas, self.signal)
 
     def until_due(self) -> int:
-        """Return for how many readings only the gradients' norms are measured."""
-        each = (self.update_ratios.until_due, self.signal.until_due, self._recurrence.until_due)
-        return min(number for number in each if number is not None)
+        """Return for how many readings nothing of the passes is measured, only gradients and weights."""
+        known = [number for each in (self.signal, self._recurrence) if (number := each.until_due) is not None]
+        return min(known, default=UPDATE_RATIO.interval)
+
+    def measure_weights(self) -> None:
+        """Measure the weights at once, and prepare to measure the step's update."""
+        sums = self.update_ratios.weights_now()
+        self.update_ratios.arrive({name: total.numpy() for name, total in sums.items()})
 
     def pass_over(self, readings: int) -> None:
         """Count readings of which only the gradients' norms were measured, and prepare for the next one."""

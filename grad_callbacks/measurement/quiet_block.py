@@ -66,7 +66,13 @@ class QuietTemplate:
             "nonfinite": 0,
             "is_finite": True,
             "_update_ratios": update_ratios,
+            "_by_layer": update_ratios.by_layer,
         }
+
+    def is_current(self, update_ratios: UpdateRatios) -> bool:
+        """True if the weights and how they move have not been measured again."""
+        mine = self._shared
+        return mine["weight_norms"] is update_ratios.weight_norms and mine["_by_layer"] is update_ratios.by_layer
 
     def reading(self, step: int, norms: FloatArray, norm: float, loss: float, plan: StepPlan) -> QuietReading:
         """Return the reading of a step over a whole accumulation window.
@@ -92,10 +98,11 @@ class QuietBlock:
         readings: The readings, in order.
         plans: How the optimizer turned each into a step.
         batch: The batch of the last.
+        count: Readings so far in the run, these included.
     """
 
-    def __init__(self, readings: Sequence[QuietReading], plans: Sequence[StepPlan], batch: Batch) -> None:
-        self.readings, self.plans, self.batch = readings, plans, batch
+    def __init__(self, readings: Sequence[QuietReading], plans: Sequence[StepPlan], batch: Batch, count: int) -> None:
+        self.readings, self.plans, self.batch, self.count = readings, plans, batch, count
         self.norms = [reading.norm for reading in readings]
         self.losses = [reading.loss for reading in readings]
         self._take_layers()

@@ -137,11 +137,17 @@ class UpdateRatios:
         sums = self.collect()
         self.readings += 1
         self._before = None
-        if due:
-            with torch.no_grad():
-                sums["weights"] = l2_norms(self.layers.weights(), self.layers.device) ** 2
-                self._before = self._samples.take()
-        return sums
+        return sums | self.weights_now() if due else sums
+
+    @torch.no_grad()
+    def weights_now(self) -> dict[str, Tensor]:
+        """Measure the weights, and prepare to measure the step's update, whether it is time or not."""
+        self._before = self._samples.take()
+        return {"weights": l2_norms(self.layers.weights(), self.layers.device) ** 2}
+
+    def skip_step(self) -> None:
+        """Do not measure the step's update."""
+        self._before = None
 
     @property
     def until_due(self) -> int:

@@ -100,9 +100,10 @@ def leeway(run: RunHistory) -> Leeway:
     highest = surge.highest
     if run.loss.scale > 0:
         highest = min(highest, ROUNDING * limits.rise * run.loss.scale)
-    if readings < 1 or not run.loss.stays_below(highest):
+    spare = run.loss.spare(highest)
+    if readings < 1 or spare < 0:
         return NO_LEEWAY
-    return Leeway(readings, times * run.baseline.lowest(MOST), highest)
+    return Leeway(readings, times * run.baseline.lowest(MOST), highest, spare)
 
 
 def _is_too_large(reading: Reading, run: RunHistory) -> bool:

@@ -12,16 +12,20 @@ class Leeway(NamedTuple):
     Attributes:
         readings: So many readings from now on, each of them finite and over a whole accumulation window.
         norm: Their global norms are at most this.
-        loss: Their losses are at most this, or unknown.
+        loss: Their losses are at most this, or unknown,
+        spare: but for so many of them.
     """
 
     readings: int = 0
     norm: float = math.inf
     loss: float = math.inf
+    spare: int = 0
 
     def and_of(self, other: Leeway) -> Leeway:
         """Return what both promise."""
-        return Leeway(min(self.readings, other.readings), min(self.norm, other.norm), min(self.loss, other.loss))
+        strict, free = (self, other) if self.loss < other.loss else (other, self)
+        spare = strict.spare if free.loss == math.inf else min(strict.spare, free.spare)
+        return Leeway(min(self.readings, other.readings), min(self.norm, other.norm), strict.loss, spare)
 
 
 ANY = 1_000_000  # readings: more than are ever taken in together

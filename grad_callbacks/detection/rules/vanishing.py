@@ -166,7 +166,7 @@ class Vanishing(Rule):
         has_begun = self._spoilt.has_begun or block.profiles.shape[1] < limits.fitted_layers
         is_plain = has_begun and not first.error_early_to_late < most_at_the_ends(len(first.error_profile), limits)
         weights = norm_of_weights(first)
-        are_alive = block.profiles[:, 0] != 0 if block.profiles.shape[1] else [True] * len(block)
+        are_alive = (block.profiles[:, :1] != 0).all(axis=1).tolist()
         for reading, ends, is_alive in zip(block.readings, block.early_to_late, are_alive, strict=True):
             if not is_plain or ends < bound or not is_alive:
                 self.judge(reading)

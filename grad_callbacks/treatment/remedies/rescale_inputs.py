@@ -173,8 +173,8 @@ class RescaleInputs(InForward, SkipNext, Remedy):
         return 0 if self._hooks or self._skip_next else self._sizes.until_next_look(readings)
 
     def take_in(self, block: QuietBlock, is_left_out: bool) -> None:
-        """Keep the latest batch."""
-        self._sizes.keep(block.batch.content)
+        """Keep the latest batch, and look at it if it is time: only the last of a block may be one to look at."""
+        self._sizes.note(block.batch.content, block.count, is_well=True)
 
     def _hook_into(self, model: nn.Module) -> Iterator[RemovableHandle]:
         known = {hook.change: hook for hook in self._hooks}  # their flags have not been read yet

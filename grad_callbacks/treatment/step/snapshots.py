@@ -125,7 +125,9 @@ class Snapshots:
             step, self._resumed = self._resumed, None
             self.take(step, extra=extra(), resumed=True)
 
-    def note(self, step: int, calm: bool, is_wrong: bool, extra: Callable[[], Any] | None = None) -> None:
+    def note(
+        self, step: int, calm: bool, is_wrong: bool, extra: Callable[[], Any] | None = None, readings: int = 1
+    ) -> None:
         """Note a reading that has been judged, before its step is taken; take a snapshot if all is calm and it is time.
 
         Args:
@@ -134,14 +136,15 @@ class Snapshots:
             is_wrong: Something is wrong. A run that is often near an alert that does not come keeps its snapshots: they
                 only take longer to be trusted.
             extra: Returns plain data to keep with a snapshot; asked only if one is taken.
+            readings: So many readings in a row, of which at most the last is one at which a snapshot is taken.
         """
         if not calm:
             if is_wrong:  # snapshots taken shortly before may have been affected already
                 self.entries = [e for e in self.entries if e["calm"] >= LIMITS.trusted or e["first"] or e["resumed"]]
             return
         for entry in self.entries:
-            entry["calm"] += 1
-        self._since += 1
+            entry["calm"] += readings
+        self._since += readings
         interval = self._interval
         if self._store.uses_files and self._since > LIMITS.rarely * interval:
             interval *= LIMITS.rarely
@@ -150,14 +153,8 @@ class Snapshots:
 
     @property
     def until_due(self) -> int:
-        """How many readings come before one at which a snapshot is taken, if all is calm."""
-        return 0 if self._resumed is not None else self._interval - 1 - self._since % self._interval
-
-    def pass_over(self, readings: int) -> None:
-        """Note readings that were calm, none of which is one at which a snapshot is taken."""
-        for entry in self.entries:
-            entry["calm"] += readings
-        self._since += readings
+        """How many calm readings there are to the one at which a snapshot is taken, that one included."""
+        return 0 if self._resumed is not None else self._interval - self._since % self._interval
 
     def take(self, step: int, first: bool = False, extra: Any = None, resumed: bool = False) -> None:
         """Take a snapshot now, and remove one if there are too many; the training goes on if it cannot be taken."""

@@ -53,16 +53,12 @@ class InputSizes:
             self._looks = [*self._looks, _sizes(batch)][-LIMITS.looks :]
 
     def until_next_look(self, reading: int) -> int:
-        """Return how many readings come before the next look; 0 among the first readings.
+        """Return how many readings there are to the next look, that one included; 0 among the first readings.
 
         Args:
             reading: The number of the latest.
         """
-        return 0 if reading < LIMITS.interval else LIMITS.interval - 1 - reading % LIMITS.interval
-
-    def keep(self, batch: Any) -> None:
-        """Keep the batch of a reading that is well and no time to look."""
-        self._two = [None, batch]
+        return 0 if reading < LIMITS.interval else LIMITS.interval - reading % LIMITS.interval
 
     def before(self) -> list[float]:
         """The sizes in the batch before the present one; none while all is well."""
