@@ -65,7 +65,7 @@ class QuietTemplate:
             "moved": update_ratios.moved,
             "nonfinite": 0,
             "is_finite": True,
-            "_update_ratios": update_ratios,
+            "_update_ratios": update_ratios.as_now(),
             "_by_layer": update_ratios.by_layer,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -189,6 +190,12 @@ class UpdateRatios:
         if "weights" in sums:
             self.weight_norms = np.sqrt(self.layers.sum_over_parameters(sums["weights"]))
             self._take_size()
+
+    def as_now(self) -> UpdateRatios:
+        """A copy that predicts later what can be predicted now; it measures nothing."""
+        made = copy.copy(self)
+        made._before = made._moved = None
+        return made
 
     def predict(self, norms: FloatArray, clip_at: float | None, plan: StepPlan) -> tuple[FloatArray, float]:
         """Predict how far a gradient moves the layers, relative to their weights.
