@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,6 +17,7 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 
 _OTHERS = (torch.optim.Optimizer, DataLoader, Dataset, str, bytes)
 _PLAIN = frozenset((int, float, bool, complex, type(None), *_OTHERS[3:]))  # settings, of which a model has many
+_CONTAINERS = frozenset((dict, OrderedDict, list, tuple, set))  # empty ones, of which a model has many, too
 _SKIPPED = ("trainer", "_trainer", "fabric", "_fabric", "_parameters", "_buffers", "_modules")
 
 Signature = tuple[torch.Size, ...]
@@ -143,8 +145,10 @@ class _Search:
 
     def look_at_module(self, name: str, module: nn.Module, count: object = None) -> None:
         """Take a module for an average if none of its tensors is trained and it has the shapes of one."""
+        if any(id(t) in self._own for t in module.parameters()):
+            return
         floats = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
-        if floats and not any(id(t) in self._own for t in module.parameters()):
+        if floats:
             count = getattr(module, "n_averaged", count)
             self._offer(name, floats, count) or self._offer(name, list(module.parameters()), count)
 
@@ -163,7 +167,7 @@ class _Search:
             self._look_into(name, value, depth)
         elif hasattr(value, "__dict__"):
             for key, item in list(vars(value).items()):
-                if type(item) not in _PLAIN and key not in _SKIPPED:
+                if type(item) not in _PLAIN and key not in _SKIPPED and (type(item) not in _CONTAINERS or item):
                     self.descend(f"{name}.{key}", item, depth + 1, vars(value).get("n_averaged"))
 
     def _look_into(self, name: str, value: Mapping[Any, Any] | Sequence[Any], depth: int) -> None:
