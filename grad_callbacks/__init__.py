@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from grad_callbacks.callbacks.guard import GradientGuard
     from grad_callbacks.callbacks.monitor import GradientMonitor
     from grad_callbacks.detection.diagnosis.finding import CAUSES
-    from grad_callbacks.detection.rules import Exploding, NonFinite, Outlier, Rule, Vanishing
+    from grad_callbacks.detection.rules import Exploding, NonFinite, Outlier, Rule, SaturatedAttention, Vanishing
     from grad_callbacks.engine.engine import Engine
     from grad_callbacks.engine.step_context import StepContext
     from grad_callbacks.events import Alert, Evidence, Intervention, TrialResult
@@ -48,7 +48,7 @@ _HOMES = {
     "callbacks.guard": ("GradientGuard",),
     "callbacks.monitor": ("GradientMonitor",),
     "detection.diagnosis.finding": ("CAUSES",),
-    "detection.rules": ("Exploding", "NonFinite", "Outlier", "Rule", "Vanishing"),
+    "detection.rules": ("Exploding", "NonFinite", "Outlier", "Rule", "SaturatedAttention", "Vanishing"),
     "engine.engine": ("Engine",),
     "engine.step_context": ("StepContext",),
     "events": ("Alert", "Evidence", "Intervention", "TrialResult"),
@@ -111,6 +111,7 @@ __all__ = [
     "Rollback",
     "Rule",
     "RunState",
+    "SaturatedAttention",
     "SkipStep",
     "StepContext",
     "StepResult",

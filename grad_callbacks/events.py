@@ -112,6 +112,11 @@ class Evidence(dict[str, float]):
         return self.get("rate_that_helps")
 
     @property
+    def well_at(self) -> float | None:
+        """The step at which what is wrong was measured last and was well; -1 if it never was."""
+        return self.get("well_at")
+
+    @property
     def is_of_first_reading(self) -> bool:
         """The alert judges the first reading of a run by itself."""
         return "first_reading" in self

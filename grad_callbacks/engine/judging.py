@@ -35,7 +35,7 @@ def judged(
     news = [alert for alert in alerts if not rules.was_told(alert)] if first is None else [first]
     for alert in news:
         record.add(alert, late=step.on_device)
-    gauge.update_ratios.is_wanted = gauge.signal.is_wanted = is_near = rules.is_near
+    gauge.look_closely(is_near := rules.is_near)
     rules.note(step)
     interventions = treatment.answer(alerts, step, before) if begun is None else [begun]
     interventions += treatment.support(interventions, step)

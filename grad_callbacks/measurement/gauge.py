@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.measurement.attention import Attention
 from grad_callbacks.measurement.device_transfer import DeviceTransfer
 from grad_callbacks.measurement.layer_order import ForwardHooks, order_of_use
 from grad_callbacks.measurement.layers import Layers, all_by_depth
@@ -72,6 +73,7 @@ class Gauge:
         self._used: list[str] = []  # layers in the order of their use, as far as losses have shown it
         self._observed = 0
         self._regroup()
+        self._attention = Attention(model, optimizer, is_left_out=self.layers.sharding is not None)
         self._agree_on = agree_on or (agree if self.layers.sharding is not None else list)
         self._hooks = ForwardHooks(model) if self.layers.sharding is not None else None
 
@@ -95,15 +97,19 @@ class Gauge:
 
     def take(self, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> PendingReading | None:
         """Measure the gradients as they are now; None if there is none."""
-        of_pass = (*self._recurrence.take(), self.signal.take(self.layers))
+        of_pass = (*self._recurrence.take(), *self._attention.take(), self.signal.take(self.layers))
         if self.replicas is None and self.layers.sharding is None and not is_alone():
             # Those of the other processes are unknown.
-            about, of_pass = replace(about, loss=None), (None, None, None)
+            about, of_pass = replace(about, loss=None), (None, None, None, None, None)
         return PendingReading.take(self.update_ratios, plan, about, loss_scale, of_pass, self.replicas, self.signal)
+
+    @property
+    def _of_passes(self) -> tuple[Signal, Recurrence, Attention]:
+        return self.signal, self._recurrence, self._attention
 
     def until_due(self) -> int:
         """Return for how many readings nothing of the passes is measured, only gradients and weights."""
-        known = [number for each in (self.signal, self._recurrence) if (number := each.until_due) is not None]
+        known = [number for each in self._of_passes if (number := each.until_due) is not None]
         return min(known, default=UPDATE_RATIO.interval)
 
     def measure_weights(self) -> None:
@@ -114,8 +120,16 @@ class Gauge:
     def pass_over(self, readings: int) -> None:
         """Count readings of which only the gradients' norms were measured, and prepare for the next one."""
         self.update_ratios.readings += readings
-        self.signal.pass_over(readings)
-        self._recurrence.pass_over(readings)
+        for each in self._of_passes:
+            each.pass_over(readings)
+
+    def look_closely(self, is_near: bool) -> None:
+        """Measure the next reading as a whole, or only what it is time for.
+
+        Args:
+            is_near: An alert may come soon.
+        """
+        self.update_ratios.is_wanted = self.signal.is_wanted = self._attention.is_wanted = is_near
 
     def fetch_update_ratios(self) -> bool:
         """Copy the last update ratios to the host without waiting for the next reading; True if there were any."""
@@ -128,6 +142,7 @@ class Gauge:
     def close(self) -> None:
         """Remove all hooks from the model."""
         self._recurrence.detach()
+        self._attention.detach()
         self.signal.detach()
         self._release_order()
 
@@ -143,6 +158,7 @@ class Gauge:
             "layers": list(self.layers.names),
             "motion": self.update_ratios.state_dict(),
             "signal": self.signal.state_dict(),
+            "attention": self._attention.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -153,6 +169,8 @@ class Gauge:
             self.update_ratios.load_state_dict(state["motion"])
             if "signal" in state:  # an older version did not measure it
                 self.signal.load_state_dict(state["signal"])
+        if "attention" in state:
+            self._attention.load_state_dict(state["attention"])
 
     def _fix_order(self, order: list[str]) -> None:
         self._release_order()

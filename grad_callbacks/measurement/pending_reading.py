@@ -70,7 +70,7 @@ class PendingReading:
         plan: StepPlan,
         about: About,
         loss_scale: float | Tensor = 1.0,
-        of_pass: Sequence[Tensor | None] = (None, None, None),
+        of_pass: Sequence[Tensor | None] = (None,) * 5,
         group: dist.ProcessGroup | None = None,
         signal: Signal | None = None,
     ) -> PendingReading | None:
@@ -81,8 +81,8 @@ class PendingReading:
             plan: How the optimizer will turn the gradients into a step.
             about: What the reading says besides the measured numbers.
             loss_scale: Factor that the gradients still contain.
-            of_pass: What forward and backward pass have shown, on the device: ``through_time`` and ``recurrence`` as in
-                the reading, and the numbers for ``signal``.
+            of_pass: What forward and backward pass have shown, on the device: ``through_time``, ``recurrence``,
+                ``attention_score`` and ``attention_entropy`` as in the reading, and the numbers for ``signal``.
             group: The processes that train replicas, each with a loss of its own.
             signal: Keeps what was last measured of the layers' outputs; None if nothing is.
         """
@@ -99,7 +99,7 @@ class PendingReading:
     def reading(self) -> Reading:
         """The reading. The first use waits until the numbers have arrived."""
         norms, present, scalars, *sums = self._transfer.wait()
-        loss, through_time, recurrence, *rest = scalars.tolist()
+        loss, through_time, recurrence, attention_score, attention_entropy, *rest = scalars.tolist()
         self._update_ratios.arrive(dict(zip(self.measurement.companions, sums, strict=True)))
         is_finite = bool(np.logical_and.reduce(np.isfinite(norms)))
         motion, displacement, moved = None, math.nan, math.nan
@@ -126,5 +126,7 @@ class PendingReading:
             has_loss=self._about.loss is not None,
             through_time=through_time,
             recurrence=recurrence,
+            attention_score=attention_score,
+            attention_entropy=attention_entropy,
             **({} if self._signal is None else self._signal.arrive(rest)),
         )

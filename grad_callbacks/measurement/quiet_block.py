@@ -60,6 +60,8 @@ class QuietTemplate:
         self._shared |= {
             "through_time": math.nan,
             "recurrence": math.nan,
+            "attention_score": math.nan,
+            "attention_entropy": math.nan,
             "overflow": False,
             "weight_norms": update_ratios.weight_norms,
             "moved": update_ratios.moved,

@@ -42,6 +42,9 @@ class Reading:
             where it was not measured (see :class:`~grad_callbacks.measurement.recurrence.Recurrence`).
         recurrence: Powers of ten by which the weights of plain recurrent layers would multiply an error over a whole
             sequence if their states were small; NaN except in the first reading.
+        attention_score: The largest score before a softmax of attention, as a size; NaN where it was not measured (see
+            :class:`~grad_callbacks.measurement.attention.Attention`).
+        attention_entropy: Mean entropy of that softmax, as a share of that of equal weights; the lowest of several.
         signal: Root mean square of each layer's output as last measured, shape ``(layers,)``; NaN for a layer that is
             not called as a module. None before (see :class:`~grad_callbacks.measurement.signal.Signal`).
         spread: The share of :attr:`signal` that differs over the examples of the batch, between 0 and 1; below 1e-3 its
@@ -66,6 +69,8 @@ class Reading:
     has_loss: bool = False
     through_time: float = math.nan
     recurrence: float = math.nan
+    attention_score: float = math.nan
+    attention_entropy: float = math.nan
     signal: FloatArray | None = None
     spread: FloatArray | None = None
     error: FloatArray | None = None

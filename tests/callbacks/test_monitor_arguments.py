@@ -19,7 +19,10 @@ from tests.support.helpers import Regression, fit, mlp
         ({"every_n_steps": 0}, "every_n_steps must be a whole number of at least 1, got 0"),
         ({"every_n_steps": -1}, "every_n_steps"),
         ({"every_n_steps": 2.5}, "every_n_steps"),
-        ({"rules": ["Explodng"]}, "unknown rule 'Explodng'; known are Exploding, Outlier, NonFinite, Vanishing"),
+        (
+            {"rules": ["Explodng"]},
+            "unknown rule 'Explodng'; known are Exploding, Outlier, SaturatedAttention, NonFinite",
+        ),
         ({"rules": "Exploding"}, "rules must be a list"),
         ({"rules": [{"Exploding": {"factor": -5}}]}, "factor must be a finite number above 0, got -5"),
         ({"every_n_steps": True}, "every_n_steps must be a whole number of at least 1, got True"),

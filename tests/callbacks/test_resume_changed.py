@@ -75,7 +75,7 @@ def test_other_rules_start_afresh(guard: bool, tmp_path: Path, caplog: Any) -> N
     after = cls(rules=["NonFinite", "Exploding", Quiet()])
     _, said = resumed(cls(), after, tmp_path, caplog)
     assert len(said) == 1
-    assert "rules: Outlier, Vanishing dropped; Quiet starting afresh" in said[0]
+    assert "rules: Outlier, SaturatedAttention, Vanishing dropped; Quiet starting afresh" in said[0]
     assert after.alerts[0].step == 13
 
 

@@ -99,6 +99,8 @@ def cause_of_explosion(probes: Probes) -> Finding:
     """Decide, most specific first: this batch, then what was wrong from the start, then the step size."""
     if probes.alert.evidence.recurrence is not None:
         return findings.recurrence(probes)  # nothing has grown yet that a batch or a step could have caused
+    if probes.alert.evidence.well_at is not None:
+        return findings.attention(probes)
     return batch_at_fault(probes) or fault_from_the_start(probes) or _step_size(probes)
 
 

@@ -187,6 +187,20 @@ def rate(probes: Probes) -> Finding:
     )
 
 
+def attention(probes: Probes) -> Finding:
+    """The scores of attention have grown until its softmax chooses single positions."""
+    return Finding(
+        "saturated attention",
+        "where the scores are that large the softmax passes no gradient back, so that what is attended to is not "
+        "learned any more",
+        (
+            advice.normalise(probes),
+            advice.lower_rate(probes),
+            advice.warm_up(probes),
+        ),
+    )
+
+
 def _overshooting(probes: Probes) -> str:
     step, last = probes.step, probes.last_step_ratio
     if last > max(LIMITS.grown_loss, step.after / step.before if step.overshoots else 0.0):

@@ -19,6 +19,7 @@ Cause = Literal[
     "weights too large",
     "unscaled residual branches",
     "learning rate too high",
+    "saturated attention",
     "missing warm-up",
     "bad batch",
     "inputs too large",

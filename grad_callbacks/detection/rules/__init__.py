@@ -1,7 +1,8 @@
 """Rules: readings in, alerts out.
 
-Each rule has a file for the rule itself (``exploding``, ``outlier``, ``vanishing``, ``nonfinite``) and, where that
-would be too long, ``..._conditions`` (pure functions), ``..._message`` (what an alert says) and ``..._thresholds``;
+Each rule has a file for the rule itself (``exploding``, ``outlier``, ``attention``, ``vanishing``, ``nonfinite``) and,
+where that would be too long, ``..._conditions`` (pure functions), ``..._message`` (what an alert says) and
+``..._thresholds``;
 ``exploding_history`` holds what that rule remembers of a run. ``first_step`` judges the first reading alone. ``base``
 has what a rule is, ``baseline`` the usual norm of a run, ``episode`` the count of alarms that belong together.
 """
@@ -9,6 +10,7 @@ has what a rule is, ``baseline`` the usual norm of a run, ``episode`` the count 
 from __future__ import annotations
 
 from grad_callbacks._utils.build import build
+from grad_callbacks.detection.rules.attention import SaturatedAttention
 from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.exploding import Exploding
 from grad_callbacks.detection.rules.nonfinite import NonFinite
@@ -19,6 +21,7 @@ from grad_callbacks.detection.rules.vanishing import Vanishing
 RULES: dict[str, type[Rule]] = {
     "Exploding": Exploding,
     "Outlier": Outlier,
+    "SaturatedAttention": SaturatedAttention,
     "NonFinite": NonFinite,
     "Vanishing": Vanishing,
 }
@@ -36,4 +39,4 @@ def rule_of(spec: object) -> Rule:
     return rule
 
 
-__all__ = ["RULES", "Exploding", "NonFinite", "Outlier", "Rule", "Vanishing", "rule_of"]
+__all__ = ["RULES", "Exploding", "NonFinite", "Outlier", "Rule", "SaturatedAttention", "Vanishing", "rule_of"]

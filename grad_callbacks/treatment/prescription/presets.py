@@ -34,6 +34,7 @@ _EXPLODING: Plan = {
     "exploding": [*_BOUNDS, _NEW_WEIGHTS, "AdaptiveStep"],
     "exploding: bad batch": ["Rollback", "ClipNorm", _REDUCE_LR],  # one that clipping has come too late for
     "exploding: learning rate too high": ["Rollback", "ClipNorm", _REDUCE_LR, _NEW_WEIGHTS, "AdaptiveStep"],
+    "exploding: saturated attention": ["Rollback", _REDUCE_LR],
     "exploding: recurrence over many steps": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
     "exploding: weights too large": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
     "exploding: unscaled residual branches": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],

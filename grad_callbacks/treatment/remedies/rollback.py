@@ -16,6 +16,7 @@ from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
 from grad_callbacks.treatment.remedies.base import IDLE, Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
+from grad_callbacks.treatment.step.snapshots import Snapshots
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class RollbackThresholds(Thresholds):
     )
     highest_ceiling: float = threshold(
         0.5, "highest ceiling, whatever helps", unit="x the rate that was too high", source="not measured"
+    )
+    early: int = threshold(
+        100,
+        "readings up to which a run may begin again where nobody knows since when it was wrong",
+        unit="readings",
+        source="as in ProbeThresholds.initialisation_matters",
     )
     first_stride: float = threshold(
         0.03, "first step that suits most networks", unit="share of the weights' norm", source="not measured"
@@ -127,6 +134,12 @@ class Rollback(SkipNext, Remedy):
         entry = snapshots.latest()
         if is_soon and entry is not None and entry["step"] <= self._last[1]:  # none was taken since
             entry = snapshots.latest(before=self._last[1]) or entry
+        is_rate_cleared = False
+        if evidence.well_at is not None:
+            entry = snapshots.latest(before=int(evidence.well_at) + 1, trusts_all=True)
+            is_rate_cleared = self._done == 0 and _was_well_at_this_rate(step, snapshots, entry)
+            if not is_rate_cleared:  # what grows slowly began long before it was seen
+                entry = snapshots.first if run_state.readings <= LIMITS.early else None
         if run_state.alert is not None and run_state.alert.kind == "vanishing" and not was_raised(step):
             entry = snapshots.oldest  # it vanishes without notice: the latest are of weights that were dead already
         if entry is None:
@@ -138,7 +151,8 @@ class Rollback(SkipNext, Remedy):
         self._finite = self._well = 0
         self.skip_next_step()
         self._taken = 0 if entry["first"] else math.inf
-        self._limit(step, run_state, entry, evidence, is_soon)
+        if not is_rate_cleared:
+            self._limit(step, run_state, entry, evidence, is_soon)
         return {"to_step": entry["step"], "lr_scale": step.learning_rate.scale} | self._later(step)
 
     def _later(self, step: OptimizerStep) -> dict[str, float]:
@@ -179,7 +193,9 @@ class Rollback(SkipNext, Remedy):
             limit *= min(1.0, LIMITS.first_stride / moved / _share_of_length(step, 1 if entry["first"] else math.inf))
         elif self._ceiling is None:
             share = _share_that_helps(evidence)
-            highest, limit = limit * min(share, LIMITS.highest_ceiling), limit * min(self.factor, share)
+            may_rise = evidence.well_at is None  # else the rate itself was never shown to be well
+            highest = limit * min(share, LIMITS.highest_ceiling) if may_rise else 0.0
+            limit *= min(self.factor, share)
         elif limit > self._lowest > 0:
             limit = self._lowest  # from where it has risen: there all was well
         else:
@@ -252,6 +268,15 @@ def was_raised(step: OptimizerStep) -> bool:
     if entry is None or entry["first"]:
         return False
     return bool(step.learning_rate.effective()[0] > LIMITS.raised * entry["rate"] > 0)
+
+
+def _was_well_at_this_rate(step: OptimizerStep, snapshots: Snapshots, entry: Mapping[str, Any] | None) -> bool:
+    """True if the run was well from one snapshot to a later one, both at the present rate or a higher one."""
+    if entry is None:
+        return False
+    before = snapshots.latest(before=entry["step"])
+    now = step.learning_rate.clean()[0]
+    return before is not None and not before["first"] and min(before["rate"], entry["rate"]) >= now > 0
 
 
 def _is_of(step: OptimizerStep, run_state: RunState) -> bool:

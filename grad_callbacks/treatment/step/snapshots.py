@@ -201,35 +201,35 @@ class Snapshots:
             spared = min(later[:-1], key=lambda e: (step - e["step"]) / (step - later[later.index(e) + 1]["step"] + 1))
             self.entries.remove(spared)
 
-    def latest(self, before: int | None = None) -> dict[str, Any] | None:
+    def latest(self, before: int | None = None, trusts_all: bool = False) -> dict[str, Any] | None:
         """Return the youngest trusted snapshot, the first one counting as such; None if there is none.
 
         Args:
             before: Only those that are older than this step.
+            trusts_all: That step was seen to be well, so none before it needs to have stood the test of time.
         """
-        is_trusted = [e["first"] or e["resumed"] or e["calm"] >= LIMITS.trusted for e in self.entries]
-        trusted = [e for e, is_ in zip(self.entries, is_trusted, strict=True) if is_ and self._fits(e)]
-        return next((e for e in reversed(trusted) if before is None or e["step"] < before), None)
+        trusted = [e for e in self.entries if trusts_all or e["first"] or e["resumed"] or e["calm"] >= LIMITS.trusted]
+        return next((e for e in reversed(trusted) if self._fits(e) and (before is None or e["step"] < before)), None)
 
     @property
     def oldest(self) -> dict[str, Any] | None:
         """The oldest snapshot; None if there is none."""
-        return next((entry for entry in self.entries if self._fits(entry)), None)
+        return next(filter(self._fits, self.entries), None)
 
     @property
     def first(self) -> dict[str, Any] | None:
         """The snapshot from before the first step; None if there is none."""
-        return next((entry for entry in self.entries if entry["first"] and self._fits(entry)), None)
+        return None if self.oldest is None or not self.oldest["first"] else self.oldest
 
     def _fits(self, entry: Mapping[str, Any]) -> bool:
         """False once parameters or buffers have other shapes, as in a fine-tuning schedule."""
         return bool(self._shapes() == entry["copies"].shapes)
 
-    def _shapes(self) -> list[torch.Size]:
-        return [tensor.shape for tensor in (*self._parts(), *self._model.buffers())]
-
     def _parts(self) -> list[Tensor]:
         return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+
+    def _shapes(self) -> list[torch.Size]:
+        return [tensor.shape for tensor in (*self._parts(), *self._model.buffers())]
 
     def first_parameters(self) -> dict[int, Tensor]:
         """The parameters as they were before the first step, by the id of the parameter; none if they are gone."""
