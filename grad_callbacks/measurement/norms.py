@@ -69,13 +69,15 @@ def l2_norms(tensors: Sequence[Tensor | None], device: torch.device, exact: bool
 def norms_on_host(tensors: list[Tensor], accumulate: torch.dtype) -> NDArray[np.float64]:
     """Return what :func:`l2_norms` returns for tensors of one type on the CPU, with the least that can be done.
 
+    Norms that have overflowed stay so.
+
     Args:
         tensors: Real and dense, of one type, none of them empty.
         accumulate: float64 for tensors of that type, else float32.
     """
     norms: NDArray[np.float64] = torch.stack(torch._foreach_norm(tensors, 2, dtype=accumulate)).numpy()
     norms = norms.astype(np.float64)
-    if accumulate == torch.float32:
+    if accumulate == torch.float32 and np.minimum.reduce(norms) < LIMITS.float32_min:
         _recompute(norms, tensors)
     return norms
 
