@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = "now"
+_RUN = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"  # not in the folder of the script
 
 
 class Worker:
@@ -29,7 +30,7 @@ class Worker:
         # The plugin alone: the packages beside it are those of this environment.
         settings = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
         self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "experiments" / "bench" / "step_worker.py")],
+            [sys.executable, "-c", _RUN, str(ROOT / "experiments" / "bench" / "step_worker.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

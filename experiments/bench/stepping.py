@@ -17,8 +17,9 @@ RATIO = 1.5  # promised for 1000 tensors, where the tensors take most of the tim
 
 METHOD = f"""*Added* is what an engine with its default rules (monitor), or with the default prescription too (guard),
 adds to a step after the first {BEFORE} of a small network: the call before the optimizer's step, and the hooks in it,
-less the same step without an engine. Gradients are computed anew before each call, outside the timed part; the optimizer
-moves nothing. A round is {ROUND} steps, of which one measures the weights and, in a guard, one takes a snapshot.
+less the same step without an engine. Gradients are computed anew before each call, outside the timed part; the
+optimizer moves nothing. A round is {ROUND} steps, of which one measures the weights and, in a guard, one takes a
+snapshot.
 *Whole step* is a training in a Trainer with `GradientMonitor()` or `GradientGuard()`, over one without. Builds of
 earlier commits are timed in turns with the present one, each in a process of its own; a ratio to one is a ratio of what
 is added."""
@@ -81,6 +82,8 @@ def _whole(
         for build, worker in builds.items():
             for kind in ("bare", *KINDS):
                 seconds[build, kind].append(worker.ask("fit", case, kind, steps))
+    bare = [second for run in seconds[NOW, "bare"] for second in run]
+    named = f"{name}, bare step {1000 * Spread.of(bare).median:.1f} ms"
     stretches = {"from step 0": slice(1, None), "steps 0 to 60": slice(1, BEFORE), "after 60": slice(BEFORE, None)}
     rows = []
     for stretch, part in stretches.items():
@@ -89,11 +92,5 @@ def _whole(
                 of, to = ([sum(run[part]) for run in seconds[build, each]] for each in (kind, "bare"))
                 promise = promises.get(stretch) if (kind, build) == ("guard", NOW) else None
                 what = f"{kind}, {stretch}" + ("" if build == NOW else f", build {build}")
-                rows.append(
-                    Row(_case(name, to, len(seconds[build, "bare"][0][part])), what, "none", ratio(of, to), promise)
-                )
+                rows.append(Row(named, what, "none", ratio(of, to), promise))
     return rows
-
-
-def _case(name: str, totals: list[float], steps: int) -> str:
-    return f"{name}, bare step {1000 * Spread.of(totals).median / steps:.1f} ms"

@@ -120,7 +120,8 @@ class Engine:
         known = self.model, self.optimizer, self.prescription, self.gauge, self.learning_rate, self._rule_runner
         self._treatment = treatment_of(*known, trial, self.record, index, memory, averages)
         self._log = ReadingLog(self.record.readings, self.gauge)
-        self._quiet = QuietSteps(*known[3:], self.optimizer, self._treatment, self._log)
+        watched = self.gauge, self.learning_rate, self._rule_runner
+        self._quiet = QuietSteps(*watched, self.optimizer, self._treatment, self._log)
         self.record.readings.follow(self._quiet.settle)
 
     @property

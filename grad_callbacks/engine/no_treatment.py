@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.engine.step_context import StepContext
 from grad_callbacks.events import Alert, Intervention
 from grad_callbacks.measurement import QuietBlock
-from grad_callbacks.treatment.remedies.base import IDLE
 from grad_callbacks.treatment.step.pending_step import PendingStep
 
 
@@ -57,7 +57,7 @@ class NoTreatment:
 
     def idle_for(self, readings: int) -> int:
         """Return any number."""
-        return IDLE
+        return LEEWAY.any
 
     def let_pass(self) -> None:
         """Do nothing."""

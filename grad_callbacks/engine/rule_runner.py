@@ -16,7 +16,7 @@ from grad_callbacks.detection.diagnosis import RunContext
 from grad_callbacks.detection.diagnosis.probes import PROBE_LIMITS
 from grad_callbacks.detection.rules import RULES, Rule, rule_of
 from grad_callbacks.detection.rules.first_step import judge_first_step
-from grad_callbacks.detection.rules.leeway import MOST, NO_LEEWAY, Leeway
+from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
 from grad_callbacks.events import Alert, kind_named
 from grad_callbacks.measurement import QuietBlock, Reading
 from grad_callbacks.measurement.loss_level import LossLevel
@@ -88,7 +88,7 @@ class RuleRunner:
         """Return how far the run may go on before the rules must judge it again; none while anything is wrong."""
         if self.active or self.is_near or self._barrier.failed or not all(rule.may_wait for rule in self.rules):
             return NO_LEEWAY
-        return reduce(Leeway.and_of, (rule.leeway() for rule in self.rules), Leeway(MOST))
+        return reduce(Leeway.and_of, (rule.leeway() for rule in self.rules), Leeway(LEEWAY.most))
 
     def take_in(self, block: QuietBlock) -> None:
         """Take in readings that were within the leeway."""

@@ -11,7 +11,7 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import fraction, positive
 from grad_callbacks.detection.plain_numbers import rounded
 from grad_callbacks.detection.rules.base import Rule
-from grad_callbacks.detection.rules.leeway import ANY, NO_LEEWAY, Leeway
+from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
 from grad_callbacks.events import Alert, Evidence
 from grad_callbacks.measurement import QuietBlock, Reading
 
@@ -96,7 +96,7 @@ class SaturatedAttention(Rule):
 
     def leeway(self) -> Leeway:
         """Any while it is not collapsed: only readings at which attention is measured tell."""
-        return NO_LEEWAY if self._collapsed else Leeway(ANY)
+        return NO_LEEWAY if self._collapsed else Leeway(LEEWAY.any)
 
     def take_in(self, block: QuietBlock) -> None:
         """Do nothing: attention was not measured."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from grad_callbacks.detection.rules.exploding_history import RunHistory, is_adaptive
-from grad_callbacks.detection.rules.leeway import MOST, NO_LEEWAY, ROUNDING, Leeway
+from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.depth_profile import decay_per_layer
 from grad_callbacks.measurement.loss_level import LOSS_LEVEL
@@ -93,17 +93,17 @@ def leeway(run: RunHistory) -> Leeway:
     limits, surge = run.limits, run.surge
     if not run.has_baseline or run.is_early or run.has_just_jumped or surge.is_risen:
         return NO_LEEWAY
-    readings = min(limits.lost_readings - 1 - run.lost_for, surge.losses_left, MOST)
+    readings = min(limits.lost_readings - 1 - run.lost_for, surge.losses_left, LEEWAY.most)
     if run.recurrence > limits.chaotic_powers and run.loss.count < limits.stuck_readings:
         readings = min(readings, limits.stuck_readings - 1 - run.loss.count)
-    times = ROUNDING * min(limits.factor, limits.jump, limits.jump / limits.jump_divisor)
+    times = LEEWAY.rounding * min(limits.factor, limits.jump, limits.jump / limits.jump_divisor)
     highest = surge.highest
     if run.loss.scale > 0:
-        highest = min(highest, ROUNDING * limits.rise * run.loss.scale)
+        highest = min(highest, LEEWAY.rounding * limits.rise * run.loss.scale)
     spare = run.loss.spare(highest)
     if readings < 1 or spare < 0:
         return NO_LEEWAY
-    return Leeway(readings, times * run.baseline.lowest(MOST), highest, spare)
+    return Leeway(readings, times * run.baseline.lowest(LEEWAY.most), highest, spare)
 
 
 def _is_too_large(reading: Reading, run: RunHistory) -> bool:

@@ -3,7 +3,37 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
+
+from grad_callbacks._utils.thresholds import Thresholds, threshold
+
+
+@dataclass(frozen=True)
+class LeewayThresholds(Thresholds):
+    """Numbers of :class:`Leeway`, none of which decides on an alert."""
+
+    any: int = threshold(
+        1_000_000,
+        "stands for any number: more are never taken in together",
+        unit="readings",
+        source="formula: far beyond `most`",
+    )
+    most: int = threshold(
+        16,
+        "longest promise about norms, whose median moves meanwhile",
+        unit="readings",
+        source="not measured; a longer one would have to hold for smaller norms",
+    )
+    rounding: float = threshold(
+        0.999,
+        "a limit is promised up to this share of it, so that no rounding breaks the promise",
+        unit="x the limit",
+        source="formula: rounding errors are below 1e-15",
+    )
+
+
+LEEWAY = LeewayThresholds()
 
 
 class Leeway(NamedTuple):
@@ -28,7 +58,4 @@ class Leeway(NamedTuple):
         return Leeway(min(self.readings, other.readings), min(self.norm, other.norm), strict.loss, spare)
 
 
-ANY = 1_000_000  # readings: more than are ever taken in together
-MOST = 16  # readings: the longest promise about a norm, beside a median that moves meanwhile
-NO_LEEWAY = Leeway(0)
-ROUNDING = 0.999  # share of a limit that a promise is made for, so that no rounding breaks it
+NO_LEEWAY = Leeway()

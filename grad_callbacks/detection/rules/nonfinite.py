@@ -13,7 +13,7 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least
 from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.episode import Episode
-from grad_callbacks.detection.rules.leeway import ANY, NO_LEEWAY, Leeway
+from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
 from grad_callbacks.events import Alert, Evidence
 from grad_callbacks.measurement import QuietBlock, Reading
 
@@ -85,7 +85,7 @@ class NonFinite(Rule):
 
     def leeway(self) -> Leeway:
         """None during an episode, else for any finite reading."""
-        return NO_LEEWAY if self.active else Leeway(ANY)
+        return NO_LEEWAY if self.active else Leeway(LEEWAY.any)
 
     def take_in(self, block: QuietBlock) -> None:
         """Count finite readings."""

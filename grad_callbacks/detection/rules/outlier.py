@@ -15,7 +15,7 @@ from grad_callbacks.detection.rules.baseline import Baseline
 from grad_callbacks.detection.rules.episode import EPISODE_LIMITS, Episode
 from grad_callbacks.detection.rules.exploding_message import largest_layers
 from grad_callbacks.detection.rules.exploding_thresholds import LIMITS as EXPLODING
-from grad_callbacks.detection.rules.leeway import ANY, MOST, NO_LEEWAY, ROUNDING, Leeway
+from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
 from grad_callbacks.events import Alert, Evidence, Severity
 from grad_callbacks.measurement import QuietBlock, Reading
 
@@ -116,11 +116,11 @@ class Outlier(Rule):
             return NO_LEEWAY
         share, squares = 1 - self._squares_decay, self.shorter**2 - 1
         if math.isnan(share) and self._is_seen:
-            return Leeway(ANY)  # the optimizer keeps no squares
+            return Leeway(LEEWAY.any)  # the optimizer keeps no squares
         if not share > 0 or not squares > 0:
             return NO_LEEWAY
-        ratio = ROUNDING * min(math.sqrt(squares / share), EXPLODING.factor)
-        return Leeway(MOST, norm=ratio * self._baseline.lowest(MOST))
+        ratio = LEEWAY.rounding * min(math.sqrt(squares / share), EXPLODING.factor)
+        return Leeway(LEEWAY.most, norm=ratio * self._baseline.lowest(LEEWAY.most))
 
     def take_in(self, block: QuietBlock) -> None:
         """Take in usual norms."""

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from grad_callbacks._utils.barrier import Barrier, log
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement import QuietBlock
 from grad_callbacks.measurement.sharding import is_first_process
 from grad_callbacks.treatment.prescription.parsing import kind_of
 from grad_callbacks.treatment.remedies import Remedy
-from grad_callbacks.treatment.remedies.base import IDLE
 from grad_callbacks.treatment.step import OptimizerStep
 
 T = TypeVar("T")
@@ -171,7 +171,7 @@ class PlannedRemedies:
         """
         if self.barrier.failed or not all(turn.may_wait for turn in self._turns()):
             return 0
-        return min((turn.remedy.idle_for(readings) for turn in self._turns()), default=IDLE)
+        return min((turn.remedy.idle_for(readings) for turn in self._turns()), default=LEEWAY.any)
 
     def take_in(self, block: QuietBlock) -> None:
         """Show the remedies readings of steps that none of them needed to see."""

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
-from grad_callbacks.treatment.remedies.base import IDLE, Remedy
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 _ADAM = "Kingma & Ba 2015, algorithm 1"
@@ -195,7 +196,7 @@ class AdaptiveStep(Remedy):
 
     def idle_for(self, readings: int) -> int:
         """Return any number while it is off."""
-        return IDLE if not self._engaged else 0
+        return LEEWAY.any if not self._engaged else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers, and the moments as tensors."""

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement import Layers
 from grad_callbacks.measurement.norms import l2_norms
 from grad_callbacks.measurement.sharding import is_first_process, sum_over_processes
 from grad_callbacks.treatment.remedies._support.switched import Switched
-from grad_callbacks.treatment.remedies.base import IDLE
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 log = logging.getLogger("grad_callbacks")
@@ -87,7 +87,7 @@ class AGC(Switched):
 
     def idle_for(self, readings: int) -> int:
         """Return any number while it is off."""
-        return 0 if self._engaged else IDLE
+        return 0 if self._engaged else LEEWAY.any
 
     @torch.no_grad()
     def _factors(self, step: OptimizerStep) -> list[Tensor | None]:

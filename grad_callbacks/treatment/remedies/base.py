@@ -13,8 +13,6 @@ from grad_callbacks.events import Evidence
 from grad_callbacks.measurement import QuietBlock
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
-IDLE = 1_000_000  # readings: more than are ever taken in together
-
 
 class Remedy(ABC):
     """Changes training in answer to an alert.

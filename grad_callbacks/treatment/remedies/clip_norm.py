@@ -11,8 +11,9 @@ from torch import Tensor
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
 from grad_callbacks.detection.rules.baseline import LIMITS as BASELINE
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence, kind_named
-from grad_callbacks.treatment.remedies.base import IDLE, Remedy
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
@@ -112,7 +113,7 @@ class ClipNorm(Remedy):
 
     def idle_for(self, readings: int) -> int:
         """Return any number while it is off."""
-        return IDLE if self._threshold is None and self._now is None else 0
+        return LEEWAY.any if self._threshold is None and self._now is None else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the thresholds."""

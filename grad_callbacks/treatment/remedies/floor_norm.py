@@ -11,11 +11,11 @@ from torch import Tensor
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import fraction, positive
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement import Layers
 from grad_callbacks.measurement.device_transfer import to_device
 from grad_callbacks.treatment.remedies._support.switched import Switched
-from grad_callbacks.treatment.remedies.base import IDLE
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
@@ -79,7 +79,7 @@ class FloorNorm(Switched):
 
     def idle_for(self, readings: int) -> int:
         """Return any number while it is off."""
-        return 0 if self._engaged else IDLE
+        return 0 if self._engaged else LEEWAY.any
 
     @torch.no_grad()
     def _factors(self, step: OptimizerStep) -> list[Tensor | None]:

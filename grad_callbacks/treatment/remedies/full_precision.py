@@ -13,13 +13,14 @@ from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.first_nonfinite import first_nonfinite
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement.batch import tensors_in
 from grad_callbacks.measurement.sharding import is_alone
 from grad_callbacks.treatment.remedies._support.forward_hooks import InForward
 from grad_callbacks.treatment.remedies._support.replayed_loss import can_be_replayed, replayed_loss
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
-from grad_callbacks.treatment.remedies.base import IDLE, Remedy
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
@@ -112,7 +113,7 @@ class FullPrecision(InForward, SkipNext, Remedy):
 
     def idle_for(self, readings: int) -> int:
         """Return any number while it is off."""
-        return IDLE if not self.modules and not self._skip_next else 0
+        return LEEWAY.any if not self.modules and not self._skip_next else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the modules' names."""

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.agreement import agreed
 from grad_callbacks.treatment.remedies._support.eval_mode_output import undefined_in_training
@@ -22,7 +23,7 @@ from grad_callbacks.treatment.remedies._support.forward_masks import (
 )
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
 from grad_callbacks.treatment.remedies._support.undefined_operations import mask, nodes, undefined_operations
-from grad_callbacks.treatment.remedies.base import IDLE, Remedy
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
@@ -179,7 +180,7 @@ class MaskUndefined(SkipNext, Remedy):
 
     def idle_for(self, readings: int) -> int:
         """Return any number while it is off."""
-        return IDLE if not self.operations and not self.places and not self._masked and not self._skip_next else 0
+        return LEEWAY.any if not self.operations and not self.places and not self._masked and not self._skip_next else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is masked."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from grad_callbacks._utils.compiled import can_run_eagerly
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement import QuietBlock
 from grad_callbacks.measurement.sharding import is_alone
@@ -23,7 +24,7 @@ from grad_callbacks.treatment.remedies._support.post_init_steps import FittedSte
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
 from grad_callbacks.treatment.remedies._support.trained_weights import looks_trained
 from grad_callbacks.treatment.remedies._support.weight_fill import Scheme
-from grad_callbacks.treatment.remedies.base import IDLE, Remedy
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
@@ -135,7 +136,7 @@ class Reinitialize(SkipNext, Remedy):
 
     def idle_for(self, readings: int) -> int:
         """Return any number while it is off."""
-        return IDLE if self._steps.is_idle and not self._skip_next else 0
+        return LEEWAY.any if self._steps.is_idle and not self._skip_next else 0
 
     def take_in(self, block: QuietBlock, is_left_out: bool) -> None:
         """Note how far the latest step has moved the weights."""

@@ -9,11 +9,12 @@ from typing import Any
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least, fraction
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement import QuietBlock
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
-from grad_callbacks.treatment.remedies.base import IDLE, Remedy
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 from grad_callbacks.treatment.step.snapshots import Snapshots
@@ -222,7 +223,7 @@ class Rollback(SkipNext, Remedy):
 
     def idle_for(self, readings: int) -> int:
         """Return any number while it is off."""
-        return IDLE if self._multiplier.scale == 1.0 and self._ceiling is None and not self._skip_next else 0
+        return LEEWAY.any if self._multiplier.scale == 1.0 and self._ceiling is None and not self._skip_next else 0
 
     def take_in(self, block: QuietBlock, is_left_out: bool) -> None:
         """Note that all readings were finite and the run was well, and the rates."""

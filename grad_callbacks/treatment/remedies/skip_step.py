@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
-from grad_callbacks.treatment.remedies.base import IDLE, Remedy
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
@@ -42,7 +43,7 @@ class SkipStep(SkipNext, Remedy):
 
     def idle_for(self, readings: int) -> int:
         """Return any number while it is off."""
-        return IDLE if not self._engaged and not self._skip_next else 0
+        return LEEWAY.any if not self._engaged and not self._skip_next else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether it is switched on."""

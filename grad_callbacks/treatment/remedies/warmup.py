@@ -8,10 +8,11 @@ from typing import Any
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
-from grad_callbacks.treatment.remedies.base import IDLE, Remedy
+from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
@@ -79,7 +80,7 @@ class Warmup(SkipNext, Remedy):
 
     def idle_for(self, readings: int) -> int:
         """Return any number while it is off."""
-        return IDLE if self._taken is None else 0
+        return LEEWAY.any if self._taken is None else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""

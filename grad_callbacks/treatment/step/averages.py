@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 
 _OTHERS = (torch.optim.Optimizer, DataLoader, Dataset, str, bytes)
-_PLAIN = frozenset((int, float, bool, complex, type(None), *_OTHERS[3:]))  # settings, of which a model has many
+_PLAIN = frozenset((int, float, bool, complex, str, bytes, type(None)))  # settings, of which a model has many
 _CONTAINERS = frozenset((dict, OrderedDict, list, tuple, set))  # empty ones, of which a model has many, too
 _SKIPPED = ("trainer", "_trainer", "fabric", "_fabric", "_parameters", "_buffers", "_modules")
 
@@ -195,7 +195,7 @@ def _is_foreign(value: object) -> bool:
     return is_code or _is_ours(cls)
 
 
-@lru_cache(maxsize=1024)  # classes: a model has a few
+@lru_cache
 def _is_ours(cls: type) -> bool:
     return any(base.__module__.startswith("grad_callbacks.") for base in cls.__mro__)
 

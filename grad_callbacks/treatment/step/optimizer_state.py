@@ -150,7 +150,7 @@ def _attributes(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-@lru_cache(maxsize=1024)  # names of attributes: an optimizer has a few
+@lru_cache
 def _is_of_torch(name: str) -> bool:
     return _OF_TORCH.fullmatch(name) is not None
 
