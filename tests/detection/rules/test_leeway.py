@@ -23,7 +23,7 @@ def run(seed: int) -> list[Reading]:
     """Readings of a run of six layers: noisy, with spikes, losses that jump or are lost, and profiles that decay."""
     draw = random.Random(seed)
     is_adaptive, knows_loss = draw.random() < 0.6, draw.random() < 0.8
-    noise, spikes, decay = draw.choice([0.05, 0.3, 1.0]), draw.choice([0.0, 0.01, 0.05]), draw.choice([1.0, 0.5, 0.01])
+    noise, spikes, decay = draw.choice([0.05, 0.3, 1.0]), draw.choice([0.0, 0.01, 0.05]), draw.choice([1.0, 0.01])
     fall, bad = draw.choice([0.0, 0.003, 0.02]), draw.choice([0.0, 0.01, 0.1])
     told, moved = [], 0.01
     for step in range(READINGS):
@@ -91,7 +91,7 @@ def judged(rule: Rule, story: list[Reading]) -> tuple[list[Any], int]:
 
 @pytest.mark.parametrize("name", RULES)
 def test_within_its_leeway_a_rule_is_silent_and_misses_nothing(name: str) -> None:
-    found = [judged(RULES[name](), run(seed)) for seed in range(6)]
+    found = [judged(RULES[name](), run(seed)) for seed in range(12)]
     assert sum(together for _, together in found) > READINGS
     if name in ("Exploding", "Vanishing"):  # of the others these runs have little
         assert any(alerts for alerts, _ in found)
