@@ -20,7 +20,7 @@ READINGS = 250
 
 
 def run(seed: int) -> list[Reading]:
-    """Readings of a run of six layers: noisy, with spikes, losses that jump or are lost, and profiles that decay."""
+    """Readings of a run of six layers: noisy, with spikes, losses that jump or are lost, and profiles that decay for a while."""
     draw = random.Random(seed)
     is_adaptive, knows_loss = draw.random() < 0.6, draw.random() < 0.8
     noise, spikes, decay = draw.choice([0.05, 0.3, 1.0]), draw.choice([0.0, 0.01, 0.05]), draw.choice([1.0, 0.01])
@@ -28,7 +28,8 @@ def run(seed: int) -> list[Reading]:
     told, moved = [], 0.01
     for step in range(READINGS):
         level = math.exp(draw.gauss(0.0, noise)) * (draw.choice([20, 1000]) if draw.random() < spikes else 1.0)
-        profile = [level * decay ** (5 - layer) * math.exp(draw.gauss(0.0, noise / 3)) for layer in range(6)]
+        shrinks = decay if step % 100 > 50 else 1.0
+        profile = [level * shrinks ** (5 - layer) * math.exp(draw.gauss(0.0, noise / 3)) for layer in range(6)]
         loss = math.exp(-fall * step) * math.exp(draw.gauss(0.0, noise / 2)) * (5.0 if draw.random() < bad else 1.0)
         if step % 25 == 0:
             moved = 0.01 * math.exp(draw.gauss(0.0, 0.3)) * (20 if draw.random() < 0.1 else 1)
@@ -39,7 +40,7 @@ def run(seed: int) -> list[Reading]:
                 loss=loss if knows_loss else math.nan,
                 has_loss=knows_loss,
                 moved=moved,
-                motion=np.full(6, moved),
+                motion=np.full(6, moved if decay == 1 else 1e-9),
                 weight_norms=np.full(6, 4.0),
                 displacement=math.nan if is_adaptive else 0.1 * level,
                 squares_decay=0.95 if is_adaptive else math.nan,
