@@ -248,6 +248,7 @@ class Engine:
             self._log.take_up_motion()
         finally:  # a device that has failed gives no numbers any more
             self._is_closed = True
+            self.record.readings.unfollow(self._quiet.settle)
             self._hooks.release()
             self.gauge.close()
             self._rule_runner.close()

@@ -18,6 +18,11 @@ class ReadingLog:
         self._history, self._gauge = history, gauge
         self._last: tuple[int, Reading] | None = None  # with its place in the history
 
+    @property
+    def is_shared(self) -> bool:
+        """True if other optimizers' readings are appended in turns with these."""
+        return self._history.is_shared
+
     def append(self, reading: Reading) -> None:
         """Append a reading."""
         self._last = self._history.append(reading), reading

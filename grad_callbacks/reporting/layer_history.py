@@ -102,6 +102,15 @@ class LayerHistory:
         self._sources = [source for source in self._sources if source() is not None]
         self._sources.append(weakref.WeakMethod(catch_up))
 
+    def unfollow(self, catch_up: Callable[[], None]) -> None:
+        """Call a method no more."""
+        self._sources = [source for source in self._sources if source() not in (None, catch_up)]
+
+    @property
+    def is_shared(self) -> bool:
+        """True if several such objects append to it: kept readings would come in another order."""
+        return sum(source() is not None for source in self._sources) > 1
+
     def _catch_up(self) -> None:
         for source in self._sources:
             if (catch_up := source()) is not None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from grad_callbacks import Alert, Engine, Exploding, Prescription, Reading, Remedy, Rule
 from grad_callbacks._utils.overriding import speaks_for
 from grad_callbacks.engine.quiet_steps import QuietSteps
+from grad_callbacks.reporting.record import Record
 from grad_callbacks.treatment.remedies import ClipNorm
 
 STEPS = 130
@@ -183,6 +184,21 @@ def test_the_history_is_complete_whenever_it_is_asked_for() -> None:
         run.step()
         assert run.engine.record.history()["step"].max() == step
     assert run.engine.record.readings.count == 80
+
+
+def test_readings_of_two_optimizers_stay_in_order() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+    record = Record()
+    optimizers = [torch.optim.Adam(part.parameters()) for part in (model[0], model[2])]
+    engines = [Engine(model, each, record=record, index=place) for place, each in enumerate(optimizers)]
+    for _ in range(40):
+        model(torch.randn(4, 8)).square().mean().backward()
+        for engine, optimizer in zip(engines, optimizers, strict=True):
+            engine.before_step()
+            optimizer.step()
+    assert record.history()["step"].is_monotonic_increasing
+    engines[1].close()
+    assert not record.readings.is_shared
 
 
 def test_a_state_from_the_middle_continues_to_the_same_end() -> None:
