@@ -31,8 +31,8 @@ class QuietSteps:
     only norms are measured. Within that a step takes one pass over the gradients and a few comparisons. What leaves
     these bounds is judged at once, after all that was kept: alerts and remedies come in the step they belong to.
 
-    On the CPU of one process, for one optimizer, without a loss scaler. In all other runs, with rules or remedies that do
-    not say how long they may wait, and once anything was switched on, each step is judged at once.
+    On the CPU of one process, for one optimizer, without a loss scaler. In all other runs, with rules or remedies that
+    do not say how long they may wait, and once anything was switched on, each step is judged at once.
 
     Args:
         gauge: Takes the readings.

@@ -20,7 +20,7 @@ READINGS = 250
 
 
 def run(seed: int) -> list[Reading]:
-    """Readings of a run of six layers: noisy, with spikes, with losses that jump and profiles that decay for a while."""
+    """Readings of a run of six layers: noisy, with spikes, losses that jump, and profiles that decay for a while."""
     draw = random.Random(seed)
     is_adaptive, knows_loss = draw.random() < 0.6, draw.random() < 0.8
     noise, spikes, decay = draw.choice([0.05, 0.3, 1.0]), draw.choice([0.0, 0.01, 0.05]), draw.choice([1.0, 0.01])
