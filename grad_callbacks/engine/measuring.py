@@ -33,7 +33,7 @@ def measured_step(
     """
     plan = StepPlan.of(optimizer, learning_rate.effective())
     about = About(number, index, context.under_scaler, context.fill, context.clip_at, context.loss)
-    gauge.signal.replay(context.batch.replay)
+    gauge.replay(context.batch.replay)
     incoming = gauge.take(plan, about, context.loss_scale)
     if incoming is None:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -67,8 +67,9 @@ class Attention:
 
     It looks at the operations themselves, so it needs to know no module: those that torch's
     ``scaled_dot_product_attention`` ends in, and a softmax whose output is multiplied with values. It is there for the
-    passes that are measured only, and no more at all once the first of them had no attention. Compiled models are not
-    measured: they would be compiled again because of it.
+    passes that are measured only, and no more at all once the first of them had no attention. A compiled model's own
+    passes are left alone, since it would be compiled again: it is measured where its batch is run again as it was
+    written (see :class:`~grad_callbacks.measurement.signal.Signal`).
 
     Args:
         model: What is inside its forward pass, and inside its modules', is looked at.
@@ -82,20 +83,33 @@ class Attention:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, is_left_out: bool = False) -> None:
         self.is_wanted = False
-        self._is_looked_for = not (is_left_out or has_compiled_part(model, in_place=True))
+        self._is_looked_for = not is_left_out
+        self._is_compiled = has_compiled_part(model, in_place=True)
         self._model, self._optimizer = model, optimizer
         self._watch: _Watch | None = None
         self._handles: list[RemovableHandle] = []
         self._readings = 0
+        if not self._is_compiled:
+            self._attach()
+
+    def watched(self, replay: Callable[[], Tensor] | None) -> Callable[[], Tensor] | None:
+        """Return what runs a compiled model's batch again, so that its attention is seen; another's as it is."""
+        if replay is None or not (self._is_compiled and self._is_looked_for):
+            return replay
         self._attach()
 
-    def take(self) -> tuple[Tensor | None, Tensor | None]:
-        """Return what was measured, two scalars, the largest score and the entropy's share; None for what was not.
+        def run() -> Tensor:
+            try:
+                return replay()
+            finally:
+                self._release()
 
-        Called once a reading.
-        """
+        return run
+
+    def take(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return what a reading measured, the largest score and the entropy's share, scalars; None for what was not."""
         seen = [] if self._watch is None else self._watch.seen
-        if self._handles and not seen and self._readings == 0:
+        if self._watch is not None and not seen and self._readings == 0:
             self._is_looked_for = False
         self.pass_over(1)
         if not seen:
@@ -106,24 +120,23 @@ class Attention:
 
     @property
     def until_due(self) -> int | None:
-        """How many readings come before one that is measured; None if none ever is."""
-        if not self._is_looked_for:
+        """How many readings come before one that is measured by itself; None if none ever is."""
+        if not self._is_looked_for or self._is_compiled:
             return None
         return 0 if self._handles else LIMITS.interval - self._readings % LIMITS.interval
 
     def pass_over(self, readings: int) -> None:
         """Count readings, and prepare for the next one."""
         self._readings += readings
-        if self._is_looked_for and (self.is_wanted or self._readings % LIMITS.interval == 0):
+        is_due = self.is_wanted or self._readings % LIMITS.interval == 0
+        if self._is_looked_for and not self._is_compiled and is_due:
             self._attach()
         else:
             self.detach()
 
     def detach(self) -> None:
         """Take the hooks away."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._release()
         self._watch = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -145,10 +158,15 @@ class Attention:
             self.detach()
 
     def _attach(self) -> None:
-        self._watch = _Watch(self._optimizer)
+        self._watch = _Watch(self._model, self._optimizer)
         for module in self._model.modules() if self._is_looked_for and not self._handles else ():
             self._handles.append(module.register_forward_pre_hook(self._enter))
             self._handles.append(module.register_forward_hook(self._leave, always_call=True))
+
+    def _release(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
     def _enter(self, module: nn.Module, inputs: object) -> None:
         if self._watch is not None:
@@ -162,10 +180,14 @@ class Attention:
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation of a forward pass, and computes the scores of some positions again."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[_Scores] = []
-        self._optimizer = optimizer
+        trained = {id(part) for group in optimizer.param_groups for part in group["params"]}
+        # By their places: a batch is run again with copies.
+        self._trained = {
+            place for module in model.modules() for place, part in _matrices(module) if id(part) in trained
+        }
         self._around: list[nn.Module] = []  # the modules that are running, outermost first
         self._is_on = False
         self._weights: dict[int, _Scores] = {}  # of softmaxes that nothing was multiplied with yet, by address
@@ -202,10 +224,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def _is_mine(self) -> bool:
-        matrices = ([part for part in module.parameters() if part.ndim > 1] for module in reversed(self._around))
-        innermost = next(filter(None, matrices), [])
-        trained = {id(part) for group in self._optimizer.param_groups for part in group["params"]}
-        return not innermost or any(id(part) in trained for part in innermost)
+        around = ({place for part in module.modules() for place, _ in _matrices(part)} for module in self._around[::-1])
+        innermost: set[tuple[int, str]] = next(filter(None, around), set())
+        return not innermost or not innermost.isdisjoint(self._trained)
 
     def _note(self, scores: _Scores | None) -> None:
         if scores is not None and self._is_mine():
@@ -214,6 +235,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _remember(self, output: Any, scores: _Scores | None) -> None:
         if scores is not None:
             self._weights[_address(output)] = scores
+
+
+def _matrices(module: nn.Module) -> Iterator[tuple[tuple[int, str], Tensor]]:
+    """The matrices that a module has itself, each with its place."""
+    for name, part in module._parameters.items():
+        if part is not None and part.ndim > 1:
+            yield (id(module), name), part
 
 
 def _address(value: Any) -> int:

@@ -95,6 +95,15 @@ class Gauge:
         """False if the optimizer's parameters have changed since they were grouped."""
         return _is_same(self._grouping, [group["params"] for group in self._optimizer.param_groups])
 
+    def replay(self, replay: Callable[[], Tensor] | None) -> None:
+        """Run a compiled model's batch again, if it is time to measure it.
+
+        Args:
+            replay: Computes its loss; None where that is not possible.
+        """
+        if self.signal.needs_replay:
+            self.signal.replay(self._attention.watched(replay))
+
     def take(self, plan: StepPlan, about: About, loss_scale: float | Tensor = 1.0) -> PendingReading | None:
         """Measure the gradients as they are now; None if there is none."""
         of_pass = (*self._recurrence.take(), *self._attention.take(), self.signal.take(self.layers))

@@ -83,13 +83,18 @@ class Signal:
         self._last: dict[str, NDArray[np.float64]] = {}
         self._prepare()
 
+    @property
+    def needs_replay(self) -> bool:
+        """True if this reading is to be measured by running a compiled model's batch again."""
+        return self._is_compiled and self._is_due
+
     def replay(self, replay: Callable[[], Tensor] | None) -> None:
         """Run a compiled model's batch again, if this reading is to be measured.
 
         Args:
             replay: Computes its loss; None where that is not possible.
         """
-        if not (self._is_compiled and self._is_due and replay is not None and is_alone()):
+        if not (self.needs_replay and replay is not None and is_alone()):
             return
         self._attach()
         try:

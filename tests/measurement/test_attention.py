@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, scaled_dot_product_attention
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from grad_callbacks import Engine, Reading
+from grad_callbacks import Batch, Engine, Reading
 from tests.support.helpers import SGD, mlp
 
 WIDTH, HEADS, LENGTH = 8, 2, 12
@@ -221,3 +221,23 @@ def test_of_several_optimizers_the_one_that_trains_its_matrices_sees_it() -> Non
         engine.close()
     assert scores[0] > 0
     assert math.isnan(scores[1])
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_measured_where_its_batch_is_run_again() -> None:
+    torch.manual_seed(0)
+    mixer, x = Mixer(fused, 3.0), torch.randn(3, LENGTH, 3)
+    model = torch.compile(mixer)
+    engine = Engine(model, SGD(model.parameters(), lr=0.0))
+    seen = []
+    for _ in range(3):
+        loss = model(x).square().mean()
+        engine.optimizer.zero_grad()
+        loss.backward()
+        result = engine.before_step(loss=loss, batch=Batch(x, 0, lambda: model(x).square().mean()))
+        engine.optimizer.step()
+        assert result is not None
+        seen.append(result.reading.attention_score)
+    engine.close()
+    assert seen[0] == pytest.approx(expected(mixer, x)[0], rel=1e-5)
+    assert math.isnan(seen[1])

@@ -101,7 +101,15 @@ def cause_of_explosion(probes: Probes) -> Finding:
         return findings.recurrence(probes)  # nothing has grown yet that a batch or a step could have caused
     if probes.alert.evidence.well_at is not None:
         return findings.attention(probes)
-    return batch_at_fault(probes) or fault_from_the_start(probes) or _step_size(probes)
+    return batch_at_fault(probes) or _exponent(probes) or fault_from_the_start(probes) or _step_size(probes)
+
+
+def _exponent(probes: Probes) -> Finding | None:
+    """Return a finding if an exponential is taken of something that nothing bounds, and that has become large."""
+    before = cause_before(probes)
+    if before is not None and before.cause == "unbounded exponent":
+        return before
+    return findings.exponent(probes) if probes.exponent.is_large else None
 
 
 def batch_at_fault(probes: Probes) -> Finding | None:

@@ -187,6 +187,25 @@ def rate(probes: Probes) -> Finding:
     )
 
 
+def exponent(probes: Probes) -> Finding:
+    """What the model puts out is an exponent, and nothing bounds it."""
+    found = probes.exponent
+    where = f" in {found.module}" if found.module else ""
+    line = f" at {found.line}" if found.line else ""
+    return Finding(
+        "unbounded exponent",
+        f"`{found.operation}`{where}{line} is taken of {rounded(found.argument)}, so that each step of 1 in its "
+        "argument makes loss and gradient almost three times as large",
+        (
+            "a bound on the argument: `torch.exp(x.clamp(max=5))`, or `5 * torch.tanh(x / 5)` inside",
+            "`nn.functional.softplus(x)` in place of `torch.exp(x)` for what must be positive",
+            advice.clip(probes),
+            advice.lower_rate(probes),
+        ),
+        {"exponent": found.argument},
+    )
+
+
 def attention(probes: Probes) -> Finding:
     """The scores of attention have grown until its softmax chooses single positions."""
     return Finding(

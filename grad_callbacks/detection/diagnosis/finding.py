@@ -24,6 +24,7 @@ Cause = Literal[
     "bad batch",
     "inputs too large",
     "targets or loss too large",
+    "unbounded exponent",
     "undefined operation",
     "16-bit overflow",
     "non-finite weights",

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.detection.diagnosis.running import RunningModules, user_line
 from grad_callbacks.measurement.batch import tensors_in
-from grad_callbacks.measurement.layer_order import clean_name
 from grad_callbacks.measurement.replay import undisturbed
 
 
@@ -67,7 +63,6 @@ _PARTIAL = (
 # Defined for all numbers: a NaN is the difference of two products that have overflowed.
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution", "convolution_backward")
 _RAW = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "detach", "alias")  # memory as it was
-_TORCH = str(Path(torch.__file__).parent)
 
 
 @dataclass(frozen=True)
@@ -148,9 +143,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not all(_is_finite(gradient) for gradient in gradients if gradient is not None):
             self.found = self._verdict()
 
-    def named(self, model: nn.Module) -> _Names:
+    def named(self, model: nn.Module) -> RunningModules:
         """Follow which module is running."""
-        return _Names(model, self._modules)
+        return RunningModules(model, self._modules)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -168,7 +163,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if made and (enters_finite or (not enters_nan and any(_has_nan(value) for value in made))):
             self._suspects.append(self._origin(plain, args, made, any(map(_is_large, arguments))))
         elif not enters_finite and self._met is None:
-            self._met = NonFiniteOrigin("input", self._module(), plain, line=_line(), in_backward=self._in_backward)
+            self._met = NonFiniteOrigin("input", self._module(), plain, line=user_line(), in_backward=self._in_backward)
         return output
 
     def _verdict(self) -> NonFiniteOrigin:
@@ -185,7 +180,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif is_half:
             source = "16-bit overflow"
         operation = name if node is None else str(node.name()).rpartition("::")[2]
-        return NonFiniteOrigin(source, self._module(), operation, is_nan, self._in_backward, _line())
+        return NonFiniteOrigin(source, self._module(), operation, is_nan, self._in_backward, user_line())
 
     @staticmethod
     def _is_undefined_in_float32(name: str, args: tuple[Any, ...]) -> bool:
@@ -197,31 +192,6 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _module(self) -> str:
         return self._modules[-1] if self._modules and not self._in_backward else ""
-
-
-class _Names:
-    """Keeps the stack of the running modules, by hooks that last as long as the ``with``."""
-
-    def __init__(self, model: nn.Module, stack: list[str]) -> None:
-        self._model, self._stack = model, stack
-        self._handles: list[RemovableHandle] = []
-
-    def __enter__(self) -> None:
-        for name, module in self._model.named_modules():
-            if module is not self._model:
-                self._handles.append(module.register_forward_pre_hook(partial(self._enter, clean_name(name))))
-                self._handles.append(module.register_forward_hook(self._leave, always_call=True))
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _enter(self, name: str, module: nn.Module, inputs: object) -> None:
-        self._stack.append(name)
-
-    def _leave(self, module: nn.Module, inputs: object, output: object) -> None:
-        if self._stack:
-            self._stack.pop()
 
 
 def _values(nested: Any) -> Iterator[Any]:
@@ -261,15 +231,3 @@ def _has_nan(value: Any) -> bool:
 
 def _any_nonfinite(tensors: Any) -> bool:
     return any(not _is_finite(tensor.detach()) for tensor in tensors_in(list(tensors)))
-
-
-def _line() -> str:
-    """The innermost place in the user's code, which is in no installed package."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        is_installed = name.startswith((_TORCH, "<")) or "site-packages" in name or "dist-packages" in name
-        if not is_installed and Path(name).parent != Path(__file__).parent:
-            return f"{Path(name).name}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""

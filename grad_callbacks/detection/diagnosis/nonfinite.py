@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis import advice
 from grad_callbacks.detection.diagnosis.exploding import batch_at_fault, cause_before, cause_of_explosion
+from grad_callbacks.detection.diagnosis.exploding_findings import exponent
 from grad_callbacks.detection.diagnosis.finding import Finding
 from grad_callbacks.detection.diagnosis.probes import Probes
 
@@ -102,6 +103,8 @@ def _where(probes: Probes) -> str:
 
 def _operation(probes: Probes) -> Finding:
     origin = probes.origin
+    if not origin.is_nan and probes.exponent.is_large and "exp" in origin.operation.lower():
+        return exponent(probes)
     made = "NaN" if origin.is_nan else "infinity"
     when = "the backward pass: its derivative is undefined there" if origin.in_backward else "the forward pass"
     lower = origin.operation.lower()

@@ -15,6 +15,7 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.activations import Activity
 from grad_callbacks.detection.diagnosis.batch_outlier import BatchEvidence
 from grad_callbacks.detection.diagnosis.case import Case
+from grad_callbacks.detection.diagnosis.exponent import Exponent, largest_exponent
 from grad_callbacks.detection.diagnosis.first_nonfinite import NonFiniteOrigin, first_nonfinite
 from grad_callbacks.detection.diagnosis.model_structure import Structure
 from grad_callbacks.detection.diagnosis.signal_flow import Flow, examine
@@ -204,6 +205,11 @@ class Probes:
         scaled = self.case.reading is not None and self.case.reading.overflow
         # A scaler's scale is at 2 by the time an overflow is alarming.
         return first_nonfinite(self.case.model, self.case.replay, 2.0 if scaled else 1.0)
+
+    @cached_property
+    def exponent(self) -> Exponent:
+        """The exponential with the largest argument: one forward pass. None is known of a step that was taken."""
+        return largest_exponent(self.case.model, None if self.case.is_late else self.case.replay)
 
     @cached_property
     def has_bad_weights(self) -> bool:

@@ -11,6 +11,7 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import fraction, positive
 from grad_callbacks.detection.plain_numbers import rounded
 from grad_callbacks.detection.rules.base import Rule
+from grad_callbacks.detection.rules.exploding import Exploding
 from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
 from grad_callbacks.events import Alert, Evidence
 from grad_callbacks.measurement import QuietBlock, Reading
@@ -66,7 +67,7 @@ class SaturatedAttention(Rule):
         ValueError: If ``entropy`` does not lie between 0 and 1, or ``score`` is not positive.
     """
 
-    kind = "exploding"
+    kind = Exploding.kind  # which declares what it means
 
     def __init__(self, entropy: float = LIMITS.entropy, score: float = LIMITS.score) -> None:
         self.entropy = fraction("entropy", entropy)

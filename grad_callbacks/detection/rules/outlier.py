@@ -13,6 +13,7 @@ from grad_callbacks.detection.plain_numbers import rounded
 from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.baseline import Baseline
 from grad_callbacks.detection.rules.episode import EPISODE_LIMITS, Episode
+from grad_callbacks.detection.rules.exploding import Exploding
 from grad_callbacks.detection.rules.exploding_message import largest_layers
 from grad_callbacks.detection.rules.exploding_thresholds import LIMITS as EXPLODING
 from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
@@ -74,7 +75,7 @@ class Outlier(Rule):
         ValueError: If ``shorter`` is not positive.
     """
 
-    kind = "exploding"
+    kind = Exploding.kind  # which declares what it means
 
     def __init__(self, shorter: float = LIMITS.shorter) -> None:
         self.shorter = positive("shorter", shorter)

@@ -37,12 +37,14 @@ _EXPLODING: Plan = {
     "exploding: saturated attention": ["Rollback", _REDUCE_LR],
     "exploding: recurrence over many steps": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
     "exploding: weights too large": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
+    "exploding: unbounded exponent": ["Rollback", _NEW_WEIGHTS, "Reinitialize", "ClipNorm", _REDUCE_LR, "AdaptiveStep"],
     "exploding: unscaled residual branches": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
     "exploding: missing warm-up": ["Warmup", "Rollback", _REDUCE_LR],
 }
 _NONFINITE: Plan = {
     "nonfinite": ["SkipStep", "MaskUndefined", "Rollback"],
     "nonfinite: undefined operation": ["MaskUndefined", "SkipStep"],  # no other weights make it defined
+    "nonfinite: unbounded exponent": ["Reinitialize", "Rollback", _NEW_WEIGHTS, "SkipStep"],
     "nonfinite: weights too large": ["Reinitialize", *_SKIPS],
     "nonfinite: unscaled residual branches": ["Reinitialize", *_SKIPS],
     "nonfinite: 16-bit overflow": ["Reinitialize", "FullPrecision", *_SKIPS, "AdaptiveStep"],
@@ -54,6 +56,7 @@ _VANISHING: Plan = {
     "vanishing": ["Reinitialize", "AdaptiveStep"],
     "vanishing: missing warm-up": ["Warmup"],
     "vanishing: learning rate too high": ["Rollback", "Reinitialize", "AdaptiveStep"],
+    "vanishing: saturated output": ["Rollback"],
     "vanishing: dead units": ["Reinitialize", "Rollback", "AdaptiveStep"],
 }
 

@@ -1,0 +1,58 @@
+"""What is running while a batch is run again: modules, and the line of the user's code."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from grad_callbacks.measurement.layer_order import clean_name
+
+_TORCH = str(Path(torch.__file__).parent)
+
+
+class RunningModules:
+    """Keeps the names of the modules that are running, by hooks that last as long as the ``with``.
+
+    Args:
+        model: It and its modules are followed.
+        stack: Takes the names, the innermost last.
+    """
+
+    def __init__(self, model: nn.Module, stack: list[str]) -> None:
+        self._model, self._stack = model, stack
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> None:
+        for name, module in self._model.named_modules():
+            if module is not self._model:
+                self._handles.append(module.register_forward_pre_hook(partial(self._enter, clean_name(name))))
+                self._handles.append(module.register_forward_hook(self._leave, always_call=True))
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _enter(self, name: str, module: nn.Module, inputs: object) -> None:
+        self._stack.append(name)
+
+    def _leave(self, module: nn.Module, inputs: object, output: object) -> None:
+        if self._stack:
+            self._stack.pop()
+
+
+def user_line() -> str:
+    """Return the innermost place in the user's code, ``"file.py:12"``: in no installed package; "" without one."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        is_installed = name.startswith((_TORCH, "<")) or "site-packages" in name or "dist-packages" in name
+        if not is_installed and Path(name).parent != Path(__file__).parent:
+            return f"{Path(name).name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
