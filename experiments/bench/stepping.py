@@ -1,113 +1,96 @@
-"""The processor time that an engine adds to a step, beside that of torch's own clipping."""
+"""What the plugin adds to a step, beside the older builds of itself and torch's own clipping."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections import defaultdict
+from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
-
-from experiments.bench import shapes
+from experiments.bench.builds import NOW, Worker, workers
 from experiments.bench.table import Row, Section
-from experiments.bench.timing import DEVICE, ROUND, WARMUP, Call, Spread, interleave, ratio, seconds
-from grad_callbacks import Engine, Prescription
+from experiments.bench.timing import ROUND, WARMUP, Spread, added_milliseconds, ratio
 
+COMMITS = ("93700ae", "cc7b3f4")  # before steps were judged together; before the hot path was shortened
 CLIP = "`clip_grad_norm_`"
-MONITOR, GUARD = "monitor", "guard"
-WIDTH, BATCH = 64, 64
+KINDS = ("monitor", "guard")
+BEFORE = 60  # steps that are left out, or looked at alone
 RATIO = 1.5  # promised for 1000 tensors, where the tensors take most of the time
 
-METHOD = f"""Small networks, whose gradients are computed anew before each call, outside the timed part. *{MONITOR}*
-is an engine with its default rules, *{GUARD}* one with the default prescription too and nothing to treat: the call
-before the optimizer's step, and the hooks in it. The optimizer itself moves nothing. The first {3 * WARMUP} steps
-are left out, and a round is {ROUND} calls of each in turns, of which one also measures weights and, in a guard, takes
-a snapshot. Milliseconds are those of one step; they do not depend on the batch."""
+METHOD = f"""*Added* is what an engine with its default rules (monitor), or with the default prescription too (guard),
+adds to a step after the first {BEFORE} of a small network: the call before the optimizer's step, and the hooks in it,
+less the same step without an engine. Gradients are computed anew before each call, outside the timed part; the
+optimizer moves nothing. A round is {ROUND} steps, of which one measures the weights and, in a guard, one takes a
+snapshot.
+*Whole step* is a training in a Trainer with `GradientMonitor()` or `GradientGuard()`, over one without. Builds of
+earlier commits are timed in turns with the present one, each in a process of its own; a ratio to one is a ratio of what
+is added."""
 
-
-class Still(torch.optim.Adam):
-    """Moves nothing, with its hooks."""
-
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Do nothing."""
-
-
-class Residual(nn.Module):
-    """A stack of linear layers with residual connections, through which a gradient comes whatever the depth."""
-
-    def __init__(self, layers: int, width: int = WIDTH // 4) -> None:
-        super().__init__()
-        self.width = width
-        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Add each layer's share."""
-        for layer in self.layers:
-            inputs = inputs + layer(inputs.relu()) / len(self.layers)
-        return inputs
-
-
-def plain(layers: int) -> nn.Module:
-    """A plain ReLU network, initialised as He et al. (2015) say."""
-    made = [module for _ in range(layers) for module in (nn.Linear(WIDTH, WIDTH), nn.ReLU())][:-1]
-    for module in made[::2]:
-        nn.init.kaiming_normal_(module.weight)  # type: ignore[arg-type]
-    return nn.Sequential(*made)
+# Network, rounds, and what may be added in milliseconds.
+ADDED: tuple[tuple[str, str, int, Mapping[str, float]], ...] = (
+    ("plain 13", "13 layers, 26 tensors", 7, {"monitor": 0.15, "guard": 0.2}),
+    ("residual 75", "150 tensors", 5, {"monitor": 0.3, "guard": 0.3}),
+    ("residual 500", "1000 tensors", 3, {}),
+)
+# Training, steps, rounds, and what the guard may take for each stretch of steps, as a multiple of none.
+WHOLE: tuple[tuple[str, str, int, int, Mapping[str, float]], ...] = (
+    ("lstm", "LSTM of 16 units", 300, 3, {"after 60": 1.12}),
+    ("transformer", "6M transformer, 64 tokens", 120, 3, {"from step 0": 1.03, "steps 0 to 60": 1.06}),
+)
 
 
 def run(quick: bool) -> Section:
-    """Time networks of 13 layers, 150 and 1000 tensors."""
-    cases: list[tuple[Callable[[], nn.Module], int, dict[str, float]]] = [
-        (lambda: plain(13), 6, {MONITOR: 0.15, GUARD: 0.2}),
-        (lambda: Residual(75), 4, {MONITOR: 0.3, GUARD: 0.3}),
-        (lambda: Residual(500), 3, {}),
-    ]
-    if quick:
-        cases = [(lambda: plain(4), 2, {})]
+    """Time all cases."""
     rows = []
-    for make, rounds, promises in cases:
-        torch.manual_seed(0)
-        rows += _compare(make().to(DEVICE), rounds, promises, quick)
-    return Section("What an engine adds to a step", METHOD, rows)
+    with workers(() if quick else COMMITS) as builds:
+        for case, name, rounds, promises in (("plain 4", "4 layers", 2, {}),) if quick else ADDED:
+            rows += _added(builds, case, name, rounds, promises, quick)
+        for case, name, steps, rounds, promises in () if quick else WHOLE:
+            rows += _whole(builds, case, name, steps, rounds, promises)
+    return Section("What is added to a step", METHOD, rows)
 
 
-def _compare(model: nn.Module, rounds: int, promises: dict[str, float], quick: bool) -> list[Row]:
-    parameters = list(model.parameters())
-    inputs = torch.randn(BATCH, getattr(model, "width", WIDTH), device=DEVICE)
-    latest: list[Tensor] = []
-
-    def backward() -> None:
-        model.zero_grad()
-        loss = model(inputs + 0.05 * torch.randn_like(inputs)).square().mean()
-        loss.backward()
-        latest[:] = [loss]
-
-    engines: dict[str, tuple[Engine, Still]] = {}
-    for name, prescription in ((MONITOR, None), (GUARD, Prescription())):
-        optimizer = Still(parameters)
-        engines[name] = Engine(model, optimizer, prescription=prescription), optimizer
-    variants: dict[str, Call] = {CLIP: partial(nn.utils.clip_grad_norm_, parameters, 1e9)}
-    variants |= {name: partial(_step, *each, latest) for name, each in engines.items()}
-    steps, warmup = (2, 1) if quick else (ROUND, 3 * WARMUP)
-    times = interleave(variants, seconds, rounds, steps, warmup, backward)
-    for engine, _ in engines.values():
-        if engine.record.alerts:
-            raise RuntimeError(f"this run should be healthy: {engine.record.alerts[0]}")
-        engine.close()
-    case = shapes.label([tuple(parameter.shape) for parameter in parameters])
-    return [row for name in engines for row in _rows(case, name, times, promises.get(name))]
+def _added(
+    builds: Mapping[str, Worker], case: str, name: str, rounds: int, promises: Mapping[str, float], quick: bool
+) -> list[Row]:
+    for worker in builds.values():
+        worker.ask("added", case, 1 if quick else max(BEFORE, 3 * WARMUP))
+    times: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for build, worker in builds.items():
+            for what, seconds in worker.ask("added", case, 2 if quick else ROUND).items():
+                times[build, what].append(seconds)
+    rows = []
+    for kind in KINDS:
+        added = added_milliseconds(times[NOW, kind], times[NOW, "bare"])
+        rows.append(Row(name, f"{kind}, added", "nothing", added, promises.get(kind), unit="ms"))
+        against = ratio(times[NOW, kind], times[NOW, "clip"])
+        rows.append(Row(name, kind, CLIP, against, None if promises or quick else RATIO))
+        for commit in [build for build in builds if build != NOW]:
+            mine, others = (_above(times, build, kind) for build in (NOW, commit))
+            rows.append(Row(name, f"{kind}, added", f"build {commit}", ratio(mine, others)))
+    return rows
 
 
-def _step(engine: Engine, optimizer: Still, latest: list[Any]) -> None:
-    engine.before_step(loss=latest[0])
-    optimizer.step()
+def _above(times: Mapping[tuple[str, str], list[float]], build: str, kind: str) -> list[float]:
+    return [a - b for a, b in zip(times[build, kind], times[build, "bare"], strict=True)]
 
 
-def _rows(case: str, name: str, times: dict[str, list[float]], promise: float | None) -> list[Row]:
-    milliseconds = Spread.of([1000 * value for value in times[name]])
-    against = ratio(times[name], times[CLIP])
-    return [
-        Row(case, name, "nothing", milliseconds, promise, unit="ms"),
-        Row(case, name, CLIP, against, None if promise else RATIO),
-    ]
+def _whole(
+    builds: Mapping[str, Worker], case: str, name: str, steps: int, rounds: int, promises: Mapping[str, float]
+) -> list[Row]:
+    seconds: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+    for _ in range(rounds):
+        for build, worker in builds.items():
+            for kind in ("bare", *KINDS):
+                seconds[build, kind].append(worker.ask("fit", case, kind, steps))
+    bare = [second for run in seconds[NOW, "bare"] for second in run]
+    named = f"{name}, bare step {1000 * Spread.of(bare).median:.1f} ms"
+    stretches = {"from step 0": slice(1, None), "steps 0 to 60": slice(1, BEFORE), "after 60": slice(BEFORE, None)}
+    rows = []
+    for stretch, part in stretches.items():
+        for kind in KINDS:
+            for build in builds:
+                of, to = ([sum(run[part]) for run in seconds[build, each]] for each in (kind, "bare"))
+                promise = promises.get(stretch) if (kind, build) == ("guard", NOW) else None
+                what = f"{kind}, {stretch}" + ("" if build == NOW else f", build {build}")
+                rows.append(Row(named, what, "none", ratio(of, to), promise))
+    return rows

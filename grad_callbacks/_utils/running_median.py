@@ -42,6 +42,11 @@ class RunningMedian:
         """
         return max(islice(reversed(self._latest), count))
 
+    def below_median(self, places: int) -> float:
+        """The number so many places below the middle; 0 if there are not as many."""
+        place = (len(self._in_order) - 1) // 2 - places
+        return self._in_order[place] if place >= 0 else 0.0
+
     @property
     def median(self) -> float:
         """The middle one, or the mean of the two in the middle.

@@ -38,22 +38,32 @@ class StepInputs:
         """Describe the step that ``optimizer`` is about to take, as of ``on_before_optimizer_step``."""
         self._has_stepped = True
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        scaled = StepContext() if scaler is None else StepContext.of_scaler(scaler, optimizer)
         window = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         # Lightning divides the loss by the whole window even when the epoch ends within it.
         filled = (self._batch_idx + 1) % window or window
         loss = _mean_loss(self._losses, filled / window, getattr(scaler, "_scale", None))
-        clip_at = clips_by_norm_at(trainer)
-        return replace(scaled, fill=filled / window, clip_at=clip_at, loss=loss, batch=self._batch)
+        clip_at, batch = clips_by_norm_at(trainer), self._batch
+        if scaler is None:
+            return StepContext(fill=filled / window, clip_at=clip_at, loss=loss, batch=batch)
+        scaled = StepContext.of_scaler(scaler, optimizer)
+        return replace(scaled, fill=filled / window, clip_at=clip_at, loss=loss, batch=batch)
 
 
 def _mean_loss(losses: Sequence[Tensor], fill: float, loss_scale: Tensor | None) -> Tensor | None:
     """Undo what Lightning has multiplied the losses with: the share of the window, and the loss scale."""
-    scalars = [loss.detach().float().reshape(()) for loss in losses if loss.numel() == 1]
+    scalars = [_scalar(loss) for loss in losses if loss.numel() == 1]
     if not scalars:
         return None
     total = scalars[0] if len(scalars) == 1 else torch.stack(scalars).sum()
+    if fill == 1 and loss_scale is None:
+        return total
     return total / fill if loss_scale is None else total / (fill * loss_scale.to(total.device))
+
+
+def _scalar(loss: Tensor) -> Tensor:
+    if loss.ndim == 0 and loss.dtype == torch.float32 and not loss.requires_grad:
+        return loss  # nearly always
+    return loss.detach().float().reshape(())
 
 
 def watched_module(trainer: Trainer, pl_module: LightningModule) -> nn.Module:

@@ -108,6 +108,7 @@ class GradientMonitor(Findings, Callback):
         self.diagnose = flag("diagnose", diagnose)
         self.progress_bar = flag("progress_bar", progress_bar)
         self.summary = flag("summary", summary)
+        self._state_key: tuple[object, str] | None = None  # and for which settings
         self._start_new_record()
 
     def _start_new_record(self) -> None:
@@ -127,9 +128,11 @@ class GradientMonitor(Findings, Callback):
     @property
     def state_key(self) -> str:
         """Distinguishes the states of several monitors in a checkpoint."""
-        return self._generate_state_key(
-            every_n_steps=self.every_n_steps, rules=[type(rule).__name__ for rule in self.rules]
-        )
+        settings = self.every_n_steps, tuple(map(type, self.rules))
+        if self._state_key is None or self._state_key[0] != settings:  # Lightning asks for it at every hook
+            names = [type(rule).__name__ for rule in self.rules]
+            self._state_key = settings, self._generate_state_key(every_n_steps=self.every_n_steps, rules=names)
+        return self._state_key[1]
 
     # Lightning's hooks
 

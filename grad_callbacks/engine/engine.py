@@ -13,15 +13,17 @@ from grad_callbacks._utils.optimizers import unwrapped
 from grad_callbacks._utils.renamed import renamed
 from grad_callbacks._utils.validation import at_least, flag
 from grad_callbacks.detection.diagnosis import RunContext
-from grad_callbacks.engine.beginning import begin
+from grad_callbacks.engine.judging import judged
 from grad_callbacks.engine.measuring import measured_step
+from grad_callbacks.engine.quiet_steps import QuietSteps
+from grad_callbacks.engine.reading_log import ReadingLog
 from grad_callbacks.engine.resuming import refitted
 from grad_callbacks.engine.rule_runner import RuleRunner, built_rules
 from grad_callbacks.engine.step_context import StepContext
 from grad_callbacks.engine.step_hooks import StepHooks
 from grad_callbacks.engine.treating import prescription_for, treatment_of
-from grad_callbacks.events import Alert, Intervention
-from grad_callbacks.measurement import Batch, Gauge, Reading, arrives_later, replicas_of
+from grad_callbacks.events import Intervention
+from grad_callbacks.measurement import Batch, Gauge, arrives_later, replicas_of
 from grad_callbacks.reporting.record import Record
 from grad_callbacks.reporting.step_result import StepResult
 from grad_callbacks.treatment.prescription.prescription import Prescription
@@ -109,7 +111,6 @@ class Engine:
         self.seen = self.measured = self.nonfinite_steps = 0
         self.learning_rate = LearningRate(self.optimizer)
         self._on_step_result = on_step_result
-        self._last: tuple[int, Reading] | None = None  # with its place in the history
         self._is_closed = False
         self._unjudged: PendingStep | None = None
         self.gauge = Gauge(self.model, self.optimizer, agree_on, replicas_of(model))
@@ -118,6 +119,10 @@ class Engine:
         self._rule_runner = RuleRunner(self.rules, self.optimizer, run_context)
         known = self.model, self.optimizer, self.prescription, self.gauge, self.learning_rate, self._rule_runner
         self._treatment = treatment_of(*known, trial, self.record, index, memory, averages)
+        self._log = ReadingLog(self.record.readings, self.gauge)
+        watched = self.gauge, self.learning_rate, self._rule_runner
+        self._quiet = QuietSteps(*watched, self.optimizer, self._treatment, self._log)
+        self.record.readings.follow(self._quiet.settle)
 
     @property
     def active(self) -> list[str]:
@@ -165,17 +170,27 @@ class Engine:
             raise RuntimeError("this engine was closed: make a new one to go on watching the optimizer")
         if self._hooks.is_evaluated_again():
             return None  # the first call of a closure is the step's reading
-        earlier = self.settle()
-        self.learning_rate.follow()
-        if loss is not None:
-            self.gauge.observe(loss)
         context = context or StepContext.of_call(self.optimizer, loss, scaler, batch)
-        result = self._take_up(step, context, earlier)
+        result = self._let_pass(step, context) or self._take_up(step, context, loss)
         if loss is not None:
             self.record.feed(loss, self.index)
         return result
 
-    def _take_up(self, step: int | None, context: StepContext, earlier: StepResult | None) -> StepResult | None:
+    def _let_pass(self, step: int | None, context: StepContext) -> StepResult | None:
+        if not self._quiet.is_open or self.seen % self.every_n_steps:
+            return None
+        self._hooks.release()
+        result = self._quiet.take(self.seen if step is None else step, context)
+        if result is not None:
+            self.seen, self.measured = self.seen + 1, self.measured + 1
+            self._tell(result)
+        return result
+
+    def _take_up(self, step: int | None, context: StepContext, loss: Tensor | None) -> StepResult | None:
+        earlier = self.settle()
+        self.learning_rate.follow()
+        if loss is not None:
+            self.gauge.observe(loss)
         self._hooks.release()
         self.gauge.prepare()
         self._treatment.read_context(context)
@@ -198,35 +213,42 @@ class Engine:
 
     def settle(self) -> StepResult | None:
         """Judge the step that is still to be judged and return what happened; None if there is none."""
+        self._quiet.settle()
         step, self._unjudged = self._unjudged, None
         if step is None:
             return None
         reading = step.reading
         if "moved" in step.incoming.measurement.companions:
-            self._note_motion()
+            self._log.note_motion()
         if not reading.present.any():
             return None  # of a sharded run: seen only now
         step.handle.is_taken |= step.on_device
-        self._last = (self.record.readings.append(reading), reading)
+        self._log.append(reading)
         self.nonfinite_steps += not reading.is_finite
         trials = len(self.record.trials)
-        alerts, interventions = self._judge(step)
+        alerts, interventions = judged(step, self._rule_runner, self._treatment, self.gauge, self.record, self.index)
         if not step.on_device:
             self._treatment.act(step)
         norm = step.count_acts(self._treatment.latest)
         found = alerts, interventions, tuple(self.record.trials[trials:])
         result = StepResult.of(step, norm, *found, self.learning_rate.scale, self.learning_rate.effective()[0])
+        if not step.on_device:
+            self._quiet.begin(reading, step.incoming.plan)
+        self._tell(result)
+        return result
+
+    def _tell(self, result: StepResult) -> None:
         if self._on_step_result is not None:
             self._on_step_result(result)
-        return result
 
     def close(self) -> None:
         """Judge what is left, and let go of the optimizer: hooks removed, the user's learning rates in place."""
         try:
             self.settle()
-            self._take_up_motion()
+            self._log.take_up_motion()
         finally:  # a device that has failed gives no numbers any more
             self._is_closed = True
+            self.record.readings.unfollow(self._quiet.settle)
             self._hooks.release()
             self.gauge.close()
             self._rule_runner.close()
@@ -234,40 +256,13 @@ class Engine:
             self._hooks.remove()
             self._treatment.close()
 
-    def _judge(self, step: PendingStep) -> tuple[list[Alert], list[Intervention]]:
-        """From the reading to what is done about it."""
-        treatment, rules = self._treatment, self._rule_runner
-        before, alerts = rules.loss_level.level, rules.judge(step)
-        first, begun = (None, None) if alerts else begin(step, rules, treatment)
-        news = [alert for alert in alerts if not rules.was_told(alert)] if first is None else [first]
-        for alert in news:
-            self.record.add(alert, late=step.on_device)
-        self.gauge.look_closely(is_near := rules.is_near)
-        rules.note(step)
-        interventions = treatment.answer(alerts, step, before) if begun is None else [begun]
-        interventions += treatment.support(interventions, step)
-        self.record.interventions.extend(interventions)
-        treatment.enter(interventions, step)
-        self.record.active[self.index] = rules.active
-        treatment.keep_a_snapshot(step, step.reading.is_finite and not alerts and not rules.active, is_near)
-        return news, interventions
-
-    def _take_up_motion(self) -> None:
-        if self.gauge.fetch_update_ratios():
-            self._note_motion()
-
-    def _note_motion(self) -> None:
-        if self._last is not None:
-            place, reading = self._last
-            self.record.readings.set_update_ratios(place, self.gauge.update_ratios.by_layer[reading.layer_present])
-
     def state_dict(self) -> dict[str, Any]:
         """Return all that later steps depend on, as plain numbers, strings and lists.
 
         The record has its own state: ask for that afterwards, since this judges the step that is still to be judged.
         """
         self.settle()
-        self._take_up_motion()
+        self._log.take_up_motion()
         return {
             **self._rule_runner.state_dict(),
             **self._treatment.state_dict(self._mine()),
@@ -289,6 +284,7 @@ class Engine:
         Raises:
             ValueError: If another version has saved it.
         """
+        self._quiet.close()
         state = refitted(state, self._rule_runner.states(), self.prescription, self.every_n_steps)
         load_named_states(self.rules, state["rules"], "rules")
         self._treatment.load_state_dict(state, self._mine())

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.engine.step_context import StepContext
 from grad_callbacks.events import Alert, Intervention
+from grad_callbacks.measurement import QuietBlock
 from grad_callbacks.treatment.step.pending_step import PendingStep
 
 
@@ -51,6 +53,16 @@ class NoTreatment:
         """Do nothing."""
 
     def act(self, step: PendingStep) -> None:
+        """Do nothing."""
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number."""
+        return LEEWAY.any
+
+    def let_pass(self) -> None:
+        """Do nothing."""
+
+    def take_in(self, block: QuietBlock) -> None:
         """Do nothing."""
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.engine.rule_runner import RuleRunner
 from grad_callbacks.engine.step_context import StepContext
 from grad_callbacks.events import Alert, Intervention
-from grad_callbacks.measurement import Gauge
+from grad_callbacks.measurement import Gauge, QuietBlock
 from grad_callbacks.measurement.loss_level import LOSS_LEVEL
 from grad_callbacks.treatment.prescription.prescription import NONFINITE, Prescription
 from grad_callbacks.treatment.step import RunState, Snapshots
@@ -172,9 +172,43 @@ class RemedyRunner:
         """Take a snapshot if all is well and it is time; an old enough run keeps none from before its first step."""
         if self.snapshots is None:
             return
+        keep = self._rule_runner.kept_with_snapshot
+        self.snapshots.note(step.reading.step, is_well and not is_near, not is_well, keep)
+        self._forget_the_first()
+
+    def idle_for(self, readings: int) -> int:
+        """Return for how many readings of a run in which all is well nothing needs to see the step.
+
+        Once anything was switched on, what comes of it is followed step by step.
+
+        Args:
+            readings: Readings so far.
+        """
+        if self._contest is not None or self.latest or self._learning_rate.scale != 1.0:
+            return 0
+        remedies = self._prescription.idle_for(readings)
+        return remedies if self.snapshots is None else min(remedies, self.snapshots.until_due)
+
+    def let_pass(self) -> None:
+        """Let a step pass that nothing needs to see."""
+        self._gate.open()
+        if self._buffers is not None:
+            self._buffers.keep()
+
+    def take_in(self, block: QuietBlock) -> None:
+        """Take in the readings of steps that have passed."""
+        self._prescription.take_in(block)
+        if self.snapshots is not None:
+            self.snapshots.scaler = None
+            keep = self._rule_runner.kept_with_snapshot
+            self.snapshots.note(block.latest.step, True, False, keep, len(block))
+            self._forget_the_first()
+
+    def _forget_the_first(self) -> None:
+        """Remove the snapshot from before the first step once the run is old enough and has learned something."""
         rules = self._rule_runner
-        self.snapshots.note(step.reading.step, is_well and not is_near, not is_well, rules.kept_with_snapshot)
-        if rules.count > LIMITS.readings_with_first_snapshot and rules.loss_level.gained > LOSS_LEVEL.learned:
+        is_old = rules.count > LIMITS.readings_with_first_snapshot
+        if self.snapshots is not None and is_old and rules.loss_level.gained > LOSS_LEVEL.learned:
             self.snapshots.forget_first()
 
     def act(self, step: PendingStep) -> None:

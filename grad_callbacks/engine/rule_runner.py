@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any, TypeVar
 
 import torch
@@ -15,8 +16,9 @@ from grad_callbacks.detection.diagnosis import RunContext
 from grad_callbacks.detection.diagnosis.probes import PROBE_LIMITS
 from grad_callbacks.detection.rules import RULES, Rule, rule_of
 from grad_callbacks.detection.rules.first_step import judge_first_step
+from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
 from grad_callbacks.events import Alert, kind_named
-from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement import QuietBlock, Reading
 from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.treatment.step.pending_step import PendingStep
 
@@ -81,6 +83,22 @@ class RuleRunner:
             if alert.kind not in found or found[alert.kind].severity == "warning":
                 found[alert.kind] = diagnosed
         return list(found.values())
+
+    def leeway(self) -> Leeway:
+        """Return how far the run may go on before the rules must judge it again; none while anything is wrong."""
+        if self.active or self.is_near or self._barrier.failed or not all(rule.may_wait for rule in self.rules):
+            return NO_LEEWAY
+        return reduce(Leeway.and_of, (rule.leeway() for rule in self.rules), Leeway(LEEWAY.most))
+
+    def take_in(self, block: QuietBlock) -> None:
+        """Take in readings that were within the leeway."""
+        self.count += len(block)
+        for loss in block.losses:
+            self.loss_level.feed(loss)
+        for rule in self.rules:
+            self._call(rule, rule.take_in, block, default=None)
+        if self._run_context is not None:
+            self._run_context.take_in(block)
 
     def look_at_the_start(self, step: PendingStep, is_any: bool) -> Alert | None:
         """Judge the run's first reading by itself; None at later ones, and if the initialisation is as it should be.

@@ -6,6 +6,7 @@ from grad_callbacks.measurement.gauge import Gauge
 from grad_callbacks.measurement.layers import Layers
 from grad_callbacks.measurement.measure import Measurement, measure
 from grad_callbacks.measurement.pending_reading import About, PendingReading
+from grad_callbacks.measurement.quiet_block import QuietBlock
 from grad_callbacks.measurement.reading import Reading
 from grad_callbacks.measurement.sharding import is_alone, replicas_of
 from grad_callbacks.measurement.update_ratio import StepPlan, UpdateRatios
@@ -18,6 +19,7 @@ __all__ = [
     "Layers",
     "Measurement",
     "PendingReading",
+    "QuietBlock",
     "Reading",
     "StepPlan",
     "UpdateRatios",

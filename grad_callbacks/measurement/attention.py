@@ -107,23 +107,32 @@ class Attention:
         return run
 
     def take(self) -> tuple[Tensor | None, Tensor | None]:
-        """Return what was measured, two scalars, the largest score and the entropy's share; None for what was not.
-
-        Called once a reading.
-        """
+        """Return what a reading measured, the largest score and the entropy's share, scalars; None for what was not."""
         seen = [] if self._watch is None else self._watch.seen
         if self._watch is not None and not seen and self._readings == 0:
             self._is_looked_for = False
-        self._readings += 1
-        if self._is_looked_for and not self._is_compiled and (self.is_wanted or self._readings % LIMITS.interval == 0):
-            self._attach()
-        else:
-            self.detach()
+        self.pass_over(1)
         if not seen:
             return None, None
         device = seen[0].largest.device
         largest, entropies = zip(*[(one.largest.to(device), one.entropy.to(device)) for one in seen], strict=True)
         return torch.stack(largest).amax(), torch.stack(entropies).nan_to_num(nan=torch.inf).amin()
+
+    @property
+    def until_due(self) -> int | None:
+        """How many readings come before one that is measured by itself; None if none ever is."""
+        if not self._is_looked_for or self._is_compiled:
+            return None
+        return 0 if self._handles else LIMITS.interval - self._readings % LIMITS.interval
+
+    def pass_over(self, readings: int) -> None:
+        """Count readings, and prepare for the next one."""
+        self._readings += readings
+        is_due = self.is_wanted or self._readings % LIMITS.interval == 0
+        if self._is_looked_for and not self._is_compiled and is_due:
+            self._attach()
+        else:
+            self.detach()
 
     def detach(self) -> None:
         """Take the hooks away."""

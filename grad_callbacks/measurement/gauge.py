@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import is_
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from grad_callbacks.measurement.pending_reading import About, PendingReading
 from grad_callbacks.measurement.recurrence import Recurrence
 from grad_callbacks.measurement.sharding import agree, is_alone
 from grad_callbacks.measurement.signal import Signal
-from grad_callbacks.measurement.update_ratio import StepPlan, UpdateRatios
+from grad_callbacks.measurement.update_ratio import UPDATE_RATIO, StepPlan, UpdateRatios
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,12 @@ class Gauge:
         if not self.order:
             used = self._used if self._hooks is None else self._hooks.called
             self._fix_order(self._agree_on(all_by_depth(self._model, used)))
-        elif self._grouping != _grouping(self._optimizer):
+        elif not self.is_grouped():
             self._regroup()  # a fine-tuning schedule has added parameters, or a head was replaced
+
+    def is_grouped(self) -> bool:
+        """False if the optimizer's parameters have changed since they were grouped."""
+        return _is_same(self._grouping, [group["params"] for group in self._optimizer.param_groups])
 
     def replay(self, replay: Callable[[], Tensor] | None) -> None:
         """Run a compiled model's batch again, if it is time to measure it.
@@ -106,6 +111,26 @@ class Gauge:
             # Those of the other processes are unknown.
             about, of_pass = replace(about, loss=None), (None, None, None, None, None)
         return PendingReading.take(self.update_ratios, plan, about, loss_scale, of_pass, self.replicas, self.signal)
+
+    @property
+    def _of_passes(self) -> tuple[Signal, Recurrence, Attention]:
+        return self.signal, self._recurrence, self._attention
+
+    def until_due(self) -> int:
+        """Return for how many readings nothing of the passes is measured, only gradients and weights."""
+        known = [number for each in self._of_passes if (number := each.until_due) is not None]
+        return min(known, default=UPDATE_RATIO.interval)
+
+    def measure_weights(self) -> None:
+        """Measure the weights at once, and prepare to measure the step's update."""
+        sums = self.update_ratios.weights_now()
+        self.update_ratios.arrive({name: total.numpy() for name, total in sums.items()})
+
+    def pass_over(self, readings: int) -> None:
+        """Count readings of which only the gradients' norms were measured, and prepare for the next one."""
+        self.update_ratios.readings += readings
+        for each in self._of_passes:
+            each.pass_over(readings)
 
     def look_closely(self, is_near: bool) -> None:
         """Measure the next reading as a whole, or only what it is time for.
@@ -162,7 +187,7 @@ class Gauge:
         self._regroup()
 
     def _regroup(self) -> None:
-        self._grouping = _grouping(self._optimizer)
+        self._grouping = [list(group["params"]) for group in self._optimizer.param_groups]
         self.layers = Layers.of(self._optimizer, self._model, self.order)
         self.update_ratios = UpdateRatios(self.layers)
         self.signal.forget()
@@ -170,5 +195,8 @@ class Gauge:
             self.layers.sharding.check_alike(self.layers.names)
 
 
-def _grouping(optimizer: torch.optim.Optimizer) -> list[list[int]]:
-    return [list(map(id, group["params"])) for group in optimizer.param_groups]
+def _is_same(before: Sequence[Sequence[Tensor]], now: Sequence[Sequence[Tensor]]) -> bool:
+    """True for the same parameters; by functions written in C: with a thousand of them this matters."""
+    return list(map(len, before)) == list(map(len, now)) and all(
+        all(map(is_, mine, others)) for mine, others in zip(before, now, strict=True)
+    )

@@ -105,12 +105,13 @@ class Layers:
         return self.shares if found == self.sharding.shares else to_device(found, self.device)
 
     @cached_property
-    def _are_plain(self) -> bool:
+    def are_plain(self) -> bool:
+        """True if this process holds all parameters, and they are real."""
         return self.sharding is None and not any(parameter.is_complex() for parameter in self.parameters)
 
     def weights(self) -> list[Tensor]:
         """This process's part of each parameter, as real numbers that share its memory."""
-        if self._are_plain:
+        if self.are_plain:
             return list(self.parameters)
         return [as_real(local(parameter)) for parameter in self.parameters]
 
@@ -123,13 +124,23 @@ class Layers:
                 the optimizer does.
         """
         gradients = [parameter.grad for parameter in self.parameters]
-        if self._are_plain and not any(gradient is not None and gradient.is_sparse for gradient in gradients):
+        if self.are_plain and not any(gradient is not None and gradient.is_sparse for gradient in gradients):
             return gradients
         return [None if p.grad is None else as_real(local(_dense(p, to_change))) for p in self.parameters]
 
     def sum_over_parameters(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum a value per parameter, shape ``(parameters,)``, into one per layer, shape ``(layers,)``."""
         return np.bincount(self.owner, weights=values, minlength=len(self.names)).astype(np.float64, copy=False)
+
+    def owners_of(self, count: int) -> NDArray[np.int64]:
+        """The owner of each parameter in ``count`` readings in a row, those of the second after those of the first."""
+        if count not in self._owners:
+            self._owners[count] = (np.arange(count)[:, None] * len(self.names) + self.owner).reshape(-1)
+        return self._owners[count]
+
+    @cached_property
+    def _owners(self) -> dict[int, NDArray[np.int64]]:
+        return {}
 
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer, model: nn.Module, order: Sequence[str] = ()) -> Layers:

@@ -67,6 +67,11 @@ class LossLevel:
         """The present level relative to :attr:`scale`: 1 is as bad as the run began; NaN before that is known."""
         return self.level / self.scale if self.scale > 0 else math.nan
 
+    def spare(self, limit: float) -> int:
+        """Return how many of the losses to come may be above ``limit`` before the level can be; below 0 if it may."""
+        high = sum(loss > limit for loss in list(self._recent)[1 - LOSS_LEVEL.window :])
+        return LOSS_LEVEL.window // 2 - high
+
     def feed(self, loss: float) -> None:
         """Take in the loss of a reading."""
         if not math.isfinite(loss):

@@ -10,6 +10,7 @@ from operator import attrgetter
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
@@ -65,6 +66,22 @@ def l2_norms(tensors: Sequence[Tensor | None], device: torch.device, exact: bool
     return torch.stack(norms) if norms else torch.zeros(0, dtype=torch.float64)
 
 
+def norms_on_host(tensors: list[Tensor], accumulate: torch.dtype) -> NDArray[np.float64]:
+    """Return what :func:`l2_norms` returns for tensors of one type on the CPU, with the least that can be done.
+
+    Norms that have overflowed stay so.
+
+    Args:
+        tensors: Real and dense, of one type, none of them empty.
+        accumulate: float64 for tensors of that type, else float32.
+    """
+    norms: NDArray[np.float64] = torch.stack(torch._foreach_norm(tensors, 2, dtype=accumulate)).numpy()
+    norms = norms.astype(np.float64)
+    if accumulate == torch.float32 and np.minimum.reduce(norms) < LIMITS.float32_min:
+        _recompute(norms, tensors)
+    return norms
+
+
 def common_device(devices: Sequence[torch.device]) -> torch.device:
     """The device where numbers about tensors on ``devices`` are gathered.
 
@@ -79,15 +96,14 @@ def _norms_of_one_kind(tensors: list[Tensor], device: torch.device, exact: bool)
     norms = torch.stack(torch._foreach_norm(tensors, 2, dtype=accumulate))
     norms = norms.to(device, torch.float64, non_blocking=device.type == "cuda")
     if exact and tensors[0].device.type == "cpu" and accumulate == torch.float32:
-        _recompute(norms, tensors)
+        _recompute(norms.numpy(), tensors)
     return norms
 
 
-def _recompute(norms: Tensor, tensors: Sequence[Tensor]) -> None:
-    """Compute norms again in float64 where float32 cannot hold them."""
-    seen = norms.numpy()
+def _recompute(seen: NDArray[np.float64], tensors: Sequence[Tensor]) -> None:
+    """Compute norms again in float64, in place, where float32 cannot hold them."""
     if np.minimum.reduce(seen) >= LIMITS.float32_min and np.maximum.reduce(seen) < math.inf:  # False for NaN
         return
     for index in np.flatnonzero(~((seen >= LIMITS.float32_min) & (seen < math.inf))).tolist():
         if tensors[index].numel():
-            norms[index] = torch.linalg.vector_norm(tensors[index], dtype=torch.float64)
+            seen[index] = torch.linalg.vector_norm(tensors[index], dtype=torch.float64).numpy()

@@ -84,13 +84,24 @@ class Recurrence:
         would multiply an error over a whole sequence; of several weights the largest.
         """
         ratios = [_early_to_late(sizes) for sizes in self._sizes.values()]
-        self._readings += 1
+        self.pass_over(1)
+        powers, self._powers = self._powers, None
+        return torch.stack(ratios).amin() if ratios else None, torch.stack(powers).amax() if powers else None
+
+    @property
+    def until_due(self) -> int | None:
+        """How many readings come before one that is measured; None if none ever is."""
+        if not self._recurrent:
+            return None
+        return 0 if self._handles or self._powers else RECURRENCE.interval - self._readings % RECURRENCE.interval
+
+    def pass_over(self, readings: int) -> None:
+        """Count readings, and prepare for the next one."""
+        self._readings += readings
         if self._readings < RECURRENCE.first or self._readings % RECURRENCE.interval == 0:
             self._attach()
         else:
             self.detach()
-        powers, self._powers = self._powers, None
-        return torch.stack(ratios).amin() if ratios else None, torch.stack(powers).amax() if powers else None
 
     def detach(self) -> None:
         """Take the hooks away."""

@@ -117,9 +117,21 @@ class Signal:
         if not self._modules:
             return None
         found = self._gathered(layers) if self._is_due else None
-        self._readings += 1
-        self._prepare()
+        self.pass_over(1)
         return found
+
+    @property
+    def until_due(self) -> int | None:
+        """How many readings come before one that is measured; None if none ever is."""
+        if not self._modules:
+            return None
+        return 0 if self._is_due else self._interval - self._readings % self._interval
+
+    def pass_over(self, readings: int) -> None:
+        """Count readings, and prepare for the next one."""
+        if self._modules:
+            self._readings += readings
+            self._prepare()
 
     def arrive(self, numbers: Sequence[float]) -> dict[str, NDArray[np.float64]]:
         """Take in what :meth:`take` returned, on the host, and return the last that was measured, by quantity.
@@ -155,15 +167,17 @@ class Signal:
 
     def _prepare(self) -> None:
         """Decide whether the next reading is measured, and hook into its passes if so."""
-        first, interval = LIMITS.first, LIMITS.interval
-        if self._is_compiled:
-            first, interval = 1, LIMITS.replayed_interval
-        self._is_due = self._readings < first or self._readings % interval == 0 or self.is_wanted
+        first = 1 if self._is_compiled else LIMITS.first
+        self._is_due = self._readings < first or self._readings % self._interval == 0 or self.is_wanted
         self._seen = []
         if not self._is_due:
             self._release()
         elif not self._is_compiled:
             self._attach()
+
+    @property
+    def _interval(self) -> int:
+        return LIMITS.replayed_interval if self._is_compiled else LIMITS.interval
 
     def _attach(self) -> None:
         if not self._handles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,12 @@ class StepPlan:
         )
         return cls(tuple(rates), reach, decay)
 
+    def is_like(self, other: StepPlan) -> bool:
+        """True if the two differ in the rates alone, or in what follows from them."""
+        mine, others = (self.squares_decay, self.slowness), (other.squares_decay, other.slowness)
+        is_same = all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in zip(mine, others, strict=True))
+        return is_same and (self.reach is None) == (other.reach is None)
+
     @property
     def decays(self) -> bool:
         """True if weight decay shrinks any weights."""
@@ -127,20 +134,28 @@ class UpdateRatios:
             the change in the last step that was compared, and ``"weights"``, each if there is one. Pass
             them on to :meth:`arrive`.
         """
-        due = (
-            self.readings < UPDATE_RATIO.first
-            or self.readings % UPDATE_RATIO.interval == 0
-            or self._is_void
-            or self.is_wanted
-        )
+        due = self.until_due == 0
         sums = self.collect()
         self.readings += 1
         self._before = None
-        if due:
-            with torch.no_grad():
-                sums["weights"] = l2_norms(self.layers.weights(), self.layers.device) ** 2
-                self._before = self._samples.take()
-        return sums
+        return sums | self.weights_now() if due else sums
+
+    @torch.no_grad()
+    def weights_now(self) -> dict[str, Tensor]:
+        """Measure the weights, and prepare to measure the step's update, whether it is time or not."""
+        self._before = self._samples.take()
+        return {"weights": l2_norms(self.layers.weights(), self.layers.device) ** 2}
+
+    def skip_step(self) -> None:
+        """Do not measure the step's update."""
+        self._before = None
+
+    @property
+    def until_due(self) -> int:
+        """How many readings come before one at which weights are measured."""
+        if self.readings < UPDATE_RATIO.first or self._is_void or self.is_wanted:
+            return 0
+        return -self.readings % UPDATE_RATIO.interval
 
     def collect(self) -> dict[str, Tensor]:
         """Return the change in the last step that was compared, if it has not been collected yet."""
@@ -175,6 +190,12 @@ class UpdateRatios:
         if "weights" in sums:
             self.weight_norms = np.sqrt(self.layers.sum_over_parameters(sums["weights"]))
             self._take_size()
+
+    def as_now(self) -> UpdateRatios:
+        """A copy that predicts later what can be predicted now; it measures nothing."""
+        made = copy.copy(self)
+        made._before = made._moved = None
+        return made
 
     def predict(self, norms: FloatArray, clip_at: float | None, plan: StepPlan) -> tuple[FloatArray, float]:
         """Predict how far a gradient moves the layers, relative to their weights.

@@ -36,13 +36,16 @@ class Samples:
         self._views: list[Tensor] = []
         self._scales = torch.zeros(0)
         self._pointers: list[int] = []
+        self._are_together = False  # the views are all where numbers are gathered
 
     def take(self) -> Tensor:
         """Return a copy of all samples, in one vector, in float32 (or float64 for such parameters)."""
         if self._layers.sharding is not None or self._pointers != [p.data_ptr() for p in self._layers.parameters]:
             self._find_views()
-        device = self._layers.device
-        taken = torch.cat([view.to(device, non_blocking=device.type == "cuda") for view in self._views])
+        device, views = self._layers.device, self._views
+        if not self._are_together:
+            views = [view.to(device, non_blocking=device.type == "cuda") for view in views]
+        taken = torch.cat(views)
         return taken if taken.dtype == torch.float64 else taken.float()
 
     def squared_distance(self, before: Tensor) -> Tensor:
@@ -63,6 +66,7 @@ class Samples:
         weights = [weight.detach() for weight in self._layers.weights()]
         flats = [_flat(weight) for weight in weights]
         self._views = [flat[:: max(1, flat.numel() // LIMITS.entries)] for flat in flats]
+        self._are_together = all(view.device == self._layers.device for view in self._views)
         scales = [flat.numel() / max(1, view.numel()) for flat, view in zip(flats, self._views, strict=True)]
         self._scales = to_device(scales, self._layers.device)
         is_view = all(flat.data_ptr() == weight.data_ptr() for flat, weight in zip(flats, weights, strict=True))

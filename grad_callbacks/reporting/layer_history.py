@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from grad_callbacks._utils.extras import needs
 from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.measurement import QuietBlock
 from grad_callbacks.measurement.layers import Layers
 from grad_callbacks.measurement.reading import FloatArray, Reading
 
@@ -78,6 +79,7 @@ class LayerHistory:
         # Weak: a history that outlives the training must not keep the parameters alive.
         self._last_layers: weakref.ref[Layers] | None = None
         self._last_indices = np.zeros(0, dtype=np.int32)
+        self._sources: list[weakref.WeakMethod[Callable[[], None]]] = []
 
     @property
     def is_empty(self) -> bool:
@@ -87,12 +89,32 @@ class LayerHistory:
     @property
     def count(self) -> int:
         """Readings so far, over all optimizers."""
+        self._catch_up()
         return self._seen
 
     @property
     def layers(self) -> int:
         """Layers that were seen so far."""
         return len(self._names)
+
+    def follow(self, catch_up: Callable[[], None]) -> None:
+        """Call a method of an object that keeps readings for a while, before any is asked for: it appends them."""
+        self._sources = [source for source in self._sources if source() is not None]
+        self._sources.append(weakref.WeakMethod(catch_up))
+
+    def unfollow(self, catch_up: Callable[[], None]) -> None:
+        """Call a method no more."""
+        self._sources = [source for source in self._sources if source() not in (None, catch_up)]
+
+    @property
+    def is_shared(self) -> bool:
+        """True if several such objects append to it: kept readings would come in another order."""
+        return sum(source() is not None for source in self._sources) > 1
+
+    def _catch_up(self) -> None:
+        for source in self._sources:
+            if (catch_up := source()) is not None:
+                catch_up()
 
     def append(self, reading: Reading) -> int:
         """Add a row for each layer that had a gradient; return the step's place, counted over all optimizers."""
@@ -103,14 +125,31 @@ class LayerHistory:
         indices = self._indices(reading.layers)
         if not reading.is_complete and not (there := reading.layer_present).all():
             indices, values = indices[there], values[there]
-        self._steps.append(_Step(self._seen, reading.step, indices, values))
+        self._add(reading.step, indices, values)
+        return self._seen - 1
+
+    def append_block(self, block: QuietBlock) -> int:
+        """Add the rows of readings in a row; return the place of the last."""
+        first = block.readings[0]
+        values = np.full((len(block), len(first.layers.names), len(_VALUES)), math.nan)
+        values[:, :, 0], values[:, :, 1] = block.layer_norms, block.layer_rms
+        if first.weight_norms is not None:
+            values[:, :, 2] = first.weight_norms
+        indices = self._indices(first.layers)
+        if not first.is_complete and not (there := first.layer_present).all():
+            indices, values = indices[there], values[:, there]
+        for reading, mine in zip(block.readings, values, strict=True):
+            self._add(reading.step, indices, mine.copy())  # a view would keep the whole block
+        return self._seen - 1
+
+    def _add(self, step: int, indices: NDArray[np.int32], values: FloatArray) -> None:
+        self._steps.append(_Step(self._seen, step, indices, values))
         self._seen += 1
         self._rows += _rows(self._steps[-1])
         if len(self._steps) > LIMITS.recent and not self._is_kept(self._steps[-LIMITS.recent - 1]):
             self._rows -= _rows(self._steps.pop(-LIMITS.recent - 1))
         if self._rows > self.max_rows and len(self._steps) > 2 * LIMITS.recent:
             self._thin_out()
-        return self._seen - 1
 
     def set_update_ratios(self, place: int, ratios: FloatArray) -> None:
         """Fill in the update ratios of a step, if its rows are still there.
@@ -131,6 +170,7 @@ class LayerHistory:
 
     def to_frame(self) -> pd.DataFrame:
         """Return the rows with the columns step, layer, depth, norm, rms, weight_norm and update_ratio."""
+        self._catch_up()
         with needs("plots", "a table of the history"):
             import pandas as pd
 
@@ -146,6 +186,7 @@ class LayerHistory:
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain lists and tensors, which a checkpoint loads with ``weights_only=True``."""
+        self._catch_up()
         return {
             "names": list(self._names),
             "depths": list(self._depths),
@@ -201,7 +242,8 @@ class LayerHistory:
         return self._last_indices
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_last_layers": None}
+        self._catch_up()
+        return self.__dict__ | {"_last_layers": None, "_sources": []}
 
 
 def _rows(entry: _Step) -> int:

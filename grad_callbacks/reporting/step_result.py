@@ -9,7 +9,7 @@ from grad_callbacks.measurement import Reading
 from grad_callbacks.treatment.step.pending_step import PendingStep
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class StepResult:
     """What happened at one step.
 
@@ -32,6 +32,18 @@ class StepResult:
     lr_scale: float
     lr_effective: float
     trials: tuple[TrialResult, ...] = ()
+
+    @classmethod
+    def of_quiet(cls, reading: Reading, rate: float) -> StepResult:
+        """Tell of a step in which nothing is wrong and nothing is on.
+
+        Args:
+            reading: Its reading.
+            rate: The first group's learning rate.
+        """
+        norm = reading.norm
+        clipped = min(norm, reading.clip_at) if reading.clip_at else norm
+        return cls(reading, [], [], clipped, clipped / norm if norm > 0 else 1.0, 1.0, rate)
 
     @classmethod
     def of(

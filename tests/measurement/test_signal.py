@@ -35,11 +35,11 @@ class Watched:
     def step(self) -> Reading:
         loss = self.loss(self.model, torch.randn(16, 4, generator=self.batches))
         loss.backward()
-        self.engine.before_step(loss=loss)
+        result = self.engine.before_step(loss=loss)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        assert self.engine._last is not None
-        return self.engine._last[1]
+        assert result is not None
+        return result.reading
 
 
 def by_hand(model: nn.Sequential, x: Tensor) -> tuple[list[float], list[float], list[float]]:

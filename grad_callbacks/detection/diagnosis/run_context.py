@@ -18,7 +18,7 @@ from grad_callbacks.detection.diagnosis.diagnose import diagnose
 from grad_callbacks.detection.diagnosis.finding import CAUSES
 from grad_callbacks.detection.diagnosis.weight_gains import weight_gains
 from grad_callbacks.events import Alert
-from grad_callbacks.measurement import Reading, is_alone
+from grad_callbacks.measurement import QuietBlock, Reading, is_alone
 from grad_callbacks.measurement.batch import Batch
 
 
@@ -92,6 +92,11 @@ class RunContext:
             self._highest_rates = tuple(map(max, self._highest_rates or rates, rates))
         self._losses.append(reading.loss)
         self._previous = batch
+
+    def take_in(self, block: QuietBlock) -> None:
+        """Remember steps in a row."""
+        for reading, plan in zip(block.readings, block.plans, strict=True):
+            self.note(reading, block.batch, plan.rates)
 
     def may_try(self, is_late: bool) -> bool:
         """True if the batch before can be computed again with the weights before the step, and diagnoses are left."""

@@ -12,8 +12,9 @@ from grad_callbacks._utils.validation import fraction, positive
 from grad_callbacks.detection.plain_numbers import rounded
 from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.exploding import Exploding
+from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
 from grad_callbacks.events import Alert, Evidence
-from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement import QuietBlock, Reading
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,13 @@ class SaturatedAttention(Rule):
             return None
         self._collapsed += 1
         return self._alert(reading) if self._collapsed == LIMITS.in_a_row else None
+
+    def leeway(self) -> Leeway:
+        """Any while it is not collapsed: only readings at which attention is measured tell."""
+        return NO_LEEWAY if self._collapsed else Leeway(LEEWAY.any)
+
+    def take_in(self, block: QuietBlock) -> None:
+        """Do nothing: attention was not measured."""
 
     @property
     def active(self) -> bool:

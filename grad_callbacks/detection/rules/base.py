@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
+from grad_callbacks._utils.overriding import speaks_for
+from grad_callbacks.detection.rules.leeway import NO_LEEWAY, Leeway
 from grad_callbacks.events import QUIET, Alert, AlertKind, declare_kind
-from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement import QuietBlock, Reading
 
 
 class Rule(ABC):
@@ -63,6 +65,23 @@ class Rule(ABC):
     @abstractmethod
     def judge(self, reading: Reading) -> Alert | None:
         """Take in one reading and return an alert if there is something new to say."""
+
+    def leeway(self) -> Leeway:
+        """Return how far the run may go on before :meth:`judge` must see it; by default it must see each reading.
+
+        Readings within it are taken in together, some steps later, by :meth:`take_in`.
+        """
+        return NO_LEEWAY
+
+    def take_in(self, block: QuietBlock) -> None:
+        """Take in readings that were within the :meth:`leeway`: the state is that of judging each of them."""
+        for reading in block.readings:
+            self.judge(reading)
+
+    @property
+    def may_wait(self) -> bool:
+        """True if the leeway is that of this class: a subclass that judges otherwise must see each reading."""
+        return speaks_for(type(self), "leeway", "judge", "take_in", "active", "near")
 
     def is_borne_out(self, alert: Alert, is_tried: bool) -> bool:
         """Return False to drop an alert that :meth:`judge` has returned, once its cause was looked for.

@@ -58,6 +58,12 @@ class Baseline:
         """The largest of the last 10 norms, quarantined ones left out; NaN during the warm-up."""
         return self._recent.largest_of_last(LIMITS.highest_of) if len(self._recent) >= LIMITS.warmup else math.nan
 
+    def lowest(self, readings: int) -> float:
+        """Return what the level cannot fall below in so many readings, as long as none goes to quarantine."""
+        early = self._early_level if len(self._early) >= LIMITS.floor_readings else 0.0
+        # Each reading moves the median by one place at most.
+        return max(self._recent.below_median(readings), early)
+
     def feed(self, norm: float) -> None:
         """Take in the norm of a reading."""
         if not math.isfinite(norm) or norm <= 0:

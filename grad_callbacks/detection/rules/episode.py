@@ -44,9 +44,9 @@ class Episode:
         self.since = 0
         return self.alarms
 
-    def calm(self) -> None:
-        """Note a reading without an alarm."""
-        self.since += 1
+    def calm(self, readings: int = 1) -> None:
+        """Note readings without an alarm."""
+        self.since += readings
         if self.since >= EPISODE_LIMITS.calm_readings:
             self.alarms = 0
 

@@ -13,14 +13,17 @@ from grad_callbacks.detection.rules.exploding_conditions import (
     Condition,
     condition_of,
     is_large,
+    leeway,
     may_become_nonfinite,
+    may_grow,
     readings_needed,
 )
 from grad_callbacks.detection.rules.exploding_history import RunHistory, is_adaptive
 from grad_callbacks.detection.rules.exploding_message import describe, guess, largest_layers
 from grad_callbacks.detection.rules.exploding_thresholds import LIMITS
+from grad_callbacks.detection.rules.leeway import NO_LEEWAY, Leeway
 from grad_callbacks.events import Alert, Evidence, Severity
-from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement import QuietBlock, Reading
 
 
 class Exploding(Rule):
@@ -104,6 +107,7 @@ class Exploding(Rule):
         self._was_alarming = False  # the last reading was, or nearly
         self._is_large = False  # its norm was
         self._critical = False
+        self._is_tame = False  # the error that was measured last does not grow over depth, however long the step
 
     @property
     def active(self) -> bool:
@@ -118,6 +122,7 @@ class Exploding(Rule):
 
     def judge(self, reading: Reading) -> Alert | None:
         """Raise an alert when an episode starts, when it becomes critical, and at every twentieth alarm."""
+        self._is_tame = False
         if reading.overflow:
             return None
         if not reading.is_finite:
@@ -130,6 +135,16 @@ class Exploding(Rule):
             return None
         return self._alarm(reading, condition)
 
+    def leeway(self) -> Leeway:
+        """None while anything is wrong, or nearly; else as long as no condition can hold."""
+        is_calm = self._is_tame and self._in_a_row == 0 and not self.active and not self.near
+        return leeway(self._run) if is_calm else NO_LEEWAY
+
+    def take_in(self, block: QuietBlock) -> None:
+        """Make readings of which none is wrong a part of the run so far."""
+        self._run.take_in_block(block)
+        self._episode.calm(len(block))
+
     def _take_in(self, reading: Reading) -> Condition | None:
         """Compare a finite reading with the run so far, and make it a part of that."""
         run = self._run
@@ -141,6 +156,7 @@ class Exploding(Rule):
         # What changes the weights too much is never normal. A jump is, once it has come to stay.
         run.close(reading, is_normal=condition is None or is_adaptive(reading))
         self._in_a_row = 0 if condition is None else self._in_a_row + 1
+        self._is_tame = not may_grow(reading, run)
         self._was_alarming = condition is not None or may_become_nonfinite(reading, run)
         return condition
 
@@ -183,3 +199,4 @@ class Exploding(Rule):
         self._episode.load_state_dict(state["episode"])
         self._in_a_row, self._critical = state["in_a_row"], state["critical"]
         self._was_alarming, self._is_large = state["was_alarming"], state["is_large"]
+        self._is_tame = False  # until the next reading

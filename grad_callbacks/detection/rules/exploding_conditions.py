@@ -7,6 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from grad_callbacks.detection.rules.exploding_history import RunHistory, is_adaptive
+from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.depth_profile import decay_per_layer
 from grad_callbacks.measurement.loss_level import LOSS_LEVEL
@@ -77,6 +78,32 @@ def grows_over_depth(reading: Reading, run: RunHistory) -> bool:
     if len(error) < limits.fitted_layers or not reading.error_early_to_late > growth:
         return False  # the fit takes long for many layers
     return decay_per_layer(error) ** (len(error) - 1) > growth
+
+
+def may_grow(reading: Reading, run: RunHistory) -> bool:
+    """True if an update that is too large would be enough for the error to grow too much."""
+    error, limits = reading.error_profile, run.limits
+    if run.is_recurrent and len(error) > 1:
+        return grows_over_depth(reading, run)
+    return len(error) >= limits.fitted_layers and reading.error_early_to_late > limits.growth / limits.growth_divisor
+
+
+def leeway(run: RunHistory) -> Leeway:
+    """Return for how long no condition can hold, nor nearly, if none does now and the error does not grow."""
+    limits, surge = run.limits, run.surge
+    if not run.has_baseline or run.is_early or run.has_just_jumped or surge.is_risen:
+        return NO_LEEWAY
+    readings = min(limits.lost_readings - 1 - run.lost_for, surge.losses_left, LEEWAY.most)
+    if run.recurrence > limits.chaotic_powers and run.loss.count < limits.stuck_readings:
+        readings = min(readings, limits.stuck_readings - 1 - run.loss.count)
+    times = LEEWAY.rounding * min(limits.factor, limits.jump, limits.jump / limits.jump_divisor)
+    highest = surge.highest
+    if run.loss.scale > 0:
+        highest = min(highest, LEEWAY.rounding * limits.rise * run.loss.scale)
+    spare = run.loss.spare(highest)
+    if readings < 1 or spare < 0:
+        return NO_LEEWAY
+    return Leeway(readings, times * run.baseline.lowest(LEEWAY.most), highest, spare)
 
 
 def _is_too_large(reading: Reading, run: RunHistory) -> bool:

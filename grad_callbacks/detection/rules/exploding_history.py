@@ -10,7 +10,7 @@ from typing import Any
 from grad_callbacks.detection.rules.baseline import Baseline
 from grad_callbacks.detection.rules.exploding_thresholds import ExplodingThresholds
 from grad_callbacks.detection.rules.surge import Surge
-from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement import QuietBlock, Reading
 from grad_callbacks.measurement.loss_level import LOSS_LEVEL, LossLevel
 
 
@@ -79,23 +79,34 @@ class RunHistory:
 
     def take_in(self, reading: Reading) -> None:
         """Take in a finite reading, before it is judged."""
-        self.loss_before = self.loss.level
-        self.loss.feed(reading.loss)
-        self.readings += 1
-        if self.readings == 1:
+        if self.readings == 0:
             self.first_norm, self.first_loss = reading.comparable_norm, abs(reading.loss)
             self.recurrence = reading.recurrence
         self.is_recurrent = self.is_recurrent or math.isfinite(reading.through_time)
-        if math.isfinite(reading.moved):
-            self._updates.append(reading.moved)
-        if is_adaptive(reading):
+        self.take_in_numbers(reading.comparable_norm, reading.loss, reading.moved, is_adaptive(reading))
+
+    def take_in_numbers(self, norm: float, loss: float, moved: float, is_adaptive: bool) -> None:
+        """Take in what of a reading differs from the one before; the first reading needs :meth:`take_in`.
+
+        Args:
+            norm: Its global norm, as over a whole accumulation window.
+            loss: The training loss.
+            moved: How far the step last measured has moved all weights, relative to them.
+            is_adaptive: The size of an update does not follow from its gradient.
+        """
+        self.loss_before = self.loss.level
+        self.loss.feed(loss)
+        self.readings += 1
+        if math.isfinite(moved):
+            self._updates.append(moved)
+        if is_adaptive:
             self.since_jump += 1
-            self.surge.take_in(reading.moved, reading.loss, self.loss.level)
+            self.surge.take_in(moved, loss, self.loss.level)
         if self.since_jump == self.limits.aftermath_readings + 1:
             self.lost_for = self.large_while_lost = 0  # the usual norm is another by now
         if self._has_lost_progress:
             self.lost_for += 1
-            self.large_while_lost += reading.comparable_norm > self.limits.norm_rise * self.baseline.level
+            self.large_while_lost += norm > self.limits.norm_rise * self.baseline.level
         else:
             self.lost_for = self.large_while_lost = 0
 
@@ -121,6 +132,14 @@ class RunHistory:
         self.last_norm = reading.comparable_norm
         if is_normal:
             self.baseline.feed(reading.comparable_norm)
+
+    def take_in_block(self, block: QuietBlock) -> None:
+        """Take in and close finite readings of which none is wrong."""
+        is_adaptive = block.is_adaptive
+        for norm, reading in zip(block.norms, block.readings, strict=True):
+            self.take_in_numbers(norm, reading.loss, reading.moved, is_adaptive)
+            self.baseline.feed(norm)
+        self.last_norm = block.norms[-1]
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and lists."""

@@ -13,8 +13,9 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least
 from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.episode import Episode
+from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
 from grad_callbacks.events import Alert, Evidence
-from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement import QuietBlock, Reading
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,17 @@ class NonFinite(Rule):
             self._episode.calm()
             return None
         return self._alert(reading) if self._episode.alarm() == 1 else None
+
+    def leeway(self) -> Leeway:
+        """None during an episode, else for any finite reading."""
+        return NO_LEEWAY if self.active else Leeway(LEEWAY.any)
+
+    def take_in(self, block: QuietBlock) -> None:
+        """Count finite readings."""
+        self._overflows = 0
+        if block.latest.has_loss:
+            self._lost = 0
+        self._episode.calm(len(block))
 
     def _alert(self, reading: Reading) -> Alert:
         if reading.is_finite and not reading.overflow:

@@ -16,8 +16,9 @@ from grad_callbacks.detection.rules.episode import EPISODE_LIMITS, Episode
 from grad_callbacks.detection.rules.exploding import Exploding
 from grad_callbacks.detection.rules.exploding_message import largest_layers
 from grad_callbacks.detection.rules.exploding_thresholds import LIMITS as EXPLODING
+from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
 from grad_callbacks.events import Alert, Evidence, Severity
-from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement import QuietBlock, Reading
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,14 @@ class Outlier(Rule):
         self._baseline = Baseline(limit=EXPLODING.factor)
         self._episode = Episode()
         self._doubt: _Doubt | None = None
+        self._is_seen = False  # the optimizer's last step
+        self._squares_decay = math.nan  # of it
 
     def judge(self, reading: Reading) -> Alert | None:
         """Return an alert for the first of several outliers."""
         if reading.overflow or not reading.is_finite:
             return None
+        self._is_seen, self._squares_decay = True, reading.squares_decay
         norm = min(reading.comparable_norm, reading.clip_at or math.inf)
         usual = max(self._baseline.level, self._baseline.highest)  # NaN during the warm-up
         ratio = norm / usual if usual > 0 else math.nan
@@ -106,6 +110,25 @@ class Outlier(Rule):
         below = usual * max(EXPLODING.factor, math.sqrt(ratio))
         self._doubt = _Doubt(shorter, ratio, below, reading.loss)
         return self._early(reading, shorter)
+
+    def leeway(self) -> Leeway:
+        """None while an outlier is in doubt or there is no usual norm; else up to the norm of the next outlier."""
+        if self._doubt is not None or math.isnan(self._baseline.level):
+            return NO_LEEWAY
+        share, squares = 1 - self._squares_decay, self.shorter**2 - 1
+        if math.isnan(share) and self._is_seen:
+            return Leeway(LEEWAY.any)  # the optimizer keeps no squares
+        if not share > 0 or not squares > 0:
+            return NO_LEEWAY
+        ratio = LEEWAY.rounding * min(math.sqrt(squares / share), EXPLODING.factor)
+        return Leeway(LEEWAY.most, norm=ratio * self._baseline.lowest(LEEWAY.most))
+
+    def take_in(self, block: QuietBlock) -> None:
+        """Take in usual norms."""
+        highest = block.latest.clip_at or math.inf
+        for norm in block.norms:
+            self._baseline.feed(min(norm, highest))
+        self._episode.calm(len(block))
 
     def is_borne_out(self, alert: Alert, is_tried: bool) -> bool:
         """False for a warning if the batch was not found to be to blame."""

@@ -89,6 +89,22 @@ class Surge:
         """True if the loss has risen lately, so that motions are worth measuring."""
         return self.is_risen and self._risen_for <= LIMITS.aftermath
 
+    @property
+    def losses_left(self) -> int:
+        """Losses that can come until another loss is the usual one."""
+        return LIMITS.window // 2 - len(self._losses) % (LIMITS.window // 2)
+
+    @property
+    def highest(self) -> float:
+        """The level up to which the loss has not risen; infinite before anything is usual."""
+        limit = self._highest()
+        return math.inf if math.isnan(limit) else limit
+
+    def _highest(self) -> float:
+        usual, spread = self._usual
+        error = LIMITS.median_error * spread / math.sqrt(LOSS_LEVEL.window)
+        return usual + LIMITS.rise * error
+
     def take_in(self, motion: float, loss: float, level: float) -> None:
         """Take in a reading.
 
@@ -119,9 +135,7 @@ class Surge:
             self._motions = [*self._motions, motion][-LIMITS.remembered :]
 
     def _take_level(self, level: float) -> None:
-        usual, spread = self._usual
-        error = LIMITS.median_error * spread / math.sqrt(LOSS_LEVEL.window)
-        self.is_risen = level > usual + LIMITS.rise * error  # NaN before anything is usual
+        self.is_risen = level > self._highest()  # NaN before anything is usual
         self._risen_for = self._risen_for + 1 if self.is_risen else 0
         if self._risen_for > LIMITS.accepted:
             self._losses, self._usual, self._risen_for, self.is_risen = [], (math.nan, math.nan), 0, False

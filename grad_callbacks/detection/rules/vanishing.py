@@ -10,6 +10,7 @@ from typing import Any
 from grad_callbacks._utils.validation import at_least, fraction
 from grad_callbacks.detection.plain_numbers import rounded
 from grad_callbacks.detection.rules.base import Rule
+from grad_callbacks.detection.rules.leeway import NO_LEEWAY, Leeway
 from grad_callbacks.detection.rules.vanishing_conditions import (
     Balance,
     Plateau,
@@ -18,12 +19,15 @@ from grad_callbacks.detection.rules.vanishing_conditions import (
     early_layers_move_less,
     first_half_is_dead,
     first_layer_is_cut_off,
+    is_independent,
     loss_is_independent,
+    most_at_the_ends,
+    norm_of_weights,
 )
 from grad_callbacks.detection.rules.vanishing_message import describe, describe_gone, faint_layers, guess
 from grad_callbacks.detection.rules.vanishing_thresholds import LIMITS
 from grad_callbacks.events import Alert, Evidence
-from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement import QuietBlock, Reading
 from grad_callbacks.measurement.loss_level import LossLevel
 
 
@@ -139,6 +143,45 @@ class Vanishing(Rule):
         self._has_alerted = True
         return self._alert_over_depth(reading) if is_over_depth else self._alert_over_time(reading)
 
+    def leeway(self) -> Leeway:
+        """None while it is active or near; else until a condition that began now would be near."""
+        if self._has_alerted or self.near:
+            return NO_LEEWAY
+        limits = self.limits
+        soonest = (limits.patience + 1) // 2
+        return Leeway(
+            min(
+                soonest - max(self._still, self._spoilt_for, self._gone.lasting),
+                soonest * limits.stalled_patience - max(self._stalled, self._stalled_in_time),
+                soonest * limits.plateau_patience - self._plateau.count,
+                soonest * limits.slow_patience - self._slow_plateau.count,
+            )
+            - 1
+        )
+
+    def take_in(self, block: QuietBlock) -> None:
+        """Count readings of which none raises an alert: those without any sign of it by their profile's ends alone."""
+        limits, first = self.limits, block.readings[0]
+        bound = most_at_the_ends(block.profiles.shape[1], limits)
+        has_begun = self._spoilt.has_begun or block.profiles.shape[1] < limits.fitted_layers
+        is_plain = has_begun and not first.error_early_to_late < most_at_the_ends(len(first.error_profile), limits)
+        weights = norm_of_weights(first)
+        are_alive = (block.profiles[:, :1] != 0).all(axis=1).tolist()
+        for reading, ends, is_alive in zip(block.readings, block.early_to_late, are_alive, strict=True):
+            if not is_plain or ends < bound or not is_alive:
+                self.judge(reading)
+                continue
+            self._loss.feed(reading.loss)
+            self._still = self._stalled = self._spoilt_for = 0
+            self._plateau.follow(False, self._loss)
+            self._slow_plateau.follow(False, self._loss)
+            self._gone.take_in(self._much_is_left and is_independent(reading, weights, limits), limits.patience)
+            self._take_in_time(reading)
+
+    @property
+    def _much_is_left(self) -> bool:
+        return self._loss.level > self.limits.much_left * self._loss.scale
+
     def _take_in_depth(self, reading: Reading) -> bool:
         """Count the conditions over depth, and return whether any holds, however short."""
         limits = self.limits
@@ -159,7 +202,7 @@ class Vanishing(Rule):
         self._slow_plateau.follow(hardly_moves, self._loss)
 
         is_spoilt = self._spoilt.is_spoilt(reading.profile, reading.early_to_late)
-        much_is_left = self._loss.level > limits.much_left * self._loss.scale
+        much_is_left = self._much_is_left
         self._spoilt_for = self._spoilt_for + 1 if is_spoilt and much_is_left else 0
         is_gone = much_is_left and loss_is_independent(reading, limits)
         self._gone.take_in(is_gone, limits.patience)

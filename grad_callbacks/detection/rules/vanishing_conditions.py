@@ -25,10 +25,25 @@ def decays(profile: Profile, limits: VanishingThresholds, power: float = 1.0, at
         power: Exponent applied to ``ratio``.
         at_the_ends: Early over late, if it is known already.
     """
-    limit = limits.ratio**power if len(profile) >= limits.fitted_layers else limits.ratio**2
+    limit = _limit(len(profile), limits, power)
     if not (early_to_late(profile) if at_the_ends is None else at_the_ends) < limit:  # NaN for fewer than three
         return False  # the fit takes long for many layers
     return decay_per_layer(profile) ** (len(profile) - 1) < limit
+
+
+def _limit(layers: int, limits: VanishingThresholds, power: float) -> float:
+    return limits.ratio**power if layers >= limits.fitted_layers else limits.ratio**2
+
+
+def most_at_the_ends(layers: int, limits: VanishingThresholds) -> float:
+    """Early over late gradient from which on nothing has decayed, by any of the conditions.
+
+    Args:
+        layers: In the profile.
+        limits: Thresholds of the rule.
+    """
+    powers = (1.0, limits.stalled_power, limits.slow_power)
+    return max(limits.spoilt_ratio, LIMITS.spoilt_ratio, *(_limit(layers, limits, power) for power in powers))
 
 
 def first_half_is_dead(reading: Reading) -> bool:
@@ -52,10 +67,21 @@ def loss_is_independent(reading: Reading, limits: VanishingThresholds) -> bool:
     """
     if reading.weight_norms is None or not math.isfinite(reading.loss):
         return False
+    return is_independent(reading, norm_of_weights(reading), limits)
+
+
+def norm_of_weights(reading: Reading) -> float:
+    """Norm of all weights that have a gradient; NaN if they were not measured."""
+    if reading.weight_norms is None:
+        return math.nan
     squares = reading.weight_norms[reading.layer_present] ** 2
     total = np.add.reduce(squares)  # as np.nansum, which takes ten times as long
-    weights = math.sqrt(np.nansum(squares) if math.isnan(total) else total)
-    return reading.comparable_norm * weights < limits.independence * abs(reading.loss)
+    return math.sqrt(np.nansum(squares) if math.isnan(total) else total)
+
+
+def is_independent(reading: Reading, weights: float, limits: VanishingThresholds) -> bool:
+    """The same for a known norm of all weights."""
+    return reading.comparable_norm * weights < limits.independence * abs(reading.loss)  # False for NaN
 
 
 def early_layers_move_less(reading: Reading, motion: float) -> bool:
@@ -86,6 +112,11 @@ class SpoiltProfile:
         limit = min(LIMITS.spoilt_ratio, self._began / LIMITS.spoilt_fall)
         ends = early_to_late(profile) if at_the_ends is None else at_the_ends
         return ends < LIMITS.spoilt_ratio and _decay(profile) < limit
+
+    @property
+    def has_begun(self) -> bool:
+        """True once a first profile is known."""
+        return not math.isnan(self._began)
 
     def state(self) -> float:
         """Return what :meth:`restore` needs."""

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from grad_callbacks._utils.barrier import Barrier, log
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
+from grad_callbacks.measurement import QuietBlock
 from grad_callbacks.measurement.sharding import is_first_process
 from grad_callbacks.treatment.prescription.parsing import kind_of
 from grad_callbacks.treatment.remedies import Remedy
@@ -26,12 +28,16 @@ class _InTurn(NamedTuple):
     remedy: Remedy
     notes: bool  # it has a ``note`` of its own
     prepares: bool  # it has a ``before_backward`` of its own
+    takes_in: bool  # it has a ``take_in`` of its own
+    may_wait: bool  # it may say that it is idle
 
     @classmethod
     def of(cls, key: str, remedy: Remedy) -> _InTurn:
         own = type(remedy)
         notes, prepares = own.note is not Remedy.note, own.before_backward is not Remedy.before_backward
-        return cls(key, kind_of(key.rpartition("#")[0]), own.__name__, remedy, notes, prepares)
+        takes_in = own.take_in is not Remedy.take_in
+        kind = kind_of(key.rpartition("#")[0])
+        return cls(key, kind, own.__name__, remedy, notes, prepares, takes_in, remedy.may_wait)
 
 
 class PlannedRemedies:
@@ -156,6 +162,22 @@ class PlannedRemedies:
                     who = answers.get(key, kind), name
                     acted[who] = did | acted.get(who, False)
         return acted
+
+    def idle_for(self, readings: int) -> int:
+        """Return for how many readings of a run in which all is well no remedy needs to see the step.
+
+        Args:
+            readings: Readings so far.
+        """
+        if self.barrier.failed or not all(turn.may_wait for turn in self._turns()):
+            return 0
+        return min((turn.remedy.idle_for(readings) for turn in self._turns()), default=LEEWAY.any)
+
+    def take_in(self, block: QuietBlock) -> None:
+        """Show the remedies readings of steps that none of them needed to see."""
+        for turn in self._turns():
+            if turn.takes_in:
+                self._call(turn.remedy, turn.remedy.take_in, block, self.is_left_out(turn.remedy), default=None)
 
     def states(self) -> dict[str, list[list[Any]]]:
         """Name and state of every remedy, in the plan's order; None for one that was left out."""

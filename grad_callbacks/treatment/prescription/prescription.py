@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from grad_callbacks._utils.checkpoint import load_named_states, missing_keys_named
 from grad_callbacks.events import KINDS, Alert, Intervention
-from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement import QuietBlock, Reading
 from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.treatment.prescription.choosing import LAST, Chooser
 from grad_callbacks.treatment.prescription.follow_up import FollowUp
@@ -194,6 +194,18 @@ class Prescription:
             What was switched on because something before it did not help.
         """
         return self._follow_up.follow(reading, active, loss_level, step, is_near)
+
+    def idle_for(self, readings: int) -> int:
+        """Return for how many readings of a run in which all is well no remedy needs to see the step.
+
+        Args:
+            readings: Readings so far.
+        """
+        return 0 if self._state.treatments or self._state.nonfinite else self.planned.idle_for(readings)
+
+    def take_in(self, block: QuietBlock) -> None:
+        """Show the remedies readings of steps that none of them needed to see."""
+        self.planned.take_in(block)
 
     def attach(self, model: nn.Module) -> None:
         """Put the hooks in place of the remedies that need some in the model."""

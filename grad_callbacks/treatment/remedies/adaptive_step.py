@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
@@ -192,6 +193,10 @@ class AdaptiveStep(Remedy):
         size = (second / (1 - betas[1] ** count)).sqrt() + least
         direction = (first / (1 - betas[0] ** count) / size).clamp(-LIMITS.largest_entry, LIMITS.largest_entry)
         return direction.nan_to_num(0.0)  # where all is zero
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return LEEWAY.any if not self._engaged else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers, and the moments as tensors."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement import Layers
 from grad_callbacks.measurement.norms import l2_norms
@@ -83,6 +84,10 @@ class AGC(Switched):
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Clip the units that exceed their bound."""
         return step.multiply_each(self._factors(step)) if self._engaged and not step.is_taken else False
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return 0 if self._engaged else LEEWAY.any
 
     @torch.no_grad()
     def _factors(self, step: OptimizerStep) -> list[Tensor | None]:

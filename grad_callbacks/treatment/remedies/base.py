@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from grad_callbacks._utils.overriding import speaks_for
 from grad_callbacks.events import Evidence
+from grad_callbacks.measurement import QuietBlock
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
@@ -84,6 +86,30 @@ class Remedy(ABC):
             Whether anything was changed; a scalar on the device where only the device knows it yet.
         """
         return False
+
+    def idle_for(self, readings: int) -> int:
+        """Return for how many readings of a run in which all is well :meth:`act` changes nothing.
+
+        They are then taken in together, some steps later, by :meth:`take_in`; neither ``act`` nor :meth:`note` sees
+        them. By default it sees each.
+
+        Args:
+            readings: Readings so far.
+        """
+        return 0
+
+    def take_in(self, block: QuietBlock, is_left_out: bool) -> None:  # noqa: B027
+        """Take in readings of steps while it was idle: the state is that of ``note`` and ``act`` for each of them.
+
+        Args:
+            block: The readings.
+            is_left_out: ``act`` would not have been called.
+        """
+
+    @property
+    def may_wait(self) -> bool:
+        """True if what :meth:`idle_for` says holds for this class: a subclass that acts otherwise sees each step."""
+        return speaks_for(type(self), "idle_for", "act", "note", "take_in")
 
     def release(self, step: OptimizerStep) -> bool:
         """Switch off, and return whether that changed anything.

@@ -11,6 +11,7 @@ from torch import Tensor
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
 from grad_callbacks.detection.rules.baseline import LIMITS as BASELINE
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence, kind_named
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
@@ -109,6 +110,10 @@ class ClipNorm(Remedy):
         was_on = self._threshold is not None
         self._threshold = self._now = None
         return was_on
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return LEEWAY.any if self._threshold is None and self._now is None else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the thresholds."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.switched import Switched
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
@@ -58,3 +59,7 @@ class ClipValue(Switched):
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Clamp."""
         return step.limit_values(self.max_value) if self._engaged else False
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return 0 if self._engaged else LEEWAY.any

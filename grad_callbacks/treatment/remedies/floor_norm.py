@@ -11,6 +11,7 @@ from torch import Tensor
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import fraction, positive
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement import Layers
 from grad_callbacks.measurement.device_transfer import to_device
@@ -75,6 +76,10 @@ class FloorNorm(Switched):
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Raise gradients that are below the floor."""
         return step.multiply_each(self._factors(step)) if self._engaged and not step.is_taken else False
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return 0 if self._engaged else LEEWAY.any
 
     @torch.no_grad()
     def _factors(self, step: OptimizerStep) -> list[Tensor | None]:

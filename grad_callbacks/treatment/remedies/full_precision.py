@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.first_nonfinite import first_nonfinite
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement.batch import tensors_in
 from grad_callbacks.measurement.sharding import is_alone
@@ -109,6 +110,10 @@ class FullPrecision(InForward, SkipNext, Remedy):
             without = _WithoutAutocast()
             yield module.register_forward_pre_hook(without.enter, with_kwargs=True)
             yield module.register_forward_hook(without.leave, always_call=True)
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return LEEWAY.any if not self.modules and not self._skip_next else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the modules' names."""

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.agreement import agreed
 from grad_callbacks.treatment.remedies._support.eval_mode_output import undefined_in_training
@@ -176,6 +177,10 @@ class MaskUndefined(SkipNext, Remedy):
         self.detach()
         self.operations, self._forward.places = [], {}
         return was_on
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return LEEWAY.any if not self.operations and not self.places and not self._masked and not self._skip_next else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is masked."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least, fraction
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
 from grad_callbacks.treatment.remedies.base import Remedy
@@ -79,6 +80,10 @@ class ReduceLR(Remedy):
             return False
         self._multiplier.rising = self.rewarm
         return True
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return LEEWAY.any if self._multiplier.scale == 1.0 and not self._multiplier.rising else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scale."""

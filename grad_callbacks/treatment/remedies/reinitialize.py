@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from grad_callbacks._utils.compiled import can_run_eagerly
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
+from grad_callbacks.measurement import QuietBlock
 from grad_callbacks.measurement.sharding import is_alone
 from grad_callbacks.treatment.remedies._support.agreement import from_all
 from grad_callbacks.treatment.remedies._support.initialisation import LIMITS as GOOD
@@ -131,6 +133,14 @@ class Reinitialize(SkipNext, Remedy):
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Skip the first step after the initialisation, whose gradients are of the old weights; limit later ones."""
         return self._skips(step) or self._steps.act(step)
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return LEEWAY.any if self._steps.is_idle and not self._skip_next else 0
+
+    def take_in(self, block: QuietBlock, is_left_out: bool) -> None:
+        """Note how far the latest step has moved the weights."""
+        self._steps.take_in(block)
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether it is done, and how it limits the steps."""

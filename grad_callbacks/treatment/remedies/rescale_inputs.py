@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.events import Evidence
+from grad_callbacks.measurement import QuietBlock
 from grad_callbacks.treatment.remedies._support.agreement import agreed, from_all
 from grad_callbacks.treatment.remedies._support.forward_hooks import InForward
 from grad_callbacks.treatment.remedies._support.input_division import Change, Divide, takers
@@ -166,6 +167,14 @@ class RescaleInputs(InForward, SkipNext, Remedy):
             return True
         acted = [flag for flag in flags if flag is not None]
         return torch.stack([flag.to(acted[0].device) for flag in acted]).any() if acted else False
+
+    def idle_for(self, readings: int) -> int:
+        """Return the readings until it looks at a batch again, while it divides nothing."""
+        return 0 if self._hooks or self._skip_next else self._sizes.until_next_look(readings)
+
+    def take_in(self, block: QuietBlock, is_left_out: bool) -> None:
+        """Keep the latest batch, and look at it if it is time: only the last of a block may be one to look at."""
+        self._sizes.note(block.batch.content, block.count, is_well=True)
 
     def _hook_into(self, model: nn.Module) -> Iterator[RemovableHandle]:
         known = {hook.change: hook for hook in self._hooks}  # their flags have not been read yet

@@ -9,7 +9,9 @@ from typing import Any
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least, fraction
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
+from grad_callbacks.measurement import QuietBlock
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
 from grad_callbacks.treatment.remedies.base import Remedy
@@ -218,6 +220,18 @@ class Rollback(SkipNext, Remedy):
         """Note whether a reading was finite, and whether the run is well."""
         self._finite += step.reading.is_finite
         self._well = self._well + 1 if is_well else 0
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return LEEWAY.any if self._multiplier.scale == 1.0 and self._ceiling is None and not self._skip_next else 0
+
+    def take_in(self, block: QuietBlock, is_left_out: bool) -> None:
+        """Note that all readings were finite and the run was well, and the rates."""
+        self._finite += len(block)
+        self._well += len(block)
+        if not is_left_out:
+            self._rates = [*self._rates, *(plan.rates[0] for plan in block.plans)][-LIMITS.recent_rates :]
+            self._taken += len(block)
 
     def _keep_below(self, step: OptimizerStep) -> None:
         now = step.learning_rate.clean()[0]

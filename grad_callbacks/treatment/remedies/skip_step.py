@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
 from grad_callbacks.treatment.remedies.base import Remedy
@@ -39,6 +40,10 @@ class SkipStep(SkipNext, Remedy):
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Skip the step if it raised the alert, or is not finite."""
         return self._skips(step) or (step.skip_if_nonfinite() if self._engaged else False)
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return LEEWAY.any if not self._engaged and not self._skip_next else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether it is switched on."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least
+from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
@@ -76,6 +77,10 @@ class Warmup(SkipNext, Remedy):
         if self._taken >= self.steps:
             self._taken = None
         return True
+
+    def idle_for(self, readings: int) -> int:
+        """Return any number while it is off."""
+        return LEEWAY.any if self._taken is None else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any
 
@@ -14,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 
 _OTHERS = (torch.optim.Optimizer, DataLoader, Dataset, str, bytes)
+_PLAIN = frozenset((int, float, bool, complex, str, bytes, type(None)))  # settings, of which a model has many
+_CONTAINERS = frozenset((dict, OrderedDict, list, tuple, set))  # empty ones, of which a model has many, too
 _SKIPPED = ("trainer", "_trainer", "fabric", "_fabric", "_parameters", "_buffers", "_modules")
 
 Signature = tuple[torch.Size, ...]
@@ -82,9 +86,7 @@ class Averages:
         """Return all averages that there are now."""
         trained = self._trained()
         own = {id(t) for t in _tensors_of(self._model) if id(t) in trained or t.grad is not None}
-        known = {signature for sequence in self._sources(trained) if (signature := _signature(sequence))}
-        known |= {(torch.Size([sum(size.numel() for size in signature)]),) for signature in known}  # in one vector
-        search = _Search(known, own)
+        search = _Search(lambda: self._signatures(trained), own)
         for name, module in self._model.named_modules():
             if module is not self._model:
                 search.look_at_module(name or type(module).__name__, module)
@@ -111,6 +113,10 @@ class Averages:
                 return True
         return False
 
+    def _signatures(self, trained: Collection[int]) -> set[Signature]:
+        known = {signature for sequence in self._sources(trained) if (signature := _signature(sequence))}
+        return known | {(torch.Size([sum(size.numel() for size in signature)]),) for signature in known}  # one vector
+
     def _sources(self, trained: Collection[int]) -> Iterator[Sequence[Tensor]]:
         for module in self._model.modules():
             parameters = list(module.parameters())
@@ -123,16 +129,26 @@ class Averages:
 
 
 class _Search:
-    def __init__(self, known: Collection[Signature], own: Collection[int]) -> None:
+    def __init__(self, signatures: Callable[[], Collection[Signature]], own: Collection[int]) -> None:
         self.found: list[Average] = []
-        self._known, self._own = known, own
-        self._longest = max(map(len, known), default=0)
+        self._signatures, self._own = signatures, own
         self._seen: set[int] = set()
+
+    @cached_property
+    def _known(self) -> Collection[Signature]:
+        """What an average may look like; found out only once something might be one."""
+        return self._signatures()
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._known), default=0)
 
     def look_at_module(self, name: str, module: nn.Module, count: object = None) -> None:
         """Take a module for an average if none of its tensors is trained and it has the shapes of one."""
+        if any(id(t) in self._own for t in module.parameters()):
+            return
         floats = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
-        if floats and not any(id(t) in self._own for t in module.parameters()):
+        if floats:
             count = getattr(module, "n_averaged", count)
             self._offer(name, floats, count) or self._offer(name, list(module.parameters()), count)
 
@@ -151,11 +167,13 @@ class _Search:
             self._look_into(name, value, depth)
         elif hasattr(value, "__dict__"):
             for key, item in list(vars(value).items()):
-                if key not in _SKIPPED:
+                if type(item) not in _PLAIN and key not in _SKIPPED and (type(item) not in _CONTAINERS or item):
                     self.descend(f"{name}.{key}", item, depth + 1, vars(value).get("n_averaged"))
 
     def _look_into(self, name: str, value: Mapping[Any, Any] | Sequence[Any], depth: int) -> None:
-        items = list(value.values() if isinstance(value, Mapping) else value)[: LIMITS.longest * self._longest]
+        items = list(value.values() if isinstance(value, Mapping) else value)
+        if len(items) > LIMITS.longest:  # else no bound is shorter
+            items = items[: LIMITS.longest * self._longest]
         floats = [item for item in items if isinstance(item, Tensor) and item.is_floating_point()]
         if floats and not any(id(t) in self._own for t in floats):
             self._offer(name, floats, None)
@@ -173,7 +191,13 @@ class _Search:
 def _is_foreign(value: object) -> bool:
     """True for functions and classes, which hold no tensors, and for this package's callbacks, which hold snapshots."""
     is_code = isinstance(value, type) or (callable(value) and not isinstance(value, nn.Module))
-    return is_code or any(cls.__module__.startswith("grad_callbacks.") for cls in type(value).__mro__)
+    cls: type = type(value)
+    return is_code or _is_ours(cls)
+
+
+@lru_cache
+def _is_ours(cls: type) -> bool:
+    return any(base.__module__.startswith("grad_callbacks.") for base in cls.__mro__)
 
 
 def samples(average: Average) -> list[Tensor]:

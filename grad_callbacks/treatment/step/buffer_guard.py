@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,7 @@ class BufferGuard:
         self._model = model
         self._kept: list[Tensor] = []
         self._known: list[int] = []
+        self._holders: list[Mapping[str, Tensor | None]] = []  # of the modules that have buffers
 
     @torch.no_grad()
     def settle(self, is_bad: bool | Tensor) -> None:
@@ -48,6 +50,7 @@ class BufferGuard:
             is_bad: A scalar on the device is not read by the host.
         """
         now = [b for b in self._model.buffers() if b.is_floating_point() and b.numel()]
+        self._holders = [held for m in self._model.modules() if (held := m._buffers)]
         if not now or sum(b.numel() * b.element_size() for b in now) > LIMITS.most_bytes:
             return
         if self._known != list(map(id, now)):
@@ -61,3 +64,18 @@ class BufferGuard:
                 buffer.copy_(kept)
             else:
                 kept.copy_(buffer)
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Keep a copy of the buffers after a good step; those of modules that are new are kept from :meth:`settle` on.
+
+        A walk over all modules would take longer than the copies.
+        """
+        if not self._kept:
+            return
+        found = [b for held in self._holders for b in held.values() if b is not None]
+        now = [b for b in found if b.is_floating_point() and b.numel()]
+        if self._known == list(map(id, now)):
+            torch._foreach_copy_(self._kept, now)
+        else:
+            self.settle(False)

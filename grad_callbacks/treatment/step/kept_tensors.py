@@ -9,7 +9,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from grad_callbacks.treatment.step.packing import local_part
+from grad_callbacks.treatment.step.packing import PLAIN_TENSORS, local_part
 
 
 class KeptTensor:
@@ -42,7 +42,8 @@ def in_memory(tensor: Tensor) -> KeptTensor:
     if type(value) is Tensor and value.device.type == "cuda":
         host = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
         return KeptTensor(host.copy_(value, non_blocking=True), size_of([value]))
-    return KeptTensor(value.clone(), size_of([value]))
+    copied = value.clone()
+    return KeptTensor(copied, copied.numel() * copied.element_size())
 
 
 def in_file(tensors: Sequence[Tensor]) -> list[KeptTensor]:
@@ -64,7 +65,8 @@ def is_plain(tensor: Tensor) -> bool:
 
 def size_of(tensors: Iterable[Tensor]) -> int:
     """Bytes that tensors take."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in map(local_part, tensors))
+    parts = (tensor if type(tensor) in PLAIN_TENSORS else local_part(tensor) for tensor in tensors)
+    return sum(part.numel() * part.element_size() for part in parts)
 
 
 def _written(file: IO[bytes], tensor: Tensor) -> KeptTensor:

@@ -6,6 +6,8 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import is_
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.treatment.step.packing import Fetch, Node, Packer
 
 _OF_SCHEDULERS = ("params", "lr", "initial_lr")  # parameters are kept elsewhere, rates are a scheduler's
+_PLAIN = frozenset((int, float, complex, str, bool, type(None)))  # never changed in place
 _OF_TORCH = re.compile(r"state|param_groups|defaults|step|found_inf|grad_scale|_optimizer_\w+|_opt_called|_step_count")
 
 
@@ -42,7 +45,10 @@ class OptimizerMemory:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
         self._own: set[str] = set()  # names of group entries and attributes that steps have changed
-        self._before: dict[str, Any] = {}
+        self._values: list[Any] = []  # all entries, when it was last found out which a step may change
+        self._found: dict[str, Any] = {}  # these, by name
+        self._mutable: list[tuple[str, Any]] = []  # those of them that may change in place
+        self._before: list[Any] | None = None  # during a step: marks of the mutable ones before it
         self._handles = [
             optimizer.register_step_pre_hook(self._enter),
             optimizer.register_step_post_hook(self._leave),
@@ -51,7 +57,7 @@ class OptimizerMemory:
     def of(self, optimizer: torch.optim.Optimizer) -> OptimizerMemory:
         """The same knowledge about another optimizer of the same class, which is not followed."""
         made = object.__new__(OptimizerMemory)
-        made._optimizer, made._own, made._before, made._handles = optimizer, self._own, {}, []
+        made._optimizer, made._own, made._before, made._handles = optimizer, self._own, None, []
         return made
 
     def close(self) -> None:
@@ -68,13 +74,31 @@ class OptimizerMemory:
         packed.restore(self._optimizer, self._own, fetch)
 
     def _enter(self, *_: Any) -> None:
-        self._before = _watched(self._optimizer)
+        if not self._is_as_found():
+            self._find()
+        self._before = [_mark(value) for _, value in self._mutable]
 
     def _leave(self, *_: Any) -> None:
-        if self._before:
-            now = _watched(self._optimizer)
-            self._own.update(name for name, value in now.items() if self._before.get(name, self) != value)
-            self._before = {}
+        before, self._before = self._before, None
+        if before is None:
+            return
+        if self._is_as_found() and [_mark(value) for _, value in self._mutable] == before:
+            return  # nearly always
+        marks = {name: _mark(value) for name, value in self._found.items()}
+        marks |= {name: mark for (name, _), mark in zip(self._mutable, before, strict=True)}
+        now = _watched(self._optimizer)
+        self._own.update(name for name, value in now.items() if marks.get(name, self) != _mark(value))
+
+    def _find(self) -> None:
+        self._values, self._found = _values(self._optimizer), _watched(self._optimizer)
+        self._mutable = [(name, value) for name, value in self._found.items() if type(value) not in _PLAIN]
+        if any(_inner(self._optimizer)):
+            self._values = []  # whose entries must be looked at, too
+
+    def _is_as_found(self) -> bool:
+        """True if all entries are the very objects that they were; those of mutable types may have changed."""
+        now = _values(self._optimizer)
+        return len(now) == len(self._values) and all(map(is_, now, self._values))
 
 
 class PackedOptimizer:
@@ -122,8 +146,13 @@ def _restore_entries(place: dict[str, Any], own: set[str], nodes: Mapping[str, N
 
 def _attributes(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
     for name, value in vars(optimizer).items():
-        if not (_OF_TORCH.fullmatch(name) or callable(value) or isinstance(value, torch.optim.Optimizer)):
+        if not (_is_of_torch(name) or callable(value) or isinstance(value, torch.optim.Optimizer)):
             yield name, value
+
+
+@lru_cache
+def _is_of_torch(name: str) -> bool:
+    return _OF_TORCH.fullmatch(name) is not None
 
 
 def _inner(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.optim.Optimizer]]:
@@ -131,13 +160,21 @@ def _inner(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.optim.
 
 
 def _watched(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What tells whether a step has changed entries of the first group, or attributes."""
+    """What a step may change: the entries of the first group, and attributes."""
     found: dict[str, Any] = {}
     for each in [optimizer, *(inner for _, inner in _inner(optimizer))]:
         for group in each.param_groups[:1]:
-            found |= {key: _mark(value) for key, value in group.items() if key not in _OF_SCHEDULERS}
-        found |= {name: _mark(value) for name, value in _attributes(each)}
+            found |= {key: value for key, value in group.items() if key not in _OF_SCHEDULERS}
+        found |= _attributes(each)
     return found
+
+
+def _values(optimizer: torch.optim.Optimizer) -> list[Any]:
+    """All entries of the first group but a scheduler's, and all attributes; the least that can be looked at."""
+    values = list(vars(optimizer).values())
+    for group in optimizer.param_groups[:1]:
+        values += [value for key, value in group.items() if key not in _OF_SCHEDULERS]
+    return values
 
 
 def _mark(value: Any, depth: int = 0) -> Any:

@@ -18,6 +18,8 @@ _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.
 
 Fetch = Callable[[int], Tensor]
 
+PLAIN_TENSORS = (Tensor, nn.Parameter)
+
 
 class Node(Protocol):
     """A value taken apart."""
@@ -206,6 +208,8 @@ def put(now: Tensor, kept: Tensor) -> None:
 
 def local_part(tensor: Tensor) -> Tensor:
     """This process's part of a sharded tensor; any other tensor itself."""
+    if type(tensor) in PLAIN_TENSORS:  # to ask one for an attribute that it lacks takes long
+        return tensor.detach()
     to_local = getattr(tensor, "to_local", None)
     return tensor.detach() if to_local is None else to_local().detach()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -19,6 +18,7 @@ from grad_callbacks.treatment.step.kept_tensors import KeptTensor, size_of
 from grad_callbacks.treatment.step.moving_averages import AveragesRestored, KeptAverage, MovingAverages
 from grad_callbacks.treatment.step.optimizer_state import OptimizerMemory, PackedOptimizer
 from grad_callbacks.treatment.step.packing import Packer, put
+from grad_callbacks.treatment.step.scales import rate_on_host, scale_of
 from grad_callbacks.treatment.step.snapshot_store import SnapshotStore
 
 
@@ -125,7 +125,9 @@ class Snapshots:
             step, self._resumed = self._resumed, None
             self.take(step, extra=extra(), resumed=True)
 
-    def note(self, step: int, calm: bool, is_wrong: bool, extra: Callable[[], Any] | None = None) -> None:
+    def note(
+        self, step: int, calm: bool, is_wrong: bool, extra: Callable[[], Any] | None = None, readings: int = 1
+    ) -> None:
         """Note a reading that has been judged, before its step is taken; take a snapshot if all is calm and it is time.
 
         Args:
@@ -134,19 +136,25 @@ class Snapshots:
             is_wrong: Something is wrong. A run that is often near an alert that does not come keeps its snapshots: they
                 only take longer to be trusted.
             extra: Returns plain data to keep with a snapshot; asked only if one is taken.
+            readings: So many readings in a row, of which at most the last is one at which a snapshot is taken.
         """
         if not calm:
             if is_wrong:  # snapshots taken shortly before may have been affected already
                 self.entries = [e for e in self.entries if e["calm"] >= LIMITS.trusted or e["first"] or e["resumed"]]
             return
         for entry in self.entries:
-            entry["calm"] += 1
-        self._since += 1
+            entry["calm"] += readings
+        self._since += readings
         interval = self._interval
         if self._store.uses_files and self._since > LIMITS.rarely * interval:
             interval *= LIMITS.rarely
         if self._since % interval == 0:
             self.take(step, extra=None if extra is None else extra())
+
+    @property
+    def until_due(self) -> int:
+        """How many calm readings there are to the one at which a snapshot is taken, that one included."""
+        return 0 if self._resumed is not None else self._interval - self._since % self._interval
 
     def take(self, step: int, first: bool = False, extra: Any = None, resumed: bool = False) -> None:
         """Take a snapshot now, and remove one if there are too many; the training goes on if it cannot be taken."""
@@ -179,9 +187,9 @@ class Snapshots:
                 "first": first,
                 "resumed": resumed,
                 "calm": 0,
-                "rate": _rate(self._optimizer),
+                "rate": rate_on_host(self._optimizer),
                 "beside": plain_copy(extra),
-                "scaler": [value.detach().clone() for value in _of_scaler(self.scaler)],
+                "scaler": [value.detach().clone() for value in scale_of(self.scaler)],
                 "copies": _Copies(*parts_of, optimizer, averages, self._shapes()),
             }
         )
@@ -253,7 +261,7 @@ class Snapshots:
     def restore_scale(self, entry: Mapping[str, Any] | None = None) -> None:
         """Restore the loss scale of a snapshot, by default of the latest one; overflows since may have lowered it."""
         entry = entry or self.latest() or {}
-        for mine, kept in zip(_of_scaler(self.scaler), entry.get("scaler", ()), strict=False):
+        for mine, kept in zip(scale_of(self.scaler), entry.get("scaler", ()), strict=False):
             mine.copy_(kept)
 
     def put_back_into(self, optimizer: torch.optim.Optimizer) -> Snapshots:
@@ -284,17 +292,3 @@ class Snapshots:
         """Continue from :meth:`state_dict`, with what the model and the optimizer are before the step that follows."""
         self._since = state["since"]
         self.entries, self._resumed = [], state.get("step", 0)
-
-
-def _rate(optimizer: torch.optim.Optimizer) -> float:
-    """The first group's learning rate; NaN where it is not a number on the host."""
-    rate = optimizer.param_groups[0].get("lr")
-    if isinstance(rate, Tensor) and rate.device.type != "cpu":
-        return math.nan
-    return math.nan if rate is None else float(rate)
-
-
-def _of_scaler(scaler: torch.amp.GradScaler | None) -> list[Tensor]:
-    """Scale, and steps since it was last changed: as tensors, since ``scaler.state_dict`` waits for the device."""
-    found = [] if scaler is None else [scaler._scale, scaler._growth_tracker]
-    return [value for value in found if value is not None]

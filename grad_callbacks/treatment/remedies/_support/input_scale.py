@@ -52,6 +52,14 @@ class InputSizes:
         if is_well and (reading % LIMITS.interval == 0 or (reading < LIMITS.interval and reading.bit_count() == 1)):
             self._looks = [*self._looks, _sizes(batch)][-LIMITS.looks :]
 
+    def until_next_look(self, reading: int) -> int:
+        """Return how many readings there are to the next look, that one included; 0 among the first readings.
+
+        Args:
+            reading: The number of the latest.
+        """
+        return 0 if reading < LIMITS.interval else LIMITS.interval - reading % LIMITS.interval
+
     def before(self) -> list[float]:
         """The sizes in the batch before the present one; none while all is well."""
         return [float(size) for size in _sizes(self._two[0])]

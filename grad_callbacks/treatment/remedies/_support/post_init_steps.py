@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
-from grad_callbacks.measurement import Reading
+from grad_callbacks.measurement import QuietBlock, Reading
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
@@ -142,6 +142,16 @@ class FittedSteps:
         self._moved = reading.moved
         if reading.is_finite:
             self._norms = [*self._norms, reading.norm][-LIMITS.usual_norms :]
+
+    @property
+    def is_idle(self) -> bool:
+        """True while nothing is limited."""
+        return self._fit is None and self._max_norm is None and self.stride is None
+
+    def take_in(self, block: QuietBlock) -> None:
+        """The same as :meth:`note` for finite readings."""
+        self._moved = block.latest.moved
+        self._norms = [*self._norms, *block.norms][-LIMITS.usual_norms :]
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Clip, or change the rate; return whether that was done."""
