@@ -33,6 +33,12 @@ class AttentionThresholds(Thresholds):
         unit="positions",
         source="not measured",
     )
+    dimensions: int = threshold(
+        4, "of queries and keys: batch, heads, positions, features", unit="dimensions", source="torch's kernels"
+    )
+    fewest_dimensions: int = threshold(
+        3, "scores have at least these: batch, positions, positions", unit="dimensions", source="torch.bmm"
+    )
     masked: float = threshold(
         -1e4,
         "scores below are a mask's",
@@ -251,7 +257,7 @@ def _address(value: Any) -> int:
 def _fused_scores(arguments: Mapping[str, Any]) -> _Scores | None:
     """What a fused kernel computes inside, for a few examples and positions."""
     query, key = arguments["query"], arguments["key"]
-    if not (_is_plain(query) and _is_plain(key)) or query.ndim != 4:
+    if not (_is_plain(query) and _is_plain(key)) or query.ndim != LIMITS.dimensions:
         return None
     positions = _evenly(query.shape[2], LIMITS.queries, query.device)
     some, keys = query[: LIMITS.batch, :, positions].float(), key[: LIMITS.batch].float()
@@ -264,13 +270,13 @@ def _fused_scores(arguments: Mapping[str, Any]) -> _Scores | None:
         scores = scores.masked_fill(later, -torch.inf)
     mask = arguments.get("attn_mask", arguments.get("attn_bias"))
     if mask is not None:
-        shown = mask.expand(*query.shape[:3], key.shape[2])[: LIMITS.batch, :, positions]
+        shown = mask.expand(*query.shape[:-1], key.shape[2])[: LIMITS.batch, :, positions]
         scores = scores.masked_fill(~shown, -torch.inf) if shown.dtype is torch.bool else scores + shown
     return _of(scores.flatten(0, -2))
 
 
 def _softmax_scores(scores: Any, dim: int) -> _Scores | None:
-    if not _is_plain(scores) or scores.ndim < 3 or dim % scores.ndim != scores.ndim - 1:
+    if not _is_plain(scores) or scores.ndim < LIMITS.fewest_dimensions or dim % scores.ndim != scores.ndim - 1:
         return None
     rows = scores.flatten(0, -2)
     return _of(rows[_evenly(len(rows), LIMITS.batch * LIMITS.queries * LIMITS.queries, rows.device)].float())

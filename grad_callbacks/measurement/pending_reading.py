@@ -70,7 +70,7 @@ class PendingReading:
         plan: StepPlan,
         about: About,
         loss_scale: float | Tensor = 1.0,
-        of_pass: Sequence[Tensor | None] = (None,) * 5,
+        of_pass: Sequence[Tensor | None] = (None, None, None, None, None),
         group: dist.ProcessGroup | None = None,
         signal: Signal | None = None,
     ) -> PendingReading | None:

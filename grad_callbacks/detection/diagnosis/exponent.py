@@ -31,7 +31,7 @@ class ExponentThresholds(Thresholds):
 
 LIMITS = ExponentThresholds()
 # The softmax and its like subtract the largest argument inside one operation, so they are none of these.
-_BASES = {"exp": 1.0, "expm1": 1.0, "sinh": 1.0, "cosh": 1.0, "exp2": math.log(2)}
+_EXPONENTIALS = ("exp", "expm1", "exp2", "sinh", "cosh")
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name = func.overloadpacket.__name__.rstrip("_")
-        if name in _BASES and args[0].numel() and args[0].is_floating_point():
+        if name in _EXPONENTIALS and args[0].numel() and args[0].is_floating_point():
             values = args[0].abs() if name in ("sinh", "cosh") else args[0]
             largest = values.amax()
-            argument = _BASES[name] * float(largest)
+            argument = float(largest) * (math.log(2) if name == "exp2" else 1)
             # Several that are the largest to the last bit are so by a clamp, which passes no gradient there.
             if not argument <= self.found.argument and int((values == largest).sum()) == 1:
                 self.found = Exponent(argument, name, self.modules[-1] if self.modules else "", user_line())
