@@ -59,7 +59,7 @@ def normalise(probes: Probes) -> str:
     if structure.has_attention:
         if not structure.norms:
             return "layer normalisation before each block: `x = x + block(nn.LayerNorm(width)(x))`"
-        return "queries and keys of unit size (QK-norm): `q, k = nn.RMSNorm(head)(q), nn.RMSNorm(head)(k)`"
+        return normalise_scores()
     name = _first_weight(probes)
     if probes.is_normalised or name == next(reversed(probes.gains), ""):
         return ""
@@ -69,6 +69,11 @@ def normalise(probes: Probes) -> str:
         return f"batch normalisation: `nn.{kind}({module.out_channels})` after {name}, likewise for the others"
     size = getattr(module, "out_features", "width")
     return f"batch normalisation: `nn.BatchNorm1d({size})` after {name}, likewise for the others"
+
+
+def normalise_scores() -> str:
+    """Say how to keep the scores of attention small."""
+    return "queries and keys of unit size (QK-norm): `q, k = nn.RMSNorm(head)(q), nn.RMSNorm(head)(k)`"
 
 
 def skip() -> str:

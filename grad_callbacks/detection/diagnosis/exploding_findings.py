@@ -212,11 +212,7 @@ def attention(probes: Probes) -> Finding:
         "saturated attention",
         "where the scores are that large the softmax passes no gradient back, so that what is attended to is not "
         "learned any more",
-        (
-            advice.normalise(probes),
-            advice.lower_rate(probes),
-            advice.warm_up(probes),
-        ),
+        (advice.normalise_scores(), advice.lower_rate(probes), advice.warm_up(probes)),
     )
 
 
