@@ -52,7 +52,7 @@ _FOUND = (
             "he": Arm("He", ("init=he",)),
             "default": Arm("torch's default", ("init=default",)),
         },
-        direction=lambda f: max(f["xavier"].quality, f["default"].quality) < LOST < f["he"].quality / 2,
+        direction=lambda f: max(f["xavier"].quality, f["default"].quality) < LOST < f["he"].quality,
         looked_for="He at least .9, the others below .5",
         differs=f"convolutions on ImageNet there; {SMALLER}",
     ),
