@@ -15,7 +15,7 @@ HEAD = """# Papers
 
 What others have found, in small settings: digits, short sequences, a small language model, one core. Written by
 `python -m experiments.papers` from the runs, never by hand. Each paper's config is in `conf/experiment/papers/`; what
-is looked for is in `experiments/papers/catalogue.py`, and a test asks for it. "Direction only" means that no figure of
+is looked for is in `experiments/papers/catalogue.py`. "Direction only" means that no figure of
 the paper is quoted here: ours is another net on other data. Numbers are the median over the seeds, with their range.
 
 """

@@ -14,7 +14,6 @@ from experiments.syllabus.runs import jobs
 
 
 @pytest.mark.slow
-@pytest.mark.numerics
 def test_the_quick_subset_shows_what_is_true_and_what_is_not(
     tmp_path: Path, client: MlflowClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
