@@ -88,8 +88,10 @@ class Rollback(SkipNext, Remedy):
     high; if that is still too much, the next rollback lowers it for good. If a batch is the cause the rate stays; a
     rate that has come down by itself stays too. If that is not enough, the next rollback soon after goes further back,
     and lowers the ceiling. A net whose gradient vanishes goes back as far as possible, unless a raised rate is the
-    cause. Where the state of RMSprop is reset, its rate rises to the ceiling while its mean of squared gradients fills,
-    by Adam's correction (Kingma & Ba 2015, sec. 3).
+    cause. Where it was measured when all was well last, as attention is, it goes back to then and keeps the rate if the
+    run had been well at that rate for a snapshot longer; else the rate is to blame, and a run of up to 100 readings
+    begins again. Where the state of RMSprop is reset, its rate rises to the ceiling while its mean of squared gradients
+    fills, by Adam's correction (Kingma & Ba 2015, sec. 3).
     Reference: Chowdhery et al. 2022, "PaLM", sec. 5.1: restart from a checkpoint from before the spike, and skip the
     batches that were seen around it; Zhang et al. 2022, "OPT", sec. 2.5: and lower the rate.
 
