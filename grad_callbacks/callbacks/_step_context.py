@@ -4,28 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from grad_callbacks.callbacks._replay import StepReplay
 from grad_callbacks.engine.step_context import StepContext
 from grad_callbacks.measurement import Batch
 
 
 class StepInputs:
-    """Collects the batch and the losses of a step until its optimizer steps."""
+    """Collects the batch and the losses of a step until its optimizer steps.
 
-    def __init__(self) -> None:
-        self._batch = Batch()
+    Args:
+        replay: Runs batches again; None if nobody asks for that.
+    """
+
+    def __init__(self, replay: StepReplay | None = None) -> None:
+        self._replay = replay
+        self._batch: Any = None
         self._batch_idx = 0
+        self._steps: list[torch.optim.Optimizer] = []  # taken in this batch
         self._losses: list[Tensor] = []  # of the backward passes since the last step
         self._has_stepped = False
 
-    def note_batch(self, batch: Batch, batch_idx: int) -> None:
+    def note_batch(self, batch: Any, batch_idx: int) -> None:
         """Keep the batch, and its place in the epoch, which shows a short accumulation window."""
         self._batch, self._batch_idx = batch, batch_idx
+        self._steps.clear()
 
     def note_loss(self, loss: Tensor) -> None:
         """Keep a loss as ``on_before_backward`` is given it."""
@@ -42,11 +50,18 @@ class StepInputs:
         # Lightning divides the loss by the whole window even when the epoch ends within it.
         filled = (self._batch_idx + 1) % window or window
         loss = _mean_loss(self._losses, filled / window, getattr(scaler, "_scale", None))
-        clip_at, batch = clips_by_norm_at(trainer), self._batch
+        clip_at, batch = clips_by_norm_at(trainer), self._described(optimizer)
         if scaler is None:
             return StepContext(fill=filled / window, clip_at=clip_at, loss=loss, batch=batch)
         scaled = StepContext.of_scaler(scaler, optimizer)
         return replace(scaled, fill=filled / window, clip_at=clip_at, loss=loss, batch=batch)
+
+    def _described(self, optimizer: torch.optim.Optimizer) -> Batch:
+        steps_before = sum(earlier is optimizer for earlier in self._steps)
+        self._steps.append(optimizer)
+        if self._replay is None:
+            return Batch()
+        return self._replay.batch(self._batch, self._batch_idx, optimizer, steps_before)
 
 
 def _mean_loss(losses: Sequence[Tensor], fill: float, loss_scale: Tensor | None) -> Tensor | None:

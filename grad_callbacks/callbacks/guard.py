@@ -118,7 +118,8 @@ class GradientGuard(GradientMonitor):
         return sum(engine.nbytes for engine in self._engines)
 
     def _treatment(self, trainer: Trainer) -> dict[str, Any]:
-        known = {"prescription": self.prescription, "trial": self.trial, "memory": self.memory}
+        trial = self.trial if len(trainer.optimizers) == 1 else None  # of several, one may lose what another gains
+        known = {"prescription": self.prescription, "trial": trial, "memory": self.memory}
         return {**known, "averages": trainer.callbacks}  # type: ignore[attr-defined]  # of the Trainer
 
     def _settings(self) -> str:

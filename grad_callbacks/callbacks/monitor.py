@@ -31,7 +31,6 @@ from grad_callbacks.callbacks._unsupported import (
 )
 from grad_callbacks.engine.engine import Engine
 from grad_callbacks.events import Alert
-from grad_callbacks.measurement import Batch
 from grad_callbacks.measurement.histograms import Histograms
 from grad_callbacks.reporting.record import Record
 from grad_callbacks.reporting.step_result import StepResult
@@ -121,7 +120,6 @@ class GradientMonitor(Findings, Callback):
         self._console = Console(type(self).__name__, self.progress_bar, self.summary)
         self._engines = Engines(type(self).__name__)
         self._inputs = StepInputs()
-        self._replay: StepReplay | None = None  # while training
         self._warned_without_gradients = False
         self._unseen = UnseenSteps(type(self).__name__)
 
@@ -148,7 +146,7 @@ class GradientMonitor(Findings, Callback):
         if trainer.global_step == 0 and not self.record.is_empty:
             self._start_new_record()  # another run with the same callback
         replays = self.diagnose or self._treatment(trainer).get("trial") is not None
-        self._replay = StepReplay(trainer, pl_module) if replays else None
+        self._inputs = StepInputs(StepReplay(trainer, pl_module) if replays else None)
         for index, optimizer in enumerate(trainer.optimizers):
             self._engines.add(index, self._engine(trainer, pl_module, optimizer, index))
         self._mlflow.begin(trainer)
@@ -160,8 +158,7 @@ class GradientMonitor(Findings, Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the batch."""
-        described = Batch() if self._replay is None else self._replay.batch(batch, batch_idx)
-        self._inputs.note_batch(described, batch_idx)
+        self._inputs.note_batch(batch, batch_idx)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Keep the loss, learn the order of the layers from the first ones, and prepare the backward pass."""
@@ -281,5 +278,5 @@ class GradientMonitor(Findings, Callback):
         self._console.close_bar()
         self._metrics.finish(trainer, self._engines.by_index, self.alerts)
         self._engines.clear()
-        self._inputs, self._replay = StepInputs(), None  # they hold batch and model
+        self._inputs = StepInputs()  # it holds batch and model
         self._mlflow.end(trainer, self.record, self.step_series, self.histograms)

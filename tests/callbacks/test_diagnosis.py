@@ -148,10 +148,8 @@ class Manual(Regression):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.automatic_optimization = False
-        self.calls = 0
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        self.calls += 1
         loss = super().training_step(batch, batch_idx)
         optimizer = self.optimizers()
         optimizer.zero_grad()
@@ -159,14 +157,40 @@ class Manual(Regression):
         optimizer.step()
 
 
-def test_manual_optimization_is_never_run_again_and_still_told_what_weights_tell() -> None:
+def test_manual_optimization_is_diagnosed_too() -> None:
     torch.manual_seed(0)
     monitor = GradientMonitor()
     module = Manual(mlp(4, *[16] * 9, 2, activation=nn.Sigmoid))
     fit(module, monitor)
-    assert module.calls == 32
     assert [alert.cause for alert in monitor.alerts] == ["saturated activations"]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules()), "no hook stays"
+
+
+class Rooted(Manual):
+    """A penalty with a root, as that of WGAN-GP, whose argument becomes zero for one example."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        squares = self.model(batch[0]).square().sum(1)
+        is_flat = (torch.arange(len(squares)) == 0) & (batch_idx >= 10)
+        penalty = ((squares * ~is_flat).sqrt() - 1).square().mean()
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(penalty)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("callback", [GradientMonitor, GradientGuard])
+def test_in_manual_optimization_an_undefined_derivative_is_named_with_its_line(callback: type[GradientMonitor]) -> None:
+    monitor = callback()
+    module = Rooted(mlp(4, 8, 2), lambda parameters: SGD(parameters, lr=1e-3))
+    fit(module, monitor)
+    alert = monitor.alerts[0]
+    assert (alert.kind, alert.step, alert.cause) == ("nonfinite", 10, "undefined operation")
+    assert "`SqrtBackward0` at test_diagnosis.py:" in alert.message
+    assert "torch.sqrt(x + 1e-8)" in alert.advice
+    if callback is GradientGuard:
+        assert [entry.remedy for entry in monitor.interventions] == ["MaskUndefined"]
+        assert all(parameter.isfinite().all() for parameter in module.parameters())
 
 
 class Own(Rule):

@@ -32,7 +32,7 @@ class Case:
         previous_batch: The batch of the step before.
         batch_index: The batch's place in its epoch.
         replay: Computes the loss of the step's batch again. Everything it does to model and random numbers is undone.
-            None where that is impossible: manual optimization, compiled or sharded models.
+            None where that is impossible: compiled or sharded models, a `training_step` that fetches its batches.
         replay_previous: The same for the batch of the step before.
         activations: A probe that saw the step's forward pass.
         first_gains: The weights' gains before the first step (``weight_gains``).

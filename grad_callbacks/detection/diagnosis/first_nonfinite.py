@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
-from grad_callbacks.detection.diagnosis.running import RunningModules, user_line
+from grad_callbacks.detection.diagnosis.running import RunningModules, user_line, user_line_of
 from grad_callbacks.measurement.batch import tensors_in
 from grad_callbacks.measurement.replay import undisturbed
 
@@ -122,7 +122,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._in_backward = False
 
     def run(self, model: nn.Module, replay: Callable[[], Tensor], loss_scale: float) -> None:
-        loss = replay()
+        with torch.autograd.set_detect_anomaly(True, check_nan=False):  # each node keeps the line that made it
+            loss = replay()
         if not _is_finite(loss):
             self.found = self._verdict()
             return
@@ -180,7 +181,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif is_half:
             source = "16-bit overflow"
         operation = name if node is None else str(node.name()).rpartition("::")[2]
-        return NonFiniteOrigin(source, self._module(), operation, is_nan, self._in_backward, user_line())
+        line = user_line() if node is None else user_line_of(node)
+        return NonFiniteOrigin(source, self._module(), operation, is_nan, self._in_backward, line)
 
     @staticmethod
     def _is_undefined_in_float32(name: str, args: tuple[Any, ...]) -> bool:

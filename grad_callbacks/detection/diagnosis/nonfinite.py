@@ -97,7 +97,7 @@ def _where(probes: Probes) -> str:
     origin = probes.origin
     name = f"`{origin.operation}`" if origin.operation else "an operation"
     place = f" in {origin.module}" if origin.module else ""
-    line = f" at {origin.line}" if origin.line and not origin.in_backward else ""
+    line = f" at {origin.line}" if origin.line else ""
     return f"{name}{place}{line}"
 
 

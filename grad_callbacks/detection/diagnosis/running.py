@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from grad_callbacks.measurement.layer_order import clean_name
 
 _TORCH = str(Path(torch.__file__).parent)
+_OURS = Path(__file__).parents[2]
 
 
 class RunningModules:
@@ -50,9 +52,21 @@ def user_line() -> str:
     """Return the innermost place in the user's code, ``"file.py:12"``: in no installed package; "" without one."""
     frame: Any = sys._getframe(1)
     while frame is not None:
-        name = frame.f_code.co_filename
-        is_installed = name.startswith((_TORCH, "<")) or "site-packages" in name or "dist-packages" in name
-        if not is_installed and Path(name).parent != Path(__file__).parent:
-            return f"{Path(name).name}:{frame.f_lineno}"
+        if _is_users(frame.f_code.co_filename):
+            return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+def user_line_of(node: torch.autograd.graph.Node) -> str:
+    """Return the place whose operation made a node of the graph; "" without anomaly mode when it was made."""
+    for entry in reversed(node.metadata.get("traceback_", [])):
+        found = re.match(r'\s*File "(.*)", line (\d+)', entry)
+        if found and _is_users(found[1]):
+            return f"{Path(found[1]).name}:{found[2]}"
+    return ""
+
+
+def _is_users(file: str) -> bool:
+    is_installed = file.startswith((_TORCH, "<")) or "site-packages" in file or "dist-packages" in file
+    return not is_installed and _OURS not in Path(file).parents

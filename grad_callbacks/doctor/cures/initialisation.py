@@ -81,4 +81,6 @@ class _WithFirstBatch(Callback):
 
     def _initialise(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._done = True
-        initialise(pl_module, "lsuv", StepReplay(trainer, pl_module).batch(batch, batch_idx).replay)
+        initialise(
+            pl_module, "lsuv", StepReplay(trainer, pl_module).batch(batch, batch_idx, trainer.optimizers[0]).replay
+        )

@@ -52,8 +52,8 @@ class Trial:
 
     The learning rate stays as it is during a trial, and of an accumulated gradient the last batch only is replayed; a
     trial needs memory for a second copy of weights, buffers and optimizer. None is held, and the prescription decides,
-    before four batches were seen, also after a resume; without a ``training_step`` that can be replayed (manual
-    optimization); for sharded weights and compiled models; and for optimizers that step others, need a closure
+    before four batches were seen, also after a resume; without a ``training_step`` that can be replayed; where there
+    are several optimizers; for sharded weights and compiled models; and for optimizers that step others, need a closure
     or cannot be copied. What fails on one replica fails on all.
 
     Args:
