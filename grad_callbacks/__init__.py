@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         RescaleInputs,
         Rollback,
         SkipStep,
+        StandardizeInputs,
         Warmup,
     )
     from grad_callbacks.treatment.step import OptimizerStep, RunState
@@ -72,6 +73,7 @@ _HOMES = {
         "RescaleInputs",
         "Rollback",
         "SkipStep",
+        "StandardizeInputs",
         "Warmup",
     ),
     "treatment.step": ("OptimizerStep", "RunState"),
@@ -113,6 +115,7 @@ __all__ = [
     "RunState",
     "SaturatedAttention",
     "SkipStep",
+    "StandardizeInputs",
     "StepContext",
     "StepResult",
     "Trial",

@@ -27,8 +27,9 @@ class GradientGuard(GradientMonitor):
       it is taken for zero there and the rest of the loss is learned, and what one inside the model leaves undefined is
       replaced (``MaskUndefined``); if nothing is finite any more for another reason, or weights are not, the run goes
       back to a snapshot in memory (``Rollback``);
-    * inputs that come 30 times as large as before, in another unit, are divided (``RescaleInputs``), and modules whose
-      numbers do not fit into 16 bits are run in float32 (``FullPrecision``);
+    * inputs that come 30 times as large as before, in another unit, are divided (``RescaleInputs``), modules whose
+      numbers do not fit into 16 bits are run in float32 (``FullPrecision``), and SGD on raw inputs takes the steps that
+      it would take on standardised ones (``StandardizeInputs``);
     * an exploding gradient is clipped by norm (``ClipNorm``); if the loss suffers, or the rate is to blame, the run
       goes back, and on at a lower rate;
     * a post-norm transformer that needed a warm-up begins again with one (``Warmup``);

@@ -28,7 +28,7 @@ NO_TREATMENT = ("none", "monitor", "observe")  # guards that change nothing
 
 # Remedies that change nothing before they answer an alert: a run without one is the run without a guard.
 ANSWERING = {"ClipNorm", "ClipValue", "AdaptiveClip", "AGC", "FloorNorm", "ReduceLR", "Warmup", "SkipStep", "Rollback"}
-ANSWERING |= {"MaskUndefined", "RescaleInputs", "FullPrecision", "AdaptiveStep"}
+ANSWERING |= {"MaskUndefined", "RescaleInputs", "StandardizeInputs", "FullPrecision", "AdaptiveStep"}
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def user_line() -> str:
 
 def user_line_of(node: torch.autograd.graph.Node) -> str:
     """Return the place whose operation made a node of the graph; "" without anomaly mode when it was made."""
-    for entry in reversed(node.metadata.get("traceback_", [])):
+    for entry in reversed(node.metadata.get("traceback_", [])):  # type: ignore[attr-defined]  # a property
         found = re.match(r'\s*File "(.*)", line (\d+)', entry)
         if found and _is_users(found[1]):
             return f"{Path(found[1]).name}:{found[2]}"

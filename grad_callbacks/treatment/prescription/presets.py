@@ -34,6 +34,7 @@ _EXPLODING: Plan = {
     "exploding": [*_BOUNDS, _NEW_WEIGHTS, "AdaptiveStep"],
     "exploding: bad batch": ["Rollback", "ClipNorm", _REDUCE_LR],  # one that clipping has come too late for
     "exploding: learning rate too high": ["Rollback", "ClipNorm", _REDUCE_LR, _NEW_WEIGHTS, "AdaptiveStep"],
+    "exploding: inputs too large": ["StandardizeInputs", *_BOUNDS],
     "exploding: saturated attention": ["Rollback", _REDUCE_LR],
     "exploding: recurrence over many steps": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
     "exploding: weights too large": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
@@ -47,6 +48,7 @@ _NONFINITE: Plan = {
     "nonfinite: unbounded exponent": ["Reinitialize", "Rollback", _NEW_WEIGHTS, "SkipStep"],
     "nonfinite: weights too large": ["Reinitialize", *_SKIPS],
     "nonfinite: unscaled residual branches": ["Reinitialize", *_SKIPS],
+    "nonfinite: inputs too large": ["StandardizeInputs", *_SKIPS],
     "nonfinite: 16-bit overflow": ["Reinitialize", "FullPrecision", *_SKIPS, "AdaptiveStep"],
     "nonfinite: non-finite weights": ["Rollback", "SkipStep"],
     "nonfinite: learning rate too high": ["Rollback", "SkipStep", _NEW_WEIGHTS],

@@ -16,6 +16,7 @@ from grad_callbacks.treatment.remedies.reinitialize import Reinitialize
 from grad_callbacks.treatment.remedies.rescale_inputs import RescaleInputs
 from grad_callbacks.treatment.remedies.rollback import Rollback
 from grad_callbacks.treatment.remedies.skip_step import SkipStep
+from grad_callbacks.treatment.remedies.standardize_inputs import StandardizeInputs
 from grad_callbacks.treatment.remedies.warmup import Warmup
 
 REMEDIES: dict[str, type[Remedy]] = {
@@ -31,6 +32,7 @@ REMEDIES: dict[str, type[Remedy]] = {
     "Rollback": Rollback,
     "Reinitialize": Reinitialize,
     "RescaleInputs": RescaleInputs,
+    "StandardizeInputs": StandardizeInputs,
     "FullPrecision": FullPrecision,
     "AdaptiveStep": AdaptiveStep,
 }
@@ -51,5 +53,6 @@ __all__ = [
     "RescaleInputs",
     "Rollback",
     "SkipStep",
+    "StandardizeInputs",
     "Warmup",
 ]

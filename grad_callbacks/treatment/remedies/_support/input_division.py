@@ -105,7 +105,7 @@ def takers(run_state: RunState, changed: Mapping[int, Change]) -> list[Change] |
     def look(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         for argument, value in _by_argument(args, kwargs).items():
             for tensor, change in wanted:
-                if is_known(value) and _is_same(value, tensor, change.divisor * change.usual):
+                if is_known(value) and is_same(value, tensor, change.divisor * change.usual):
                     found[name, argument] = replace(change, module=name, argument=argument)
 
     with suppress(Exception), ExitStack() as stack:  # the user's code
@@ -125,7 +125,7 @@ def _by_argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[int | s
     return dict(enumerate(args)) | dict(kwargs)
 
 
-def _is_same(value: Tensor, tensor: Tensor, size: float) -> bool:
+def is_same(value: Tensor, tensor: Tensor, size: float) -> bool:
     """True for the tensor itself, a view of all of it, or a copy in another order or type."""
     if value.numel() != tensor.numel():
         return False
