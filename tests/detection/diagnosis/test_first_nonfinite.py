@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -61,6 +62,11 @@ def test_the_first_operation_is_named(operation: Any, name: str, is_nan: bool, i
     assert found.line.startswith("test_first_nonfinite.py:")
     if not in_backward:
         assert found.module == "second"
+
+
+def test_a_line_of_pythons_own_library_is_not_the_users() -> None:
+    nowhere = eval(compile("lambda x: x.log()", "<string>", "eval"))  # in no file
+    assert origin(functools.singledispatch(nowhere), -torch.ones(8, 4)).line.startswith("test_first_nonfinite.py:")
 
 
 def too_short(x: Tensor) -> Tensor:
