@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from experiments.scoreboard.repair.published import PUBLISHED
 from experiments.scoreboard.repair.treatments import GUARD, Treatment
 
 NONE, CLIP, OURS, BOTH = "none", "clip", "guard", "guard_and_clip"
@@ -19,7 +20,9 @@ TREATMENTS: dict[str, Treatment] = {
         Treatment("zclip", "ZClip (Kumar et al. 2025, arXiv 2504.02507).", published="zclip"),
         Treatment("autoclip", "AutoClip (Seetharaman et al. 2020, arXiv 2007.14469).", published="autoclip"),
         Treatment("adagc", "AdaGC (Wang et al. 2025, arXiv 2502.11034).", published="adagc"),
+        Treatment("arc_training", "arc-training's Lightning callback, as installed.", published="arc_training"),
     )
+    if one.published in ("", *PUBLISHED)
 }
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from experiments.corpus.scenarios import configs
 from experiments.scoreboard.repair.outcomes import Outcome
+from experiments.scoreboard.repair.published import PUBLISHED
 from experiments.scoreboard.repair.treating import trained
 from experiments.scoreboard.repair.treatments import BARE, Treatment
 
@@ -29,7 +30,7 @@ SCENARIOS = {
     "corpus/rate_gru_adam": "corpus/gru_rows",
 }
 SINGLE = ("clip_norm", "clip_value", "adaptive_clip", "agc", "reduce_lr", "rollback", "warmup")
-OTHERS = ("lightning_clip_1", "zclip", "autoclip", "adagc", "agc_from_start", "random")
+OTHERS = ("lightning_clip_1", *PUBLISHED, "random")
 ARITHMETICS = ("default", "avx2", "avx512")  # of torch's own kernels: values of ATEN_CPU_CAPABILITY
 
 
