@@ -166,6 +166,39 @@ def test_manual_optimization_is_diagnosed_too() -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules()), "no hook stays"
 
 
+class Forecast(LightningModule):
+    """Recurrent cells that foretell the next value of a wave, by squared error or as a normal distribution."""
+
+    def __init__(self, cells: type[nn.RNNBase], is_probabilistic: bool, rate: float) -> None:
+        super().__init__()
+        self.cells, self.head, self.rate = cells(1, 25, batch_first=True), nn.Linear(25, 2), rate
+        self.is_probabilistic = is_probabilistic
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        waves = torch.sin(torch.arange(48.0)[:, None] / 6 + batch[0][:, :1, None])
+        mean, spread = self.head(self.cells(waves[:, :-1])[0]).split(1, dim=-1)
+        if not self.is_probabilistic:
+            return nn.functional.mse_loss(mean, waves[:, 1:])
+        told = torch.distributions.Normal(mean, nn.functional.softplus(spread) + 1e-3)
+        return -told.log_prob(waves[:, 1:]).mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), self.rate)
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("cells", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("is_probabilistic", [False, True])
+def test_a_rate_a_thousand_times_too_high_is_told_as_such_in_gated_cells(
+    cells: type[nn.RNNBase], is_probabilistic: bool
+) -> None:
+    torch.manual_seed(0)
+    monitor = GradientMonitor()
+    fit(Forecast(cells, is_probabilistic, rate=1.0), monitor)
+    assert monitor.alerts
+    assert {alert.cause for alert in monitor.alerts} == {"learning rate too high"}
+
+
 class Rooted(Manual):
     """A penalty with a root, as that of WGAN-GP, whose argument becomes zero for one example."""
 

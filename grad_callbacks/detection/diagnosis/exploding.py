@@ -189,7 +189,7 @@ def _grows_from_the_start(probes: Probes) -> bool:
     if not probes.flow.growth > LIMITS.growth:
         return False
     # A signal that grew tenfold from the start has made the first loss large.
-    return not probes.growth_of_weights > PROBE_LIMITS.grown_weights or not probes.first_loss < LIMITS.usual_loss
+    return not probes.have_weights_grown or not probes.first_loss < LIMITS.usual_loss
 
 
 def _explodes_through_time(probes: Probes) -> bool:
@@ -198,7 +198,7 @@ def _explodes_through_time(probes: Probes) -> bool:
     Their radius is above 1 (Pascanu et al. 2013, sec. 2.1), or the error was seen to grow while the weights were still
     those of the start. Later, steps that are too long have made the weights grow: that is the rate's fault.
     """
-    is_of_the_start = probes.reflects_initialisation and not probes.is_rate_raised
+    is_of_the_start = probes.reflects_initialisation and not probes.is_rate_raised and not probes.have_weights_grown
     if probes.flow.through_time > LIMITS.growth and is_of_the_start:
         return True
     if probes.structure.is_gated:
@@ -214,7 +214,8 @@ def _targets(probes: Probes) -> Finding | None:
     if flow.target > LIMITS.large_targets:
         return findings.targets(probes, "target RMS", flow.target)
     outputs = flow.signal[-1] if flow.signal else math.nan
-    if flow.output_error > LIMITS.large_targets and flow.output_error > LIMITS.error_over_output * outputs:
+    is_large = flow.output_error > LIMITS.large_targets and flow.output_error > LIMITS.error_over_output * outputs
+    if is_large and not probes.have_weights_grown:  # else steps that were too long have made it large
         return findings.targets(probes, "the error per example", flow.output_error)
     if probes.first_loss > LIMITS.large_loss:
         return findings.targets(probes, "the first loss", probes.first_loss)

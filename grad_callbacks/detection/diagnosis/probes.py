@@ -121,6 +121,11 @@ class Probes:
         grown = [now[name] / first for name, first in self.case.first_gains.items() if first > 0 and name in now]
         return max(grown, default=math.nan)
 
+    @property
+    def have_weights_grown(self) -> bool:
+        """True if steps have made a layer's weights far larger than they began."""
+        return self.growth_of_weights > PROBE_LIMITS.grown_weights
+
     @cached_property
     def gain(self) -> float:
         """The median gain of the hidden layers; NaN without any."""
