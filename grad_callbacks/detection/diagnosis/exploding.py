@@ -11,6 +11,7 @@ from grad_callbacks.detection.diagnosis import exploding_findings as findings
 from grad_callbacks.detection.diagnosis.batch_outlier import BATCH_LIMITS
 from grad_callbacks.detection.diagnosis.finding import CAUSES, Finding
 from grad_callbacks.detection.diagnosis.probes import PROBE_LIMITS, Probes
+from grad_callbacks.detection.diagnosis.weight_gains import LIMITS as GAINS
 from grad_callbacks.detection.diagnosis.weight_gains import needed_gain
 
 
@@ -20,7 +21,7 @@ class ExplosionCauseThresholds(Thresholds):
 
     growth: float = threshold(
         10.0,
-        "growth of signal or error over all layers, or over time, that is too much",
+        "growth of signal or error over all layers, over time, or from the output to the loss, that is too much",
         unit="x",
         source="He's initialisation keeps it at 1; not measured",
     )
@@ -30,65 +31,18 @@ class ExplosionCauseThresholds(Thresholds):
         unit="x needed gain",
         source="SELU, tanh with gain 5/3 and orthogonal weights are below, or their error does not grow",
     )
-    residual_excess_gain: float = threshold(
-        2.0,
-        "gains beyond are to blame, rather than residual branches without scaling",
-        unit="x needed gain",
-        source="not measured",
-    )
-    fewest_skips: int = threshold(
-        3, "residual connections from which on unscaled branches matter", unit="skips", source="not measured"
-    )
-    largest_factor: float = threshold(
-        1e6,
-        "a factor per layer beyond counts as infinite over depth",
-        unit="1",
-        source="keeps it within the range of floats",
-    )
-    large_targets: float = threshold(
+    large: float = threshold(
         30.0,
-        "size of targets, and of an example's error, that is too large",
-        unit="RMS of targets; gradient at the output",
-        source="both are about 1 for standardised targets and a mean loss; not measured",
-    )
-    large_inputs: float = threshold(
-        30.0,
-        "size of inputs that is too large",
-        unit="RMS of the inputs",
-        source="1 for standardised inputs; as for targets",
-    )
-    error_over_output: float = threshold(
-        10.0,
-        "the error of an example is large only beyond this multiple of the output",
-        unit="x output",
-        source="not measured",
-    )
-    large_loss: float = threshold(
-        1e3,
-        "first loss that is too large",
-        unit="loss",
-        source="cross-entropy starts at log(classes), a squared error of standardised targets at 1; not measured",
-    )
-    usual_loss: float = threshold(
-        6.0, "first losses below are usual", unit="loss", source="log(400), the cross-entropy of 400 classes"
+        "size of inputs, of targets, and of an example's error, that is too large; the first squared error is at its "
+        "square then",
+        unit="RMS; gradient at the output",
+        source="all are about 1 for standardised data and a mean loss; not measured",
     )
     growing_radius: float = threshold(
         1.05,
         "spectral radius of fresh recurrent weights beyond which the error may grow over time",
         unit="1",
         source="Pascanu et al. 2013, sec. 2.1: 1; the margin was not measured",
-    )
-    shared_jump: float = threshold(
-        0.5,
-        "exponent: the batch before has jumped too if its loss grew by the jump of this one to this power",
-        unit="1",
-        source="not measured",
-    )
-    calm_before: float = threshold(
-        2.0,
-        "without the loss of the batch before: losses below were calm",
-        unit="x median loss of the batches before",
-        source="not measured",
     )
 
 
@@ -149,12 +103,12 @@ def fault_from_the_start(probes: Probes) -> Finding | None:
         return findings.no_warm_up(probes) if _lacks_warm_up(probes) else None
     # Mean field: the error is multiplied by sqrt(chi) per layer (Schoenholz et al. 2017).
     over_all = math.inf
-    if probes.mean_field < LIMITS.largest_factor:
+    if probes.mean_field < GAINS.largest_gain:
         over_all = probes.mean_field ** max(1, structure.depth)
     # Targets are what they are, however much the weights have changed since.
-    if probes.flow.target > LIMITS.large_targets:
+    if probes.flow.target > LIMITS.large:
         return _targets(probes)
-    if probes.flow.inputs > LIMITS.large_inputs:
+    if probes.flow.inputs > LIMITS.large:
         return findings.inputs(probes)
     found = None if probes.is_normalised else _gains(probes, over_all)
     return found or _targets(probes) or (findings.no_warm_up(probes) if _lacks_warm_up(probes) else None)
@@ -167,20 +121,19 @@ def _neighbours_are_normal(probes: Probes) -> bool:
     # The same weights on the batch before: if its loss has grown too, a step was too long.
     now = probes.previous_loss_now
     if now > 0 and usual > 0:
-        return math.log(now / usual) < LIMITS.shared_jump * math.log(probes.batch.loss_ratio)
+        return now / usual < math.sqrt(probes.batch.loss_ratio)  # nearer to the usual one than to the jump
     # Without it: bad batches come alone, a diverging run has a rising loss or a second alarm.
-    return probes.alert.severity == "warning" and known[-1] < LIMITS.calm_before * usual
+    return probes.alert.severity == "warning" and known[-1] < BATCH_LIMITS.loss_ratio * usual
 
 
 def _gains(probes: Probes, over_all: float) -> Finding | None:
     structure, excess = probes.structure, probes.gain / needed_gain(probes.activation)
-    # Each block adds its branch's variance: with gains that suit a plain net the signal doubles per block
-    # (Zhang et al. 2019, Fixup, sec. 2). Larger gains are a fault of their own.
-    has_unscaled_branches = structure.skips >= LIMITS.fewest_skips and not structure.norms
-    if has_unscaled_branches and _grows_from_the_start(probes) and excess < LIMITS.residual_excess_gain:
-        return findings.residual(probes)
     if excess > LIMITS.excess_gain and over_all > LIMITS.growth:
         return findings.weights(probes, over_all)
+    # Each block adds its branch's variance: with gains that suit a plain net the signal doubles per block
+    # (Zhang et al. 2019, Fixup, sec. 2).
+    if structure.skips and not structure.norms and _grows_from_the_start(probes):
+        return findings.residual(probes)
     return None
 
 
@@ -189,7 +142,7 @@ def _grows_from_the_start(probes: Probes) -> bool:
     if not probes.flow.growth > LIMITS.growth:
         return False
     # A signal that grew tenfold from the start has made the first loss large.
-    return not probes.have_weights_grown or not probes.first_loss < LIMITS.usual_loss
+    return not probes.have_weights_grown or not probes.first_loss < LIMITS.growth
 
 
 def _explodes_through_time(probes: Probes) -> bool:
@@ -211,13 +164,13 @@ def _explodes_through_time(probes: Probes) -> bool:
 def _targets(probes: Probes) -> Finding | None:
     # The gains are as they should be, so nothing but targets, loss or inputs has made the first loss large.
     flow = probes.flow
-    if flow.target > LIMITS.large_targets:
+    if flow.target > LIMITS.large:
         return findings.targets(probes, "target RMS", flow.target)
     outputs = flow.signal[-1] if flow.signal else math.nan
-    is_large = flow.output_error > LIMITS.large_targets and flow.output_error > LIMITS.error_over_output * outputs
+    is_large = flow.output_error > LIMITS.large and flow.output_error > LIMITS.growth * outputs
     if is_large and not probes.have_weights_grown:  # else steps that were too long have made it large
         return findings.targets(probes, "the error per example", flow.output_error)
-    if probes.first_loss > LIMITS.large_loss:
+    if probes.first_loss > LIMITS.large**2:
         return findings.targets(probes, "the first loss", probes.first_loss)
     return None
 

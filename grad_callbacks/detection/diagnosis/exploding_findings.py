@@ -17,19 +17,10 @@ from grad_callbacks.detection.plain_numbers import rounded
 class ExplosionAdviceThresholds(Thresholds):
     """Numbers in the advice on exploding gradients."""
 
-    rate_for_large_targets: float = threshold(
-        1e-2, "share of the learning rate to take for large targets", unit="share", source="not measured"
-    )
     rate_margin: float = threshold(
         3.0,
         "the rate to take is so many times smaller than the one that lowers the loss",
         unit="1",
-        source="not measured",
-    )
-    grown_loss: float = threshold(
-        2.0,
-        "a last step that has raised the loss by more is shown, if by more than the present one",
-        unit="x loss before the step",
         source="not measured",
     )
 
@@ -73,7 +64,7 @@ def targets(probes: Probes, what: str, size: float) -> Finding:
         (
             "standardised targets: `targets = (targets - mean) / std`",
             "a mean instead of a sum: `reduction='mean'`, and no factor on the loss",
-            advice.lower_rate(probes, LIMITS.rate_for_large_targets),
+            advice.lower_rate(probes),
             advice.clip(probes),
         ),
         {
@@ -218,7 +209,7 @@ def attention(probes: Probes) -> Finding:
 
 def _overshooting(probes: Probes) -> str:
     step, last = probes.step, probes.last_step_ratio
-    if last > max(LIMITS.grown_loss, step.after / step.before if step.overshoots else 0.0):
+    if last > max(1.0, step.after / step.before if step.overshoots else 0.0):
         return f"the step before made the loss of its own batch {rounded(last)} times as large"
     if step.overshoots:
         grown = f"{rounded(step.after / step.before)} times as large" if math.isfinite(step.after) else "infinite"

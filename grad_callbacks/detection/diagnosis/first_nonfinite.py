@@ -22,12 +22,6 @@ from grad_callbacks.measurement.replay import undisturbed
 class FirstNonFiniteThresholds(Thresholds):
     """Thresholds of the search for the first non-finite number."""
 
-    most_suspects: int = threshold(
-        8,
-        "operations that are remembered until the loss or a gradient is not finite",
-        unit="operations",
-        source="not measured",
-    )
     large: float = threshold(
         1e9,
         "arguments that are all below cannot have overflowed",
@@ -116,7 +110,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: NonFiniteOrigin | None = None
-        self._suspects: list[NonFiniteOrigin] = []
+        self._suspect: NonFiniteOrigin | None = None  # the first that made a non-finite number of finite ones
         self._met: NonFiniteOrigin | None = None  # the first that had a non-finite argument
         self._modules: list[str] = []
         self._in_backward = False
@@ -127,8 +121,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not _is_finite(loss):
             self.found = self._verdict()
             return
-        self._suspects.clear()  # harmless infinities, such as a mask's
-        self._met = None
+        self._suspect = self._met = None  # harmless infinities, such as a mask's
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._in_backward = True
         try:
@@ -158,17 +151,17 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         enters_nan = not enters_finite and any(_has_nan(value) for value in arguments)
         output = func(*args, **kwargs)
         plain = name.rstrip("_")
-        if plain in _RAW or len(self._suspects) > LIMITS.most_suspects:
+        if plain in _RAW or self._suspect is not None:
             return output
         made = [value for value in _values(output) if not _is_finite(value)]
         if made and (enters_finite or (not enters_nan and any(_has_nan(value) for value in made))):
-            self._suspects.append(self._origin(plain, args, made, any(map(_is_large, arguments))))
+            self._suspect = self._origin(plain, args, made, any(map(_is_large, arguments)))
         elif not enters_finite and self._met is None:
             self._met = NonFiniteOrigin("input", self._module(), plain, line=user_line(), in_backward=self._in_backward)
         return output
 
     def _verdict(self) -> NonFiniteOrigin:
-        return self._suspects[0] if self._suspects else self._met or NonFiniteOrigin()
+        return self._suspect or self._met or NonFiniteOrigin()
 
     def _origin(self, name: str, args: tuple[Any, ...], made: list[Any], is_large: bool) -> NonFiniteOrigin:
         node = torch._C._current_autograd_node() if self._in_backward else None

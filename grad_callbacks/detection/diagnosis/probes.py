@@ -21,6 +21,7 @@ from grad_callbacks.detection.diagnosis.model_structure import Structure
 from grad_callbacks.detection.diagnosis.signal_flow import Flow, examine
 from grad_callbacks.detection.diagnosis.step_trial import StepEvidence, loss_of, try_step
 from grad_callbacks.detection.diagnosis.weight_gains import error_factor, spectral_radii, weight_gains
+from grad_callbacks.detection.rules.episode import EPISODE_LIMITS
 from grad_callbacks.events import Alert
 
 
@@ -28,12 +29,6 @@ from grad_callbacks.events import Alert
 class ProbeThresholds(Thresholds):
     """Thresholds of what the probes say about a case."""
 
-    untrained_steps: int = threshold(
-        20,
-        "steps after which weights reflect the training, not their initialisation",
-        unit="steps",
-        source="not measured",
-    )
     initialisation_matters: int = threshold(
         100, "steps for which the initial gains still matter", unit="steps", source="not measured"
     )
@@ -43,28 +38,18 @@ class ProbeThresholds(Thresholds):
         unit="x rate at the start",
         source="schedules other than warm-ups rise less; not measured",
     )
-    warmed_up_rate: float = threshold(
-        1.001, "a learning rate that rose beyond this was warmed up", unit="x rate at the start", source="not measured"
-    )
     grown_weights: float = threshold(
         1.5,
         "a layer's weights beyond this have grown in training",
         unit="x first size",
         source="they seldom grow so in the few steps before an alert; not measured",
     )
-    aftermath_steps: int = threshold(
-        20,
-        "steps in which an explosion is the consequence of the one before",
-        unit="steps",
-        source="an episode of alarms lasts as long (EpisodeThresholds.calm_readings)",
-    )
     layers_per_norm: int = threshold(
         3, "layers for one normalisation at most, for gains not to matter", unit="layers", source="not measured"
     )
     diverging_from_best: float = threshold(
-        3.0, "a loss beyond this is diverging, if it", unit="x lowest loss", source="not measured"
+        3.0, "a loss beyond this, and beyond the first one, is diverging", unit="x lowest loss", source="not measured"
     )
-    diverging_from_first: float = threshold(1.5, "is beyond this too", unit="x first known loss", source="not measured")
 
 
 PROBE_LIMITS = ProbeThresholds()
@@ -135,10 +120,7 @@ class Probes:
     @property
     def reflects_initialisation(self) -> bool:
         """True if the gains are those of the initialisation, and it is early enough for them to matter."""
-        if self.case.first_gains is not None:
-            return self.alert.step <= PROBE_LIMITS.initialisation_matters
-        # A loss that rises has moved the weights far already.
-        return self.alert.step == 0 or (self.alert.step <= PROBE_LIMITS.untrained_steps and not self.is_diverging)
+        return self.alert.step <= (PROBE_LIMITS.initialisation_matters if self.case.first_gains is not None else 0)
 
     @cached_property
     def mean_field(self) -> float:
@@ -236,15 +218,14 @@ class Probes:
             return True
         if len(known) < 2:
             return False
-        is_above_best = known[-1] > PROBE_LIMITS.diverging_from_best * abs(min(known))
-        return is_above_best and known[-1] > PROBE_LIMITS.diverging_from_first * known[0]
+        return known[-1] > max(PROBE_LIMITS.diverging_from_best * abs(min(known)), known[0])
 
     @property
     def explosion_before(self) -> Alert | None:
         """The explosion that this alert may be a consequence of: the first of those that led up to it."""
         found, step = None, self.alert.step
         for earlier in reversed(self.case.earlier):
-            if earlier.kind == "exploding" and 0 <= step - earlier.step <= PROBE_LIMITS.aftermath_steps:
+            if earlier.kind == "exploding" and 0 <= step - earlier.step <= EPISODE_LIMITS.calm_readings:
                 found, step = earlier, earlier.step
         return found
 
@@ -260,7 +241,7 @@ class Probes:
         first = self.case.first_rates or [group["lr"] for group in groups]
         pairs = zip(groups, self.case.highest_rates or first, strict=False)
         later = [max(group["lr"], rate, group.get("initial_lr", rate)) for group, rate in pairs]
-        return any(rate > PROBE_LIMITS.warmed_up_rate * begun for rate, begun in zip(later, first, strict=False))
+        return any(rate > begun and not math.isclose(rate, begun) for rate, begun in zip(later, first, strict=False))
 
     @property
     def is_rate_raised(self) -> bool:

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.activations import ActivationProbe, Activity
 from grad_callbacks.detection.diagnosis.model_structure import Structure
+from grad_callbacks.measurement.depth_profile import LIMITS as PROFILE
 from grad_callbacks.measurement.layer_order import owners
 from grad_callbacks.measurement.replay import undisturbed
 
@@ -25,15 +26,6 @@ _SEQUENCE_AXES = ("batch", "time", "features")
 class FlowThresholds(Thresholds):
     """Numbers of the measurement of signal and error."""
 
-    part_of_sequence: int = threshold(
-        3,
-        "the first and the last 1/3 of the time steps are compared",
-        unit="1",
-        source="as with layers in early_to_late",
-    )
-    smallest_gradient: float = threshold(
-        1e-38, "floor of the late time steps' gradient", unit="1", source="the smallest normal float32 is 1.2e-38"
-    )
     steps_to_target: int = threshold(
         8, "nodes of the graph, from the loss back, that are searched for a target", unit="nodes", source="not measured"
     )
@@ -167,8 +159,8 @@ class _Watch:
 
     def _note_time(self, others: tuple[int, int], gradient: Tensor) -> None:
         sizes = torch.linalg.vector_norm(gradient.detach().float(), dim=others)
-        third = max(1, len(sizes) // LIMITS.part_of_sequence)
-        self._times.append(sizes[:third].median() / sizes[-third:].amax().clamp_min(LIMITS.smallest_gradient))
+        third = max(1, len(sizes) // PROFILE.parts)
+        self._times.append(sizes[:third].median() / sizes[-third:].amax().clamp_min(torch.finfo(torch.float32).tiny))
 
 
 def _target(loss: Tensor) -> float:

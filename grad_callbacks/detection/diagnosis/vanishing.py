@@ -33,9 +33,6 @@ class VanishingCauseThresholds(Thresholds):
     saturated_slope: float = threshold(
         0.8, "activations with a smaller slope are saturated, if it is below the gain", unit="1", source="not measured"
     )
-    shown_saturated_share: float = threshold(
-        0.05, "a smaller share of saturated units is not shown", unit="share of all units", source="not measured"
-    )
     small_gain: float = threshold(
         0.85, "smaller gains are too small", unit="x needed gain", source="formula: over 30 layers 0.85 ** 30 = 0.8%"
     )
@@ -179,8 +176,8 @@ def _dead(probes: Probes, share: float) -> Finding:
 def _killed(probes: Probes, share: float) -> Finding | None:
     """Dead units that were alive at the start: too long steps have killed them (Lu et al. 2019)."""
     growth = probes.growth_of_weights
-    has_exploded = growth > PROBE_LIMITS.grown_weights or probes.explosion_before is not None
-    if probes.alert.step <= PROBE_LIMITS.untrained_steps or not has_exploded:
+    has_exploded = probes.have_weights_grown or probes.explosion_before is not None
+    if not has_exploded:
         return None
     seen = f"{share:.0%} of a layer's units died in training"
     if not math.isnan(growth):
@@ -240,7 +237,7 @@ def _saturated(probes: Probes, saturated: float, slope: float) -> Finding:
         limit = "sigmoid's slope is at most 1/4" if kind == "Sigmoid" else "hard sigmoid's slope is at most 1/6"
         measured = f" ({rounded(slope)} here)" if slope == slope else ""
         seen = f"{limit}{measured}, and every layer multiplies the error by it"
-        if saturated >= LIMITS.shown_saturated_share:
+        if saturated >= LIMITS.saturated_share:
             seen += f"; {share}"
     else:
         seen = share or f"the {kind} units are nearly flat"

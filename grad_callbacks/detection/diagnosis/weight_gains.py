@@ -31,10 +31,10 @@ class GainThresholds(Thresholds):
     layers: int = threshold(10, "layers after which the factor is taken", unit="layers", source="not measured")
     largest_gain: float = threshold(1e6, "gains beyond are returned as the factor", unit="1", source="not measured")
     smallest_variance: float = threshold(
-        1e-30, "floor of the signal's variance", unit="1", source="keeps it within the range of floats"
-    )
-    largest_variance: float = threshold(
-        1e30, "ceiling of the signal's variance", unit="1", source="keeps it within the range of floats"
+        1e-30,
+        "floor of the signal's variance, and one over its ceiling",
+        unit="1",
+        source="keeps it within the range of floats",
     )
     cached_factors: int = threshold(256, "factors that are kept", unit="factors", source="not measured")
     grid_points: int = threshold(801, "points for means over a normal variable", unit="points", source="not measured")
@@ -140,7 +140,7 @@ def error_factor(activation: str, gain: float, depth: int = LIMITS.layers) -> fl
             (derivative,) = torch.autograd.grad(y.sum(), z)
         slope = float((measure * derivative**2).sum())
         variance = gain**2 * float((measure * y.detach() ** 2).sum())
-        variance = min(max(variance, LIMITS.smallest_variance), LIMITS.largest_variance)
+        variance = min(max(variance, LIMITS.smallest_variance), 1 / LIMITS.smallest_variance)
     return gain * math.sqrt(slope)
 
 
