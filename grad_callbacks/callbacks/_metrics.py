@@ -23,11 +23,18 @@ class MetricsLog:
     def __init__(self) -> None:
         self.is_due = False
         self._latest: dict[int, StepResult] = {}  # by optimizer
+        self._attention: dict[int, dict[str, float]] = {}  # the same, as last measured
         self._sent: dict[int, int] = {}  # for each optimizer the last step whose metrics were sent
 
     def note_result(self, index: int, result: StepResult) -> None:
         """Keep what happened at the latest step of an optimizer."""
         self._latest[index] = result
+        reading = result.reading
+        if math.isfinite(reading.attention_entropy):
+            self._attention[index] = {
+                "attention_entropy": reading.attention_entropy,
+                "attention_score": reading.attention_score,
+            }
         self.is_due |= bool(result.alerts or result.interventions)
 
     def note_step(self, trainer: Trainer, engine: Engine, seen: int, measured: int) -> None:
@@ -51,7 +58,8 @@ class MetricsLog:
                 continue  # nothing new: it steps seldom, or an accelerator's numbers are still to come
             self.is_due, self._sent[index] = False, result.reading.step
             count = sum(alert.optimizer == index for alert in alerts)
-            values = metrics(result, engines[index], count, suffix=f"_{index}" if several else "")
+            attention = self._attention.get(index, {})
+            values = metrics(result, engines[index], count, attention, suffix=f"_{index}" if several else "")
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=result.reading.step)
 
@@ -61,13 +69,16 @@ class MetricsLog:
         self._latest = {}
 
 
-def metrics(result: StepResult, engine: Engine, alerts: int, suffix: str = "") -> dict[str, float]:
+def metrics(
+    result: StepResult, engine: Engine, alerts: int, attention: Mapping[str, float], suffix: str = ""
+) -> dict[str, float]:
     """Return the metrics of a step; values that are not finite are left out, loggers would store them as 1e308.
 
     Args:
         result: The step.
         engine: The engine that took it.
         alerts: Number of alerts so far.
+        attention: Score and entropy of its attention; nothing where there is none.
         suffix: What distinguishes the optimizer's keys.
     """
     reading, ratios = result.reading, engine.gauge.update_ratios.by_layer
@@ -83,5 +94,6 @@ def metrics(result: StepResult, engine: Engine, alerts: int, suffix: str = "") -
         "alerts": float(alerts),
         "lr_scale": result.lr_scale,
         "lr_effective": result.lr_effective,
+        **attention,
     }
     return {f"grad/{name}{suffix}": value for name, value in values.items() if math.isfinite(value)}
