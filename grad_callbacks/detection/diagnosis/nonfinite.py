@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis import advice
+from grad_callbacks.detection.diagnosis.divided_by_zero import DividedByZero, divided_by_zero
 from grad_callbacks.detection.diagnosis.exploding import batch_at_fault, cause_before, cause_of_explosion
 from grad_callbacks.detection.diagnosis.exploding_findings import exponent
 from grad_callbacks.detection.diagnosis.finding import Finding
@@ -59,6 +60,8 @@ def cause_of_nonfinite(probes: Probes) -> Finding | None:
         return batch_at_fault(probes)
     explosion = cause_before(probes)
     if probes.has_bad_weights:
+        if (divided := divided_by_zero(probes.case.optimizer)) is not None:
+            return _by_the_optimizer(probes, divided)
         if explosion is not None:
             return explosion
         if probes.is_diverging:
@@ -114,6 +117,21 @@ def _operation(probes: Probes) -> Finding:
         f"{_where(probes)} is the first operation to return {made}, in {when}",
         (first, "skip such steps: `SkipStep`"),
         {"in_backward": float(origin.in_backward)},
+    )
+
+
+def _by_the_optimizer(probes: Probes, found: DividedByZero) -> Finding:
+    optimizer, kind = type(probes.case.optimizer).__name__, str(found.dtype).removeprefix("torch.")
+    return Finding(
+        "non-finite weights",
+        f"{optimizer} has made them so itself: what it averages is finite, and it has divided by a root of 0 plus "
+        f"eps={found.eps:g}, which is 0 in {kind}",
+        (
+            f"`{optimizer}(..., eps={found.cure:.2g})`",
+            "weights in float32: `Trainer(precision='bf16-mixed')`" if found.eps > 0 else "",
+            "go back to the last weights that were finite: `Rollback`",
+        ),
+        {"eps": found.eps},
     )
 
 

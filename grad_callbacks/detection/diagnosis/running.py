@@ -6,6 +6,7 @@ import re
 import sys
 import sysconfig
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from grad_callbacks.measurement.layer_order import clean_name
 
 _INSTALLED = (str(Path(torch.__file__).parent), sysconfig.get_path("stdlib"), "<")
-_OURS = Path(__file__).parents[2]
+_OURS = Path(str(files("grad_callbacks")))
 
 
 class RunningModules:

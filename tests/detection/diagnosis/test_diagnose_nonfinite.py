@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from grad_callbacks import Alert
 from grad_callbacks.detection.diagnosis import Case, diagnose
+from grad_callbacks.events import Evidence
 from tests.support.diagnosis_cases import (
     Deep,
     Run,
@@ -91,6 +93,25 @@ def test_a_diverged_run_is_blamed_on_the_rate() -> None:
     assert not run.reading.is_finite
     assert diagnose(run.alert("nonfinite"), run.case()).cause == "learning rate too high"
     assert diagnose(run.alert("nonfinite"), run.case(replay=None)).cause == "learning rate too high"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "eps", "cure"), [(torch.float32, 0.0, "eps=1e-08"), (torch.float16, 1e-8, "eps=6.1e-05")]
+)
+def test_an_optimizer_that_divides_by_zero_is_told_with_the_eps_that_does_not(
+    dtype: torch.dtype, eps: float, cure: str
+) -> None:
+    model = nn.Linear(4, 2, bias=False).to(dtype)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=eps)
+    inputs = torch.ones(8, 4, dtype=dtype) * torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=dtype)  # no gradient of the last
+    model(inputs).square().mean().backward()
+    optimizer.step()
+    assert not torch.isfinite(model.weight).all(), "the step itself has made them NaN"
+    alert = Alert("nonfinite", "critical", 1, (), "seen", Evidence(), "", "")
+    found = diagnose(alert, Case(model, optimizer=optimizer))
+    assert found.cause == "non-finite weights"
+    assert "divided by a root of 0" in found.message
+    assert cure in found.advice
 
 
 def test_weights_that_were_bad_before() -> None:
