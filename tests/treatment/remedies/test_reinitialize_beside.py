@@ -52,7 +52,7 @@ def test_where_a_rate_too_high_leads_back_to_the_start_a_recurrence_begins_with_
     guard = GradientGuard({"exploding": ["Rollback", *beside]})
     fit(task, guard, data=DataLoader(TensorDataset(inputs, targets), batch_size=32), max_epochs=12)
     is_right = float((task.model(inputs).sign() == targets).float().mean())
-    assert [made.remedy for made in guard.interventions] == ["Rollback", *["Reinitialize"] * len(beside)]
+    assert {made.remedy for made in guard.interventions} == {"Rollback", *["Reinitialize"] * len(beside)}
     assert is_right > 0.95 if beside else is_right < 0.7
 
 
