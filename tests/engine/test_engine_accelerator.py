@@ -66,7 +66,6 @@ def test_reads_of_the_host_are_noticed() -> None:
         (lambda p, lr: torch.optim.SGD(p, lr, fused=True), {"exploding": [{"ClipValue": 0.01}]}),
         (SGD, {"exploding": ["AdaptiveClip"]}),
         (torch.optim.AdamW, {"exploding": ["AGC"]}),
-        (SGD, {"exploding": ["FloorNorm"]}),
     ],
 )
 def test_the_host_reads_nothing_in_a_step(make: Any, plan: Any) -> None:

@@ -41,6 +41,7 @@ class Ablated:
         quality = self.run.outcome(treatment).quality
         return min(1.0, max(0.0, quality)) if quality == quality else 0.0
 
+    @property
     def is_broken(self) -> bool:
         """True if a fault has cost it more than a twentieth of its quality."""
         return self.run.has_fault and self.quality(BARE) < REPAIRED * self.quality(FAULTLESS)

@@ -91,67 +91,16 @@ def _name(spec: Any) -> str:
     return spec if isinstance(spec, str) else next(iter(spec))
 
 
+_TREATMENT, _ROLLBACK = "prescription.treatment", "remedies.rollback"
+_SUPPORT = "remedies._support"
 _NEVER = 10**9  # readings
-_TREATMENT, _ROLLBACK, _CLIP = "prescription.treatment", "remedies.rollback", "remedies.clip_norm"
-_LSUV, _INIT = "remedies._support.lsuv", "remedies._support.initialisation"
-_FITTED, _STEP = "remedies._support.post_init_steps", "remedies.adaptive_step"
-_FIT = {
-    f"{kind}_{name}": value for kind in ("plain_rnn", "gated_rnn") for name, value in (("first", 1.0), ("most", 1.0))
-}
-_STRIDES = {"sgd_plain_rnn_stride": math.inf, "sgd_gated_rnn_stride": math.inf, "sgd_stride": math.inf}
 
 PARTS: Sequence[Part] = (
-    Part("no_lost", "going on when all that was learned is lost", (), {_TREATMENT: {"learned": math.inf}}),
-    Part("no_vain", "going on when clipping is in vain", (), {_TREATMENT: {"little": -math.inf}}),
-    Part(
-        "no_fled",
-        "going on when the loss has fled",
-        (),
-        {_TREATMENT: {"fled": _NEVER, "fled_without_displacement": _NEVER}},
-    ),
-    Part("one_fled", "a longer wait where displacement is unknown", (), {_TREATMENT: {"fled_without_displacement": 5}}),
-    Part("no_worse_margin", "the margin of a loss that is worse", (), {_TREATMENT: {"worse_margin": 0.0}}),
-    Part("patience_20", "a patience of its own", (), {_TREATMENT: {"patience": 20}}),
-    Part("no_calm", "withdrawal", (), {_TREATMENT: {"calm": _NEVER}}),
-    Part("no_soon", "going further back soon after", ("Rollback",), {_ROLLBACK: {"soon": -1}}),
-    Part("no_rise", "a ceiling that rises", ("Rollback",), {_ROLLBACK: {"highest_ceiling": 0.0}}),
-    Part("no_finite_readings", "no rollback after bad inputs", ("Rollback",), {_ROLLBACK: {"finite_readings": 0}}),
+    Part("no_passing", "going on when what is wrong does not pass", (), {_TREATMENT: {"passing": _NEVER}}),
+    Part("no_lost", "going on when all that was learned is lost", (), {_TREATMENT: {"lost": (math.inf, math.inf)}}),
+    Part("no_calm", "withdrawing", (), {_TREATMENT: {"calm": _NEVER}}),
+    Part("no_rise", "a ceiling of the rate that rises", ("Rollback",), {_ROLLBACK: {"tenfold": math.inf}}),
     Part("no_raised", "the snapshot's rate where it was raised", ("Rollback",), {_ROLLBACK: {"raised": math.inf}}),
-    Part("no_first_stride", "a first step by its length", ("Rollback",), {_ROLLBACK: {"first_stride": math.inf}}),
-    Part("no_near_loss", "the curvature near a snapshot only", ("Rollback",), {_ROLLBACK: {"near_loss": math.inf}}),
-    Part("clip_half", "up to twice the usual norm", ("ClipNorm",), {_CLIP: {"lasting_for_short_steps": 0.5}}),
-    Part(
-        "clip_one",
-        "all but the usual norm",
-        ("ClipNorm",),
-        {_CLIP: {"lasting": 1.0, "lasting_for_short_steps": 1.0, "after_bad_batch": 1.0}},
-    ),
-    Part(
-        "clip_two",
-        "all but twice the usual norm",
-        ("ClipNorm",),
-        {_CLIP: {"lasting": 2.0, "lasting_for_short_steps": 2.0, "after_bad_batch": 2.0}},
-    ),
-    Part(
-        "no_sigmoid",
-        "sizes of sigmoid nets",
-        ("Reinitialize",),
-        {_LSUV: {"sigmoid_cnn_size": 1.0, "sigmoid_cnn_output_size": 0.05}},
-    ),
-    Part(
-        "no_positive",
-        "a small output behind positive activations",
-        ("Reinitialize",),
-        {_LSUV: {"sigmoid_cnn_size": 1.0, "sigmoid_cnn_output_size": 1.0, "positive_output_size": 1.0}},
-    ),
-    Part("one_size", "smaller sizes in turn", ("Reinitialize",), {_INIT: {"bounded_sizes": (1.0,)}}),
-    Part("no_mirror", "mirrored layers", ("Reinitialize",), {_INIT: {"least_mirrored_depth": _NEVER}}),
-    Part(
-        "no_fit",
-        "steps fitted after an initialisation",
-        ("Reinitialize",),
-        {_FITTED: {**_STRIDES, "clip": math.inf, "most_change": 1.0}},
-    ),
-    Part("no_shallow", "shorter steps in deep nets", ("AdaptiveStep",), {_STEP: {"shallow": _NEVER}}),
-    Part("no_fallen", "a rate that has come down", ("AdaptiveStep",), {_STEP: {"fallen": 0.0}}),
+    Part("no_stride", "short steps", ("Reinitialize",), {f"{_SUPPORT}.short_steps": {"stride": math.inf}}),
+    Part("no_small_output", "small outputs", ("Reinitialize",), {f"{_SUPPORT}.lsuv": {"positive_output_size": 1.0}}),
 )
