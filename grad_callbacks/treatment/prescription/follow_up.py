@@ -10,7 +10,7 @@ from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.treatment.prescription.choosing import Chooser
 from grad_callbacks.treatment.prescription.planned import PlannedRemedies
 from grad_callbacks.treatment.prescription.state import PrescriptionState
-from grad_callbacks.treatment.prescription.treatment import LIMITS, PATIENCE, Treatment
+from grad_callbacks.treatment.prescription.treatment import LIMITS, PATIENCE, TRIAL, Treatment
 from grad_callbacks.treatment.prescription.withdrawing import is_to_be_withdrawn, withdraw, withdraw_failed
 from grad_callbacks.treatment.step import OptimizerStep
 
@@ -64,7 +64,7 @@ class FollowUp:
 
 def _due(is_calm: bool) -> int:
     """The age at which a treatment is concluded."""
-    return LIMITS.trial_readings if is_calm else PATIENCE
+    return TRIAL if is_calm else PATIENCE
 
 
 def _is_undone(treatment: Treatment, reading: Reading, active: Sequence[str], loss_level: LossLevel) -> bool:

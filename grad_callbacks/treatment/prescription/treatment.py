@@ -20,9 +20,6 @@ from grad_callbacks.treatment.remedies import Remedy
 class TreatmentThresholds(Thresholds):
     """The numbers that decide what came of an intervention."""
 
-    trial_readings: int = threshold(
-        20, "readings after which an outcome is given if all is calm by then", unit="readings", source="not measured"
-    )
     worse: float = threshold(2.0, "a loss this far up is worse", unit="x loss before the alert", source="not measured")
     worse_margin: float = threshold(
         0.05,
@@ -48,7 +45,8 @@ class TreatmentThresholds(Thresholds):
 
 
 LIMITS = TreatmentThresholds()
-PATIENCE = LIMITS.trial_readings + EPISODE_LIMITS.calm_readings  # once the alarm that was answered has ended
+TRIAL = EPISODE_LIMITS.calm_readings  # readings after which an outcome is given if all is calm by then
+PATIENCE = TRIAL + EPISODE_LIMITS.calm_readings  # the same where it is not: once the alarm that was answered has ended
 RATE_TOO_HIGH = "learning rate too high"
 PASSING = ("", "bad batch", "missing warm-up")  # causes that go away
 
@@ -149,7 +147,7 @@ class Treatment:
     def _may_come_back(self, reading: Reading, loss_level: LossLevel) -> bool:
         """True for a while if the loss has not gone far and comes down: it has learned more than a snapshot knows."""
         highest = min(loss_level.level, LIMITS.lost[1] * loss_level.scale)
-        return self.age < LIMITS.trial_readings and reading.loss < highest
+        return self.age < TRIAL and reading.loss < highest
 
     def conclude(self, is_calm: bool, loss_level: LossLevel) -> str:
         """Write down what came of it: ``"helped"``, ``"no change"`` or ``"worse"``."""
