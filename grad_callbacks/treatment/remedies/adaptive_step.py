@@ -30,6 +30,12 @@ class AdaptiveStepThresholds(Thresholds):
         unit="share of the weights' norm",
         source="measured: the better one of 0.03 and 0.1 on the failing runs of the corpus under SGD",
     )
+    shallow: int = threshold(
+        10,
+        "layers with weights up to which steps after an initialisation need not be shorter",
+        unit="layers",
+        source="measured: a sigmoid net of 14 layers ended at a loss of 0.31 with shorter steps, at 0.33 without",
+    )
     betas: tuple[float, float] = threshold((0.9, 0.999), "decay of the two moments", unit="1", source=_ADAM)
 
 
@@ -50,7 +56,8 @@ class AdaptiveStep(Remedy):
     gradient's scale. Where the rate falls below the one it was switched on at the steps get shorter in proportion, so a
     schedule and a lowered rate still count; a rate that rises does not.
 
-    A run that has learned something already, or met a bad batch, keeps its own steps.
+    A run that has learned something already, or met a bad batch, keeps its own steps. After an initialisation nets of
+    more than 10 layers take steps that are shorter in proportion to their depth: those of all layers add up.
 
     Only for ``torch.optim.SGD``; other optimizers rescale by themselves, or are unknown. Plain recurrences, which need
     very short steps, and sharded and sparse gradients are left alone. It keeps two numbers per weight.
@@ -73,6 +80,7 @@ class AdaptiveStep(Remedy):
     def __init__(self, stride: float = LIMITS.stride) -> None:
         self.stride = positive("stride", stride)
         self._engaged = False
+        self._stride = self.stride
         self._scale: float | None = None  # what an entry of size 1 becomes, found at the first step
         self._rate = math.nan  # the rate at which it was found
         self._count: Tensor | None = None  # finite steps, on the device
@@ -85,7 +93,11 @@ class AdaptiveStep(Remedy):
         if self._engaged or not self._is_for(step):
             return None
         self._engaged = True
-        return {"stride": self.stride}
+        assert step.run_state is not None
+        depth = int(step.layers.has_weight.sum())
+        if step.run_state.restarted_from == "start" and depth > LIMITS.shallow:
+            self._stride = self.stride * LIMITS.shallow / depth
+        return {"stride": self._stride}
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Replace the measured gradients by rescaled ones; a gradient that is not finite is left alone."""
@@ -116,7 +128,7 @@ class AdaptiveStep(Remedy):
     def _begin(self, step: OptimizerStep, displacement: float) -> None:
         """Find the scale; the displacement is that of the gradient as it was measured, at the present rate."""
         entries = float(step.layers.numel.sum())
-        self._scale = self.stride * step.reading.norm / (displacement * math.sqrt(entries))
+        self._scale = self._stride * step.reading.norm / (displacement * math.sqrt(entries))
         self._rate = step.learning_rate.effective()[0]
         step.forget_momentum()
 
@@ -168,11 +180,18 @@ class AdaptiveStep(Remedy):
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers, and the moments as tensors."""
         moments = {"count": self._count, "first": list(self._first), "second": list(self._second)}
-        return {"engaged": self._engaged, "scale": self._scale, "rate": self._rate, **moments}
+        return {
+            "engaged": self._engaged,
+            "stride": self._stride,
+            "scale": self._scale,
+            "rate": self._rate,
+            **moments,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self._engaged, self._scale, self._rate = state["engaged"], state["scale"], state["rate"]
+        self._engaged, self._stride = state["engaged"], state["stride"]
+        self._scale, self._rate = state["scale"], state["rate"]
         self._count = None if state["count"] is None else state["count"].clone()
         self._first, self._second = [[None if m is None else m.clone() for m in state[k]] for k in ("first", "second")]
 
