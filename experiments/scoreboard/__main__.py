@@ -2,7 +2,8 @@
 
 ``repair`` scores remedies: what they make of the failing runs, and what harm they do to the healthy ones. ``paired``
 sets the guard against each single remedy, at several rates, seeds and kinds of arithmetic. ``unseen`` tries
-the default guard on runs whose settings are drawn by lot, ``language_model`` on small language models.
+the default guard on runs whose settings are drawn by lot, ``ablate-remedies`` the guard without one of its parts on
+such runs, ``language_model`` on small language models.
 """
 
 from __future__ import annotations
@@ -88,6 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     unseen.add_argument("--folder", type=Path, default=Path("unseen"), help="of outcomes (default: %(default)s)")
     unseen.set_defaults(run=_unseen)
 
+    ablate = commands.add_parser("ablate-remedies", help="the guard without one part after the other, on such runs")
+    ablate.add_argument("--first", type=_whole, default=0, metavar="NUMBER", help="of the runs (default: %(default)s)")
+    ablate.add_argument("--count", type=_positive, default=80, help="how many runs (default: %(default)s)")
+    ablate.add_argument("--parts", nargs="+", default=[], metavar="NAME", help="only these parts and rivals")
+    ablate.add_argument("--workers", type=_positive, default=2, help="processes (default: %(default)s)")
+    ablate.add_argument("--folder", type=Path, default=Path("ablated"), help="of outcomes (default: %(default)s)")
+    ablate.set_defaults(run=_ablate)
+
     language = commands.add_parser("language_model", help="train small language models, hurt and unhurt")
     language.add_argument("--split", choices=("score", "tune", "all"), default="score", help="default: %(default)s")
     language.add_argument("--settings", nargs="+", default=[], metavar="NAME", help="only these")
@@ -140,6 +149,15 @@ def _unseen(options: argparse.Namespace) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     numbers = range(options.first, options.first + options.count)
     return unseen(numbers, options.folder, options.workers, CONF)
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    from experiments.corpus import CONF
+    from experiments.scoreboard.unseen.ablation_command import ablate
+
+    options.folder.mkdir(parents=True, exist_ok=True)
+    numbers = range(options.first, options.first + options.count)
+    return ablate(numbers, options.parts, options.folder, options.workers, CONF)
 
 
 def _language_model(options: argparse.Namespace) -> int:

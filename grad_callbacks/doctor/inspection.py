@@ -18,7 +18,7 @@ from grad_callbacks._utils.compiled import has_compiled_part
 from grad_callbacks.callbacks._base import Callback
 from grad_callbacks.detection.diagnosis.activations import is_activation
 from grad_callbacks.detection.diagnosis.model_structure import Structure, followers
-from grad_callbacks.treatment.remedies._support.trained_weights import looks_trained, trained_layers
+from grad_callbacks.treatment.remedies._support.trained_weights import trained_layers
 
 _CONV = nn.modules.conv._ConvNd
 _LAYERS = (nn.Linear, _CONV, nn.RNNBase)
@@ -133,7 +133,7 @@ class Inspector(Callback):
         found.precision, found.clips = str(trainer.precision), float(trainer.gradient_clip_val or 0.0)
         found.optimizers = [_optimizer(optimizer) for optimizer in trainer.optimizers]
         frozen = [name for name, parameter in pl_module.named_parameters() if not parameter.requires_grad]
-        found.trained = [*(trained_layers(pl_module) if looks_trained(pl_module) else ()), *frozen]
+        found.trained = [*trained_layers(pl_module), *frozen]
         found.tied = list(_tied(pl_module))
         found.compiled = has_compiled_part(pl_module, in_place=True)
         found.quantised = [name for name, module in pl_module.named_modules() if _is_quantised(module)]

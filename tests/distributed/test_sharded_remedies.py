@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
-from grad_callbacks import AGC, FloorNorm
+from grad_callbacks import AGC
 from grad_callbacks.events import Evidence
 from tests.support.distributed.leaving import leave
 from tests.support.distributed.together import run_together
@@ -22,8 +21,7 @@ def _same_as_whole(rank: int, store: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     for way in ("fsdp2", "fsdp"):
-        for remedy in (AGC(0.01), FloorNorm(0.5)):
-            _check(way, remedy, copy.deepcopy(remedy))
+        _check(way, AGC(0.01), AGC(0.01))
     leave()
 
 

@@ -78,9 +78,7 @@ def test_a_checkpoint_that_was_written_without_them_resumes() -> None:
 
 
 def test_a_trial_goes_on_when_a_remedy_cannot_take_its_hooks_away() -> None:
-    guard = GradientGuard(
-        {"exploding": [Raising("detach"), {"ReduceLR": 0.5}]}, rules=[Alarm(12)], trial={"steps": 2, "batches": 8}
-    )
+    guard = GradientGuard({"exploding": [Raising("detach"), {"ReduceLR": 0.5}]}, rules=[Alarm(12)], trial={"steps": 2})
     trained = fit(Regression(mlp(4, 8, 2), lambda p: SGD(p, lr=0.01)), guard)
     assert trained.global_step == 32
     assert guard.alerts

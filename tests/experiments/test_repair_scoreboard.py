@@ -135,7 +135,7 @@ def test_every_guard_is_a_treatment_and_a_guard_without_its_alert_changes_nothin
     )
     assert not {"none", "monitor"} & set(treatments)
     may_act = {name for name, treatment in treatments.items() if treatment.may_act(["vanishing"])}
-    assert {"full", "clip_value", "floor_norm", RANDOM, "zclip", "clip_norm_from_start"} <= may_act
+    assert {"full", "clip_value", RANDOM, "zclip", "clip_norm_from_start"} <= may_act
     assert not {"clip_norm", "reduce_lr", "skip_step", "agc"} & may_act
     assert not treatments[RANDOM].may_act([])
     by_cause = Treatment("made", "", {"prescription": {"exploding: bad batch": ["ClipNorm"]}})

@@ -62,7 +62,6 @@ def test_the_groups_hold_what_they_promise() -> None:
         "agc",
         "clip_norm",
         "clip_value",
-        "floor_norm",
         "full",
         "full_precision",
         "mask_undefined",

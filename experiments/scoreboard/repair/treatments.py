@@ -27,7 +27,7 @@ RANDOM = "random"
 NO_TREATMENT = ("none", "monitor", "observe")  # guards that change nothing
 
 # Remedies that change nothing before they answer an alert: a run without one is the run without a guard.
-ANSWERING = {"ClipNorm", "ClipValue", "AdaptiveClip", "AGC", "FloorNorm", "ReduceLR", "Warmup", "SkipStep", "Rollback"}
+ANSWERING = {"ClipNorm", "ClipValue", "AdaptiveClip", "AGC", "ReduceLR", "Warmup", "SkipStep", "Rollback"}
 ANSWERING |= {"MaskUndefined", "RescaleInputs", "StandardizeInputs", "FullPrecision", "AdaptiveStep"}
 
 

@@ -10,7 +10,7 @@ from grad_callbacks.measurement.loss_level import LossLevel
 from grad_callbacks.treatment.prescription.choosing import Chooser
 from grad_callbacks.treatment.prescription.planned import PlannedRemedies
 from grad_callbacks.treatment.prescription.state import PrescriptionState
-from grad_callbacks.treatment.prescription.treatment import LIMITS, Treatment
+from grad_callbacks.treatment.prescription.treatment import LIMITS, PATIENCE, TRIAL, Treatment
 from grad_callbacks.treatment.prescription.withdrawing import is_to_be_withdrawn, withdraw, withdraw_failed
 from grad_callbacks.treatment.step import OptimizerStep
 
@@ -50,7 +50,7 @@ class FollowUp:
             elif _is_undone(treatment, reading, active, loss_level):
                 treatment.watches_the_loss = False
                 # What goes further back each time, and has helped for a while, gets another chance.
-                goes_again = treatment.remedy.rewinds and treatment.age > LIMITS.fled
+                goes_again = treatment.remedy.rewinds and treatment.age > LIMITS.passing
                 more = self._escalate(treatment, step, treatment.place - goes_again)
             elif is_to_be_withdrawn(treatment, self._state):
                 withdraw(treatment, step, self._planned)
@@ -64,10 +64,10 @@ class FollowUp:
 
 def _due(is_calm: bool) -> int:
     """The age at which a treatment is concluded."""
-    return LIMITS.trial_readings if is_calm else LIMITS.patience
+    return TRIAL if is_calm else PATIENCE
 
 
 def _is_undone(treatment: Treatment, reading: Reading, active: Sequence[str], loss_level: LossLevel) -> bool:
     """True if all that was learned is lost in spite of a treatment, or the net has died."""
-    is_watched = treatment.watches_the_loss and treatment.age <= LIMITS.watch
+    is_watched = treatment.watches_the_loss and treatment.calm < LIMITS.calm
     return is_watched and (treatment.is_lost(reading, loss_level) or treatment.has_died(active))

@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-from grad_callbacks._utils.thresholds import Thresholds, threshold
 
 Plan = Mapping[str, Sequence[Any]]
 
 
-@dataclass(frozen=True)
-class PresetThresholds(Thresholds):
-    """The numbers in the presets."""
-
-    lr_factor: float = threshold(
-        0.3, "what ReduceLR multiplies the learning rate with", unit="x learning rate", source="not measured"
-    )
-
-
-LIMITS = PresetThresholds()
-
-_REDUCE_LR = {"ReduceLR": LIMITS.lr_factor}
-_BOUNDS = ["ClipNorm", "Rollback", _REDUCE_LR]
+_BOUNDS = ["ClipNorm", "Rollback", "ReduceLR"]
 _SKIPS = ["SkipStep", "Rollback"]
 _NEW_WEIGHTS = {"Reinitialize": {"beside": True}}  # once Rollback has gone back to the start
 
@@ -32,15 +17,15 @@ _NEW_WEIGHTS = {"Reinitialize": {"beside": True}}  # once Rollback has gone back
 # wrong from the first step on is initialised again.
 _EXPLODING: Plan = {
     "exploding": [*_BOUNDS, _NEW_WEIGHTS, "AdaptiveStep"],
-    "exploding: bad batch": ["Rollback", "ClipNorm", _REDUCE_LR],  # one that clipping has come too late for
-    "exploding: learning rate too high": ["Rollback", "ClipNorm", _REDUCE_LR, _NEW_WEIGHTS, "AdaptiveStep"],
+    "exploding: bad batch": ["Rollback", "ClipNorm", "ReduceLR"],  # one that clipping has come too late for
+    "exploding: learning rate too high": ["Rollback", "ClipNorm", "ReduceLR", _NEW_WEIGHTS, "AdaptiveStep"],
     "exploding: inputs too large": ["StandardizeInputs", *_BOUNDS],
-    "exploding: saturated attention": ["Rollback", _REDUCE_LR],
+    "exploding: saturated attention": ["Rollback", "ReduceLR"],
     "exploding: recurrence over many steps": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
     "exploding: weights too large": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
-    "exploding: unbounded exponent": ["Rollback", _NEW_WEIGHTS, "Reinitialize", "ClipNorm", _REDUCE_LR, "AdaptiveStep"],
+    "exploding: unbounded exponent": ["Rollback", _NEW_WEIGHTS, "Reinitialize", "ClipNorm", "ReduceLR", "AdaptiveStep"],
     "exploding: unscaled residual branches": ["Reinitialize", *_BOUNDS, "AdaptiveStep"],
-    "exploding: missing warm-up": ["Warmup", "Rollback", _REDUCE_LR],
+    "exploding: missing warm-up": ["Warmup", "Rollback", "ReduceLR"],
 }
 _NONFINITE: Plan = {
     "nonfinite": ["SkipStep", "MaskUndefined", "Rollback"],
@@ -68,7 +53,7 @@ FULL: Plan = {
     **{key: ["RescaleInputs", *plan] for key, plan in [*_NONFINITE.items(), *_EXPLODING.items()]},
     **_VANISHING,
 }
-GENTLE: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", _REDUCE_LR], "vanishing": []}
+GENTLE: Plan = {"nonfinite": ["SkipStep"], "exploding": ["ClipNorm", "ReduceLR"], "vanishing": []}
 OBSERVE: Plan = {}
 PRESETS: Mapping[str, Plan] = {"observe": OBSERVE, "gentle": GENTLE, "full": FULL}
 DEFAULT_PLAN = FULL

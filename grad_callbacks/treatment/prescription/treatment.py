@@ -9,6 +9,7 @@ from typing import Any
 
 import grad_callbacks.detection.rules  # noqa: F401  # declares the built-in kinds
 from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.detection.rules.episode import EPISODE_LIMITS
 from grad_callbacks.events import Alert, Intervention, kind_named
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.loss_level import LossLevel
@@ -19,21 +20,6 @@ from grad_callbacks.treatment.remedies import Remedy
 class TreatmentThresholds(Thresholds):
     """The numbers that decide what came of an intervention."""
 
-    trial_readings: int = threshold(
-        20, "readings after which an outcome is given if all is calm by then", unit="readings", source="not measured"
-    )
-    patience: int = threshold(
-        40,
-        "readings after which a remedy has not helped; an alarm lasts for 20",
-        unit="readings",
-        source="not measured",
-    )
-    nonfinite_readings: int = threshold(
-        10,
-        "non-finite readings in a row after which skipping alone is not enough",
-        unit="readings",
-        source="not measured",
-    )
     worse: float = threshold(2.0, "a loss this far up is worse", unit="x loss before the alert", source="not measured")
     worse_margin: float = threshold(
         0.05,
@@ -41,38 +27,16 @@ class TreatmentThresholds(Thresholds):
         unit="x scale of the first losses",
         source="not measured",
     )
-    fled: int = threshold(
-        5, "readings after which a loss that has doubled does not come back by itself", unit="readings",
-        source="not measured",
-    )  # fmt: skip
-    fled_without_displacement: int = threshold(
-        12,
-        "the same where the size of a step is not known and a baseline must settle first",
+    passing: int = threshold(
+        10,
+        "readings after which a loss that has doubled, or numbers that are not finite, do not pass by themselves",
         unit="readings",
-        source="not measured",
-    )
-    watch: int = threshold(
-        100,
-        "readings in which what was learned may still be lost because of the alert's event",
-        unit="readings",
-        source="not measured",
-    )
-    learned: float = threshold(
-        0.3,
-        "gain from which on there is something to lose",
-        unit="share of the scale of the first losses",
         source="not measured",
     )
     lost: tuple[float, float] = threshold(
         (0.8, 3.0),
-        "a loss between these has lost all that was learned; above, the loss has another scale",
+        "a loss between these, and far above what it was, has lost all that was learned; above, it has another scale",
         unit="x scale of the first losses",
-        source="not measured",
-    )
-    little: float = threshold(
-        0.25,
-        "a healthy run learns more than this within the patience",
-        unit="share of the loss before the alert",
         source="not measured",
     )
     calm: int = threshold(
@@ -81,6 +45,8 @@ class TreatmentThresholds(Thresholds):
 
 
 LIMITS = TreatmentThresholds()
+TRIAL = EPISODE_LIMITS.calm_readings  # readings after which an outcome is given if all is calm by then
+PATIENCE = TRIAL + EPISODE_LIMITS.calm_readings  # the same where it is not: once the alarm that was answered has ended
 RATE_TOO_HIGH = "learning rate too high"
 PASSING = ("", "bad batch", "missing warm-up")  # causes that go away
 
@@ -120,23 +86,20 @@ class Treatment:
         return loss_level.level > _far_above(self._before(loss_level), loss_level)
 
     def is_in_vain(self, alert: Alert, loss_level: LossLevel) -> bool:
-        """True if alarms in a row still blame the learning rate, and little was learned for long."""
-        if alert.severity != "critical" or alert.cause != RATE_TOO_HIGH or self.age < LIMITS.patience:
+        """True if alarms in a row still blame the learning rate, and nothing was learned for long."""
+        if alert.severity != "critical" or alert.cause != RATE_TOO_HIGH or self.age < PATIENCE:
             return False
-        before = self._before(loss_level)
-        return loss_level.level > before - LIMITS.little * abs(before)
+        return loss_level.level > self._before(loss_level)
 
     def has_fled(self, reading: Reading, loss_level: LossLevel) -> bool:
         """True if it suffers, and the loss does not come down by itself."""
         return self.suffers(loss_level) and not self._may_come_back(reading, loss_level)
 
     def is_lost(self, reading: Reading, loss_level: LossLevel) -> bool:
-        """True if the loss is back where the run began, on the scale it had there, and was far below before."""
-        if self.age < LIMITS.fled or self._may_come_back(reading, loss_level):
-            return False
+        """True if the loss is back where the run began, was far below before, and does not come down by itself."""
         lowest, highest = LIMITS.lost
-        is_back = loss_level.gained > LIMITS.learned and lowest < loss_level.risen < highest
-        return is_back and (math.isnan(self.loss) or self.suffers(loss_level))
+        is_back = self.age >= LIMITS.passing and lowest < loss_level.risen < highest
+        return is_back and self.has_fled(reading, loss_level)
 
     def has_died(self, active: Sequence[str]) -> bool:
         """True if the event has left another kind behind, as an explosion leaves a net that no gradient passes."""
@@ -171,14 +134,11 @@ class Treatment:
         """
         kind = kind_named(self.made.alert_kind)
         if kind.is_bounded_by_clipping:
-            # Under adaptive optimizers a jump in the loss's scale looks alike until it is the new normal.
-            is_known = math.isfinite(reading.displacement)
-            patience = LIMITS.fled if is_known else LIMITS.fled_without_displacement
-            return is_near and self.age >= patience and self.has_fled(reading, loss_level)
+            return is_near and self.age >= LIMITS.passing and self.has_fled(reading, loss_level)
         if not kind.comes_singly or self.age < 2:
             return False
         bad_weights = reading.weight_norms is not None and not all(map(math.isfinite, reading.weight_norms))
-        return nonfinite >= LIMITS.nonfinite_readings or (nonfinite > 0 and bad_weights)
+        return nonfinite >= LIMITS.passing or (nonfinite > 0 and bad_weights)
 
     def _before(self, loss_level: LossLevel) -> float:
         """Level of the loss before the alert; that of the start if it is not known."""
@@ -187,7 +147,7 @@ class Treatment:
     def _may_come_back(self, reading: Reading, loss_level: LossLevel) -> bool:
         """True for a while if the loss has not gone far and comes down: it has learned more than a snapshot knows."""
         highest = min(loss_level.level, LIMITS.lost[1] * loss_level.scale)
-        return self.age < LIMITS.trial_readings and reading.loss < highest
+        return self.age < TRIAL and reading.loss < highest
 
     def conclude(self, is_calm: bool, loss_level: LossLevel) -> str:
         """Write down what came of it: ``"helped"``, ``"no change"`` or ``"worse"``."""

@@ -8,7 +8,6 @@ from grad_callbacks.treatment.remedies.agc import AGC
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.remedies.clip_norm import ClipNorm
 from grad_callbacks.treatment.remedies.clip_value import ClipValue
-from grad_callbacks.treatment.remedies.floor_norm import FloorNorm
 from grad_callbacks.treatment.remedies.full_precision import FullPrecision
 from grad_callbacks.treatment.remedies.mask_undefined import MaskUndefined
 from grad_callbacks.treatment.remedies.reduce_lr import ReduceLR
@@ -24,7 +23,6 @@ REMEDIES: dict[str, type[Remedy]] = {
     "ClipValue": ClipValue,
     "AdaptiveClip": AdaptiveClip,
     "AGC": AGC,
-    "FloorNorm": FloorNorm,
     "ReduceLR": ReduceLR,
     "Warmup": Warmup,
     "SkipStep": SkipStep,
@@ -44,7 +42,6 @@ __all__ = [
     "AdaptiveStep",
     "ClipNorm",
     "ClipValue",
-    "FloorNorm",
     "FullPrecision",
     "MaskUndefined",
     "ReduceLR",

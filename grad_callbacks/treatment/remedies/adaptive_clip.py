@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
-from grad_callbacks._utils.validation import at_least, between, positive
+from grad_callbacks._utils.validation import at_least, positive
 from grad_callbacks.events import Evidence
 from grad_callbacks.measurement.device_transfer import to_device
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
-
-Method = Literal["zscore", "percentile"]
 
 _ZCLIP = "Kumar et al. 2025 (ZClip), sec. 3"
 
@@ -28,25 +26,13 @@ class AdaptiveClipThresholds(Thresholds):
     z: float = threshold(
         2.5, "deviations above the average from which on a norm is clipped", unit="standard deviations", source=_ZCLIP
     )
-    percentile: float = threshold(
-        10.0,
-        "percentile of the latest norms to which norms are clipped",
-        unit="percent",
-        source="Seetharaman et al. 2020 (AutoClip)",
-    )
     warmup: int = threshold(25, "norms needed before there is a threshold", unit="readings", source=_ZCLIP)
     decay: float = threshold(0.97, "decay of the moving average of the norms", unit="1", source=_ZCLIP)
-    window: int = threshold(
-        1000, "latest norms of which the percentile is taken", unit="readings", source="not measured"
-    )
     outlier: float = threshold(
         5.0,
         "norm that is not taken in, until there are enough for a deviation",
         unit="x usual norm",
         source="not measured",
-    )
-    least_deviation: float = threshold(
-        1e-6, "deviation that is added, relative to the mean", unit="1", source="not measured"
     )
 
 
@@ -56,27 +42,23 @@ LIMITS = AdaptiveClipThresholds()
 class AdaptiveClip(Remedy):
     """Clips by a threshold that is computed from the norms of earlier steps.
 
-    ``"zscore"`` is ZClip's: a norm more than ``z`` deviations above a moving average is reduced to the average and
+    As ZClip does: a norm more than ``z`` deviations above a moving average is reduced to the average and
     ``z`` squared over its own score in deviations, so the further out it is, the closer to the average it comes.
-    ``"percentile"`` is AutoClip's: a norm above the ``percentile`` of the last 1000 norms is reduced to that.
 
     Unlike there, no spike changes the threshold: norms that are not finite, zero or outlying are never taken in.
-    A norm is outlying if the z-score clips it; with the percentile, and until ``warmup`` norms are known, if it exceeds
-    5 times the usual norm. So the threshold does not follow a level that jumps up for good. Norms are taken in from the
-    first step on, clipping starts with an alert; if fewer than ``warmup`` norms are known by then, the usual norm that
-    the alert reports is used instead of them.
+    A norm is outlying if it is clipped or, until ``warmup`` norms are known, exceeds 5 times the usual norm. So the
+    threshold does not follow a level that jumps up for good. Norms are taken in from the first step on, clipping starts
+    with an alert; if fewer than ``warmup`` norms are known by then, the usual norm that the alert reports is used
+    instead of them.
 
     Everything is computed on the device of the gradients, without waiting for it.
 
     References:
         Kumar et al. 2025, "ZClip: Adaptive Spike Mitigation for LLM Pre-Training", arXiv 2504.02507, sec. 3 (average
-        0.97, 25 steps of warm-up, z 2.5). Seetharaman et al. 2020, "AutoClip: Adaptive Gradient Clipping for Source
-        Separation Networks", arXiv 2007.14469 (percentile 10 of all norms).
+        0.97, 25 steps of warm-up, z 2.5).
 
     Args:
-        method: How the threshold is computed.
-        z: Standard deviations above the average from which on a norm is clipped, for ``"zscore"``.
-        percentile: Between 0 and 100, for ``"percentile"``.
+        z: Standard deviations above the average from which on a norm is clipped.
         warmup: Norms needed before there is a threshold.
 
     Raises:
@@ -87,19 +69,8 @@ class AdaptiveClip(Remedy):
     bounds_steps = True
     changes_gradients = True
 
-    def __init__(
-        self,
-        method: Method = "zscore",
-        z: float = LIMITS.z,
-        percentile: float = LIMITS.percentile,
-        warmup: int = LIMITS.warmup,
-    ) -> None:
-        if method not in get_args(Method):
-            raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
-        self.method = method
-        z, share = positive("z", z), between("percentile", percentile, 0.0, 100.0) / 100
-        warmup = at_least("warmup", warmup, 1)
-        self._threshold = _ZScore(z, warmup) if method == "zscore" else _Percentile(share, warmup)
+    def __init__(self, z: float = LIMITS.z, warmup: int = LIMITS.warmup) -> None:
+        self._threshold = _ZScore(positive("z", z), at_least("warmup", warmup, 1))
         self._engaged = False
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
@@ -109,7 +80,7 @@ class AdaptiveClip(Remedy):
         self._engaged = True
         reference = step.reading.norm if evidence.reference is None else evidence.reference
         self._threshold.assume(reference, step.norm_on_device.device)
-        return {"method": self.method, "reference": reference, "norm": step.reading.norm}
+        return {"reference": reference, "norm": step.reading.norm}
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Take the norm in unless it is outlying; once switched on, clip if it exceeds the threshold."""
@@ -176,60 +147,9 @@ class _ZScore:
 
     def _known(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         count, mean, variance = self._on(device).unbind()
-        return count, mean, variance.sqrt() + LIMITS.least_deviation * mean
+        return count, mean, variance.sqrt() + torch.finfo(torch.float32).eps * mean
 
     def _on(self, device: torch.device) -> Tensor:
         if self._numbers is None:
             self._numbers = to_device(self._loaded, device)
         return self._numbers
-
-
-class _Percentile:
-    """The percentile of the last norms. They stay on the device, in a circular buffer, NaN where it is not filled."""
-
-    def __init__(self, share: float, warmup: int) -> None:
-        self._share, self._warmup = share, warmup
-        self._loaded: list[float] = []
-        self._count = 0
-        self._norms: Tensor | None = None
-        self._fed: Tensor | None = None  # how many were taken in, a scalar
-
-    def limit(self, norm: Tensor) -> Tensor:
-        """What norms are to be clipped to; infinite while too few are known."""
-        norms, fed = self._on(norm.device)
-        limit = torch.nanquantile(norms, self._share)
-        return limit.where(fed >= self._warmup, torch.full_like(limit, torch.inf))
-
-    def feed(self, norm: Tensor) -> None:
-        """Take ``norm`` in, in the place of the oldest."""
-        norms, fed = self._on(norm.device)
-        enters = torch.isfinite(norm) & (norm > 0) & ((fed == 0) | (norm <= LIMITS.outlier * torch.nanmedian(norms)))
-        place = torch.arange(LIMITS.window, device=norm.device) == fed % LIMITS.window
-        self._norms = norm.where(place & enters, norms)
-        self._fed = fed + enters
-
-    def assume(self, reference: float, device: torch.device) -> None:
-        """Use ``reference`` for all norms of the warm-up if too few are known."""
-        norms, fed = self._on(device)
-        is_known = fed >= self._warmup
-        assumed = torch.full_like(norms, torch.nan)
-        assumed[: self._warmup] = reference
-        self._norms = norms.where(is_known, assumed)
-        self._fed = fed.where(is_known, torch.full_like(fed, self._warmup))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the norms, in the order of the buffer, and how many were taken in."""
-        if self._norms is None or self._fed is None:
-            return {"norms": self._loaded, "fed": self._count}
-        return {"norms": self._norms[: int(self._fed)].tolist(), "fed": int(self._fed)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-        self._loaded, self._count = list(state["norms"]), state["fed"]
-        self._norms = self._fed = None
-
-    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        if self._norms is None or self._fed is None:
-            self._norms = to_device(self._loaded + [torch.nan] * (LIMITS.window - len(self._loaded)), device)
-            self._fed = torch.full((), self._count, device=device)
-        return self._norms, self._fed

@@ -30,31 +30,19 @@ class AdaptiveStepThresholds(Thresholds):
         unit="share of the weights' norm",
         source="measured: the better one of 0.03 and 0.1 on the failing runs of the corpus under SGD",
     )
-    betas: tuple[float, float] = threshold((0.9, 0.999), "decay of the two moments", unit="1", source=_ADAM)
-    epsilon: float = threshold(
-        1e-8, "size that is added to an entry's", unit="x root mean square of all entries", source=_ADAM
-    )
-    largest_entry: float = threshold(
-        3.16,
-        "largest rescaled entry: the farthest that a single outlier can move an entry under Adam",
-        unit="x recent size",
-        source="formula: (1 - 0.9) / sqrt(1 - 0.999)",
-    )
     shallow: int = threshold(
         10,
         "layers with weights up to which steps after an initialisation need not be shorter",
         unit="layers",
-        source="not measured",
+        source="measured: a sigmoid net of 14 layers ended at a loss of 0.31 with shorter steps, at 0.33 without",
     )
-    fallen: float = threshold(
-        1 / 3,
-        "rate below which the user's own schedule has ended a rate that was too high for a step or two",
-        unit="x the user's rate at the alert",
-        source="not measured",
-    )
+    betas: tuple[float, float] = threshold((0.9, 0.999), "decay of the two moments", unit="1", source=_ADAM)
 
 
 LIMITS = AdaptiveStepThresholds()
+
+# The farthest that a single outlier can move an entry under Adam, in entries of the usual size.
+LARGEST_ENTRY = (1 - LIMITS.betas[0]) / math.sqrt(1 - LIMITS.betas[1])
 
 PASSING = ("", "bad batch")  # causes that go away by themselves
 
@@ -68,9 +56,8 @@ class AdaptiveStep(Remedy):
     gradient's scale. Where the rate falls below the one it was switched on at the steps get shorter in proportion, so a
     schedule and a lowered rate still count; a rate that rises does not.
 
-    A run that has learned something already, or met a bad batch, keeps its own steps; so does one whose rate has come
-    down by itself before the first rescaled step. After an initialisation nets of more than 10 layers take steps that
-    are shorter in proportion to their depth: those of all layers add up.
+    A run that has learned something already, or met a bad batch, keeps its own steps. After an initialisation nets of
+    more than 10 layers take steps that are shorter in proportion to their depth: those of all layers add up.
 
     Only for ``torch.optim.SGD``; other optimizers rescale by themselves, or are unknown. Plain recurrences, which need
     very short steps, and sharded and sparse gradients are left alone. It keeps two numbers per weight.
@@ -93,7 +80,6 @@ class AdaptiveStep(Remedy):
     def __init__(self, stride: float = LIMITS.stride) -> None:
         self.stride = positive("stride", stride)
         self._engaged = False
-        self._at_alert = math.nan  # the user's rate
         self._stride = self.stride
         self._scale: float | None = None  # what an entry of size 1 becomes, found at the first step
         self._rate = math.nan  # the rate at which it was found
@@ -107,7 +93,6 @@ class AdaptiveStep(Remedy):
         if self._engaged or not self._is_for(step):
             return None
         self._engaged = True
-        self._at_alert = step.learning_rate.clean()[0]
         assert step.run_state is not None
         depth = int(step.layers.has_weight.sum())
         if step.run_state.restarted_from == "start" and depth > LIMITS.shallow:
@@ -120,9 +105,6 @@ class AdaptiveStep(Remedy):
             return False
         if self._scale is None:
             if not step.reading.displacement > 0:  # it is not finite, or zero
-                return False
-            if step.learning_rate.clean()[0] < LIMITS.fallen * self._at_alert:
-                self._engaged = False
                 return False
             self._begin(step, step.reading.displacement)
         return step.replace(self._rescaled(step))
@@ -162,7 +144,6 @@ class AdaptiveStep(Remedy):
             self._first, self._second = [None] * len(gradients), [None] * len(gradients)
         is_finite = torch.isfinite(norm)
         self._count = is_finite.double() + (0 if self._count is None else self._count)
-        least = LIMITS.epsilon * norm / math.sqrt(float(step.layers.numel.sum()))
         rate = step.learning_rate.effective()[0]
         length = self._scale * min(1.0, self._rate / rate) if rate > 0 else self._scale
         rescaled: list[Tensor | None] = []
@@ -172,14 +153,12 @@ class AdaptiveStep(Remedy):
                 continue
             here = gradient.device  # a model may be spread over several
             entries = gradient.to(torch.promote_types(gradient.dtype, torch.float32)) / step.loss_scale
-            direction = self._direction(place, entries, is_finite.to(here), least.to(entries), _betas(step))
+            direction = self._direction(place, entries, is_finite.to(here), _betas(step))
             value = (direction * length * step.loss_scale).to(gradient.dtype)
             rescaled.append(value.where(is_finite.to(here), gradient))
         return rescaled
 
-    def _direction(
-        self, place: int, entries: Tensor, is_finite: Tensor, least: Tensor, betas: tuple[float, float]
-    ) -> Tensor:
+    def _direction(self, place: int, entries: Tensor, is_finite: Tensor, betas: tuple[float, float]) -> Tensor:
         """Add a gradient to the moments of its parameter, unless it is not finite; return their quotient."""
         assert self._count is not None
         first, second = self._first[place], self._second[place]
@@ -190,8 +169,8 @@ class AdaptiveStep(Remedy):
         first.lerp_(entries, (is_finite * (1 - betas[0])).to(entries))
         second.lerp_(entries**2, (is_finite * (1 - betas[1])).to(entries))
         count = self._count.to(entries.device)
-        size = (second / (1 - betas[1] ** count)).sqrt() + least
-        direction = (first / (1 - betas[0] ** count) / size).clamp(-LIMITS.largest_entry, LIMITS.largest_entry)
+        size = (second / (1 - betas[1] ** count)).sqrt()
+        direction = (first / (1 - betas[0] ** count) / size).clamp(-LARGEST_ENTRY, LARGEST_ENTRY)
         return direction.nan_to_num(0.0)  # where all is zero
 
     def idle_for(self, readings: int) -> int:
@@ -200,14 +179,19 @@ class AdaptiveStep(Remedy):
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers, and the moments as tensors."""
-        rates = {"rate": self._rate, "at_alert": self._at_alert}
         moments = {"count": self._count, "first": list(self._first), "second": list(self._second)}
-        return {"engaged": self._engaged, "stride": self._stride, "scale": self._scale, **rates, **moments}
+        return {
+            "engaged": self._engaged,
+            "stride": self._stride,
+            "scale": self._scale,
+            "rate": self._rate,
+            **moments,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._engaged, self._stride = state["engaged"], state["stride"]
-        self._scale, self._rate, self._at_alert = state["scale"], state["rate"], state["at_alert"]
+        self._scale, self._rate = state["scale"], state["rate"]
         self._count = None if state["count"] is None else state["count"].clone()
         self._first, self._second = [[None if m is None else m.clone() for m in state[k]] for k in ("first", "second")]
 

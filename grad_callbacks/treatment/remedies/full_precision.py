@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.first_nonfinite import first_nonfinite
 from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
@@ -21,25 +19,11 @@ from grad_callbacks.treatment.remedies._support.forward_hooks import InForward
 from grad_callbacks.treatment.remedies._support.replayed_loss import can_be_replayed, replayed_loss
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
 from grad_callbacks.treatment.remedies.base import Remedy
+from grad_callbacks.treatment.remedies.mask_undefined import LIMITS as MASKS
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
 
 WHOLE = ""  # the name of the whole model
-
-
-@dataclass(frozen=True)
-class FullPrecisionThresholds(Thresholds):
-    """The numbers of :class:`FullPrecision`."""
-
-    rounds: int = threshold(
-        8,
-        "modules that are kept in float32 by themselves: where there are more, the whole model is",
-        unit="modules",
-        source="not measured",
-    )
-
-
-LIMITS = FullPrecisionThresholds()
 
 
 class FullPrecision(InForward, SkipNext, Remedy):
@@ -86,7 +70,7 @@ class FullPrecision(InForward, SkipNext, Remedy):
     def _widen(self, run_state: RunState) -> bool:
         """Add modules until nothing overflows; False if something else than 16 bits is the cause."""
         assert run_state.batch.replay is not None
-        for _ in range(LIMITS.rounds if is_alone() else 0):
+        for _ in range(MASKS.most_masked if is_alone() else 0):
             origin = first_nonfinite(run_state.model, run_state.batch.replay)
             if origin.source != "16-bit overflow":
                 return not origin.source

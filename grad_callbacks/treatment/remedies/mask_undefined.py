@@ -34,8 +34,9 @@ class MaskUndefinedThresholds(Thresholds):
 
     most_masked: int = threshold(
         8,
-        "kinds of operations, and places, that are masked in a run: where there are more, they are not the cause",
-        unit="operations and places",
+        "operations and places that are masked in a run, and modules that are kept in float32 one by one: where there "
+        "are more, they are not the cause",
+        unit="operations, places or modules",
         source="not measured",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
 from grad_callbacks.treatment.remedies.base import Remedy
+from grad_callbacks.treatment.remedies.warmup import LIMITS as WARMUP
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 
 
@@ -26,10 +28,6 @@ class ReduceLRThresholds(Thresholds):
         source="Zhang et al. 2022 (OPT), sec. 2.5, for the practice; the value is not measured",
     )
     floor: float = threshold(1e-3, "smallest rate", unit="x the user's rate", source="not measured")
-    rewarm: int = threshold(100, "steps in which a released rate goes back up", unit="steps", source="not measured")
-    rounding: float = threshold(
-        1e-9, "by how much a rate may miss the floor: 0.1 ** 3 is a little below 1e-3", unit="1", source="not measured"
-    )
 
 
 LIMITS = ReduceLRThresholds()
@@ -54,7 +52,7 @@ class ReduceLR(Remedy):
             least 1.
     """
 
-    def __init__(self, factor: float = LIMITS.factor, floor: float = LIMITS.floor, rewarm: int = LIMITS.rewarm) -> None:
+    def __init__(self, factor: float = LIMITS.factor, floor: float = LIMITS.floor, rewarm: int = WARMUP.steps) -> None:
         self.factor = fraction("factor", factor)
         self.floor = fraction("floor", floor)
         self.rewarm = at_least("rewarm", rewarm, 1)
@@ -63,7 +61,7 @@ class ReduceLR(Remedy):
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Lower the rate, this step's included, unless that would go below the floor."""
         lowered = self._multiplier.scale * self.factor
-        if lowered < self.floor * (1 - LIMITS.rounding):
+        if lowered < self.floor and not math.isclose(lowered, self.floor):  # 0.1 ** 3 is a little below 1e-3
             return None
         self._multiplier.rising = 0
         self._multiplier.set(step.learning_rate, lowered)

@@ -4,46 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from grad_callbacks._utils.compiled import can_run_eagerly
-from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least
+from grad_callbacks.detection.diagnosis.probes import PROBE_LIMITS
 from grad_callbacks.detection.rules.leeway import LEEWAY
 from grad_callbacks.events import Evidence
-from grad_callbacks.measurement import QuietBlock
 from grad_callbacks.measurement.sharding import is_alone
 from grad_callbacks.treatment.remedies._support.agreement import from_all
 from grad_callbacks.treatment.remedies._support.initialisation import LIMITS as GOOD
 from grad_callbacks.treatment.remedies._support.initialisation import initialise, put_weights
-from grad_callbacks.treatment.remedies._support.post_init_steps import FittedSteps
+from grad_callbacks.treatment.remedies._support.short_steps import ShortSteps
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
-from grad_callbacks.treatment.remedies._support.trained_weights import looks_trained
+from grad_callbacks.treatment.remedies._support.trained_weights import trained_layers
 from grad_callbacks.treatment.remedies._support.weight_fill import Scheme
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
-
-
-@dataclass(frozen=True)
-class ReinitializeThresholds(Thresholds):
-    """The numbers of :class:`Reinitialize`."""
-
-    within: int = threshold(100, "readings from the start in which it may act", unit="readings", source="not measured")
-    poor_recurrent_spread: float = threshold(
-        0.3,
-        "spread of signal or error over the layers of a recurrent net above which the weights of the start are "
-        "replaced: each step of a sequence adds to it",
-        unit="powers of ten",
-        source="not measured",
-    )
-
-
-LIMITS = ReinitializeThresholds()
 
 
 class Reinitialize(SkipNext, Remedy):
@@ -59,17 +40,14 @@ class Reinitialize(SkipNext, Remedy):
     ``_support/trained_weights.py``). Frozen parameters are a sign of weights worth keeping, too. Sharded weights are
     left alone.
 
-    The steps that follow are limited (see ``FittedSteps``): under SGD they move the weights by 10% of their norm at
-    most, those of a recurrent net by 0.2%, with gated cells by 3%; under an adaptive optimizer the learning rate of a
-    recurrent net is fitted, and with gated cells it may rise to 100 times the user's.
+    The steps of a plain recurrence under SGD are limited to 0.2% of the weights' norm from then on (``ShortSteps``).
 
     Args:
         scheme: ``"lsuv"``, or ``"orthogonal"``, ``"he"`` or ``"xavier"``, which need no batch.
         within: Readings in which it may act.
         even_if_trained: Do it whatever the weights look like.
         beside: Supplement a remedy that has gone back to the weights of the start (see :attr:`supplements`), and
-            replace those only if signal or error spreads over more than tenfold there, in recurrent nets twofold, by
-            what is measured.
+            replace those only if signal or error spreads over more than tenfold there, by what is measured.
 
     Raises:
         ValueError: If ``scheme`` is unknown or ``within`` is not a whole number of at least 1.
@@ -82,7 +60,11 @@ class Reinitialize(SkipNext, Remedy):
     needs_snapshots = True
 
     def __init__(
-        self, scheme: Scheme = "lsuv", within: int = LIMITS.within, even_if_trained: bool = False, beside: bool = False
+        self,
+        scheme: Scheme = "lsuv",
+        within: int = PROBE_LIMITS.initialisation_matters,
+        even_if_trained: bool = False,
+        beside: bool = False,
     ) -> None:
         if scheme not in get_args(Scheme):
             raise ValueError(f"scheme must be one of {', '.join(get_args(Scheme))}, got {scheme!r}")
@@ -91,7 +73,7 @@ class Reinitialize(SkipNext, Remedy):
         self.even_if_trained = bool(even_if_trained)
         self.supplements = bool(beside)
         self._done = False
-        self._steps = FittedSteps()
+        self._steps = ShortSteps()
 
     def engage(self, step: OptimizerStep, evidence: Evidence) -> dict[str, Any] | None:
         """Initialise the weights now, and skip the current step. Once only."""
@@ -105,7 +87,7 @@ class Reinitialize(SkipNext, Remedy):
         if step.snapshots is not None and step.snapshots.first is not None and run_state.readings > 1:
             step.snapshots.restore(step.snapshots.first)
         found = initialise(run_state.model, self.scheme, _replay(run_state), evidence.recurrence is not None)
-        if self.supplements and not _were_poor(found, run_state.model):
+        if self.supplements and not _were_poor(found):
             found = None
         detail = _as_on_the_first_process(run_state.model, found)
         if detail is None:
@@ -124,11 +106,7 @@ class Reinitialize(SkipNext, Remedy):
         if not all(parameter.requires_grad for parameter in run_state.model.parameters()):
             return False
         first = run_state.snapshots.first_parameters() if run_state.snapshots is not None else {}
-        return not looks_trained(run_state.model, first)
-
-    def note(self, step: OptimizerStep, is_well: bool) -> None:
-        """Note how far the latest step has moved the weights."""
-        self._steps.note(step.reading)
+        return not trained_layers(run_state.model, first)
 
     def act(self, step: OptimizerStep) -> bool | Tensor:
         """Skip the first step after the initialisation, whose gradients are of the old weights; limit later ones."""
@@ -136,11 +114,7 @@ class Reinitialize(SkipNext, Remedy):
 
     def idle_for(self, readings: int) -> int:
         """Return any number while it is off."""
-        return LEEWAY.any if self._steps.is_idle and not self._skip_next else 0
-
-    def take_in(self, block: QuietBlock, is_left_out: bool) -> None:
-        """Note how far the latest step has moved the weights."""
-        self._steps.take_in(block)
+        return LEEWAY.any if self._steps.stride is None and not self._skip_next else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether it is done, and how it limits the steps."""
@@ -157,11 +131,9 @@ def _is_at_the_start(run_state: RunState) -> bool:
     return isinstance(run_state.restarted_from, Mapping) and bool(run_state.restarted_from["first"])
 
 
-def _were_poor(found: Mapping[str, Any] | None, model: nn.Module) -> bool:
+def _were_poor(found: Mapping[str, Any] | None) -> bool:
     """True if the old weights, as measured, let signal or error through poorly, and the new ones are better."""
-    is_recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    limit = LIMITS.poor_recurrent_spread if is_recurrent else GOOD.good_spread
-    return found is not None and found["measured"] and found.get("spread_before", math.inf) > limit
+    return found is not None and found["measured"] and found.get("spread_before", math.inf) > GOOD.good_spread
 
 
 def _replay(run_state: RunState) -> Callable[[], Tensor] | None:

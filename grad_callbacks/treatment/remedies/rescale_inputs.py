@@ -42,12 +42,6 @@ class RescaleInputsThresholds(Thresholds):
         unit="1",
         source='LeCun et al. 1998, "Efficient BackProp", sec. 4.3',
     )
-    worse_loss: float = threshold(
-        2.0,
-        "loss from which on it is better to go back to a snapshot",
-        unit="x loss with the snapshot's weights",
-        source="not measured",
-    )
 
 
 LIMITS = RescaleInputsThresholds()
@@ -66,7 +60,7 @@ class RescaleInputs(InForward, SkipNext, Remedy):
     It is kept only if the loss of the batch is finite with it, no larger than without, and no larger than where the run
     began: batches that are wrong in more than their unit are for other remedies. Steps that were taken with the large
     inputs have moved the weights too far, or changed an adaptive optimizer's averages for long, and running statistics
-    have seen the inputs in any case: then, and wherever that gives less than half the loss, it goes back to the latest
+    have seen the inputs in any case: then, and wherever that gives a smaller loss, it goes back to the latest
     healthy snapshot. The current step is skipped, and a loss scaler gets its scale back.
 
     If the loss needs the inputs too, as an autoencoder's does, the batch itself is divided.
@@ -133,7 +127,7 @@ class RescaleInputs(InForward, SkipNext, Remedy):
         loss_there = replayed_loss(run_state, run_state.snapshots.parameters(entry))
         buffers = run_state.snapshots.buffers(entry)
         has_done_harm = all(from_all(has_stepped or _has_moved_buffers(run_state.model, buffers)))
-        goes_back = math.isfinite(loss_there) and (has_done_harm or not loss_there > loss / LIMITS.worse_loss)
+        goes_back = math.isfinite(loss_there) and (has_done_harm or not loss_there > loss)
         return (loss_there, entry) if goes_back else (loss, None)
 
     def _is_news(self, new: Sequence[Change]) -> bool:

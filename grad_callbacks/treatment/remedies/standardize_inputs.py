@@ -21,7 +21,7 @@ from grad_callbacks.treatment.remedies._support.raw_inputs import (
 )
 from grad_callbacks.treatment.remedies._support.replayed_loss import can_be_replayed, replayed_loss
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
-from grad_callbacks.treatment.remedies._support.trained_weights import looks_trained
+from grad_callbacks.treatment.remedies._support.trained_weights import trained_layers
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
 from grad_callbacks.treatment.step.run_state import RunState
@@ -128,4 +128,4 @@ def _may_begin_anew(step: OptimizerStep, run_state: RunState) -> bool:
     if not run_state.from_start or run_state.has_learned:
         return False
     first = run_state.snapshots.first_parameters() if run_state.snapshots is not None else {}
-    return bool(first or run_state.readings == 1) and not looks_trained(run_state.model, first)
+    return bool(first or run_state.readings == 1) and not trained_layers(run_state.model, first)

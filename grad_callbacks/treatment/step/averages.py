@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.treatment.step.optimizer_state import LIMITS as MEMORY
 
 _OTHERS = (torch.optim.Optimizer, DataLoader, Dataset, str, bytes)
 _PLAIN = frozenset((int, float, bool, complex, str, bytes, type(None)))  # settings, of which a model has many
@@ -27,9 +28,6 @@ Signature = tuple[torch.Size, ...]
 class AveragesThresholds(Thresholds):
     """How far averages are looked for."""
 
-    deepest: int = threshold(
-        4, "attributes of entries of attributes that are looked at", unit="levels", source="not measured"
-    )
     longest: int = threshold(
         4,
         "length up to which lists and dictionaries are looked through",
@@ -154,7 +152,7 @@ class _Search:
 
     def descend(self, name: str, value: Any, depth: int = 0, count: object = None) -> None:
         """Look at attributes and entries; ``count`` is how many models were averaged, where that stands beside."""
-        if id(value) in self._seen or depth > LIMITS.deepest or isinstance(value, _OTHERS) or _is_foreign(value):
+        if id(value) in self._seen or depth > MEMORY.deepest or isinstance(value, _OTHERS) or _is_foreign(value):
             return
         if isinstance(value, Tensor):
             if value.dim() == 1 and value.is_floating_point() and id(value) not in self._own:

@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from grad_callbacks._utils.thresholds import Thresholds, threshold
-
-
-@dataclass(frozen=True)
-class BufferGuardThresholds(Thresholds):
-    """The numbers of :class:`BufferGuard`."""
-
-    most_bytes: int = threshold(
-        64 * 2**20,
-        "size of all buffers together up to which they are kept; running statistics are far smaller",
-        unit="bytes",
-        source="not measured",
-    )
-
-
-LIMITS = BufferGuardThresholds()
+from grad_callbacks.treatment.step.snapshot_store import LIMITS
 
 
 class BufferGuard:
@@ -51,7 +35,7 @@ class BufferGuard:
         """
         now = [b for b in self._model.buffers() if b.is_floating_point() and b.numel()]
         self._holders = [held for m in self._model.modules() if (held := m._buffers)]
-        if not now or sum(b.numel() * b.element_size() for b in now) > LIMITS.most_bytes:
+        if not now or sum(b.numel() * b.element_size() for b in now) > LIMITS.least:
             return
         if self._known != list(map(id, now)):
             self._known = list(map(id, now))

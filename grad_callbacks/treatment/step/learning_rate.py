@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement import DeviceTransfer, arrives_later
-
-
-@dataclass(frozen=True)
-class LearningRateThresholds(Thresholds):
-    """The numbers of :class:`LearningRate`."""
-
-    rounding: float = threshold(
-        1e-9, "distance of the scale from 1 up to which all factors were taken back", unit="1", source="not measured"
-    )
-
-
-LIMITS = LearningRateThresholds()
 
 
 class LearningRate:
@@ -52,7 +38,7 @@ class LearningRate:
     def reduce(self, factor: float) -> None:
         """Multiply the scale with ``factor``, also for the current step; a factor above 1 reverts earlier ones."""
         self.scale *= factor
-        if abs(self.scale - 1) < LIMITS.rounding:
+        if math.isclose(self.scale, 1.0):
             self.scale = 1.0  # all was taken back: the user's rate to the bit
         if self._clean is not None:
             self._place(self.scale)

@@ -25,7 +25,7 @@ _OF_TORCH = re.compile(r"state|param_groups|defaults|step|found_inf|grad_scale|_
 class OptimizerMemoryThresholds(Thresholds):
     """How far an optimizer's own entries are looked through at each step, which must cost next to nothing."""
 
-    deepest: int = threshold(3, "containers and objects within others", unit="levels", source="not measured")
+    deepest: int = threshold(4, "containers and objects within others", unit="levels", source="not measured")
     longest: int = threshold(64, "length of a container", unit="entries", source="not measured")
 
 

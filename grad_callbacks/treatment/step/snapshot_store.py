@@ -30,7 +30,7 @@ class SnapshotStoreThresholds(Thresholds):
     )
     least: int = threshold(
         64 * 2**20,
-        "memory that snapshots may take in any case: Python, torch and Lightning alone take 400 MB",
+        "memory that snapshots may take in any case, and kept buffers: Python, torch and Lightning take 400 MB",
         unit="bytes",
         source="not measured",
     )

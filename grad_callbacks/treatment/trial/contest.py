@@ -53,7 +53,7 @@ class Contest:
         results: list[TrialResult],
         index: int = 0,
     ) -> None:
-        self.batches = BatchBuffer(settings.batches, settings.budget)
+        self.batches = BatchBuffer(max(settings.steps, LIMITS.held_out), settings.budget)
         self._model, self._optimizer = model, optimizer
         self._prescription = prescription
         self._gauge = gauge
@@ -88,7 +88,7 @@ class Contest:
         count = smallest_count(len(self.batches), group, self._gauge.layers.device)
         known = self._model, self._optimizer, self._gauge.layers, group, self._prescription
         setup = TrialSetup(*known, step, alert, loss)
-        held = self._hold(setup, count) if count >= LIMITS.min_batches and self._is_possible else None
+        held = self._hold(setup, count) if count >= LIMITS.held_out and self._is_possible else None
         if held is None:
             return self._prescription.answer(alert, step.handle, loss)
         result, candidates = held
@@ -130,7 +130,7 @@ class Contest:
             return None
         # A run whose loss does not rise is well, unless its kind of alert stops the learning.
         is_harmed = kind_named(setup.alert.kind).stops_learning
-        bearable = math.nan if is_harmed else setup.loss + LIMITS.chance * abs(setup.loss)
+        bearable = math.nan if is_harmed else setup.loss
         winner = winner_of(scores, self._settings.margin, bearable)
         return TrialResult(setup.alert.step, setup.alert.kind, winner, scores, losses, self._index), candidates
 

@@ -16,17 +16,13 @@ class TrialThresholds(Thresholds):
 
     steps: int = threshold(20, "length of a trial", unit="steps", source="not measured")
     most: int = threshold(3, "trials in a run and optimizer", unit="trials", source="not measured")
-    batches: int = threshold(16, "recent batches that are kept", unit="batches", source="not measured")
     budget: int = threshold(2**28, "memory for these batches", unit="bytes", source="not measured")
     margin: float = threshold(0.05, "losses this close are equally good", unit="x best loss", source="not measured")
-    min_batches: int = threshold(
-        4, "batches with which a trial can be held: one of them gives the score", unit="batches", source="not measured"
-    )
     held_out: int = threshold(
-        4, "one in so many batches is not trained on and gives the score", unit="batches", source="not measured"
-    )
-    chance: float = threshold(
-        0.25, "by so much a few batches differ from others", unit="x loss before the alert", source="not measured"
+        4,
+        "one in so many batches is not trained on and gives the score; fewer are too few for a trial",
+        unit="batches",
+        source="not measured",
     )
 
 
@@ -45,8 +41,8 @@ class Trial:
     after what does not. What comes to a loss that is NaN or infinite cannot win, whatever its gradients are; where all
     do, the prescription decides. A few steps flatter a low learning rate, which quiets the noise (Wu et al. 2018,
     "Understanding Short-Horizon Bias"); so none wins too if with it, after an exploding or non-finite gradient, the
-    loss is about where it was before. Nothing of a trial stays but its result: the winner is applied to the run as if
-    it had been prescribed alone, from the snapshot if that is where it has won.
+    loss is no higher than it was before. Nothing of a trial stays but its result: the winner is applied to the run as
+    if it had been prescribed alone, from the snapshot if that is where it has won.
 
     What is switched on later, because the winner has not helped, follows the prescription.
 
@@ -57,9 +53,8 @@ class Trial:
     or cannot be copied. What fails on one replica fails on all.
 
     Args:
-        steps: Length of a trial.
+        steps: Length of a trial. As many recent batches are kept to be replayed, by reference, but at least 4.
         most: Trials in a run and optimizer: each takes as many steps as remedies are tried, times ``steps``.
-        batches: Recent batches that are kept to be replayed, by reference.
         budget: Bytes of batches that are kept at most.
         margin: Share of the best loss that counts as nothing.
         from_snapshot: Try remedies from the newest healthy snapshot too, where the prescription has one that takes
@@ -74,7 +69,6 @@ class Trial:
 
     steps: int = LIMITS.steps
     most: int = LIMITS.most
-    batches: int = LIMITS.batches
     budget: int = LIMITS.budget
     margin: float = LIMITS.margin
     from_snapshot: bool = True
@@ -82,7 +76,6 @@ class Trial:
     def __post_init__(self) -> None:
         at_least("steps", self.steps, 1)
         at_least("most", self.most, 1)
-        at_least("batches", self.batches, LIMITS.min_batches)
         at_least("budget", self.budget, 1)
         between("margin", self.margin, 0, 1)
 

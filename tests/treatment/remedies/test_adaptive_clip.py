@@ -14,10 +14,8 @@ from torch import nn
 
 from grad_callbacks import AdaptiveClip
 from grad_callbacks.events import Evidence
-from grad_callbacks.treatment.remedies.adaptive_clip import AdaptiveClipThresholds
 from tests.support.helpers import mlp, pending
 
-METHODS = ["zscore", "percentile"]
 numbers = st.lists(st.floats(0.5, 2.0), min_size=30, max_size=40)
 
 
@@ -39,8 +37,8 @@ def shown(remedy: AdaptiveClip, norms: Sequence[float]) -> list[float]:
     return after
 
 
-def engaged(norms: Sequence[float], method: Any = "zscore", reference: float = 1.0, **options: Any) -> AdaptiveClip:
-    remedy = AdaptiveClip(method, **options)
+def engaged(norms: Sequence[float], reference: float = 1.0, **options: Any) -> AdaptiveClip:
+    remedy = AdaptiveClip(**options)
     shown(remedy, norms)
     remedy.engage(pending(with_norm(1.0)), Evidence({"reference": reference}))
     return remedy
@@ -54,41 +52,32 @@ def test_the_z_score_is_that_of_zclip() -> None:
     assert shown(engaged(norms), [3.0]) == [pytest.approx(mean + 2.5 * deviation / (score / 2.5), rel=1e-4)]
 
 
-def test_the_percentile_is_that_of_autoclip() -> None:
-    norms = torch.linspace(1.0, 2.0, 41).tolist()
-    assert shown(engaged(norms, "percentile"), [1.5, 1.05]) == [pytest.approx(1.1), pytest.approx(1.05)]
-
-
-@pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=10, deadline=None)
 @given(norms=numbers, poison=st.lists(st.sampled_from([math.nan, math.inf, 0.0, 1e3, 1e30]), max_size=15))
-def test_no_spike_moves_the_threshold(method: str, norms: list[float], poison: list[float]) -> None:
-    clean, poisoned = engaged(norms, method), engaged(norms, method)
+def test_no_spike_moves_the_threshold(norms: list[float], poison: list[float]) -> None:
+    clean, poisoned = engaged(norms), engaged(norms)
     shown(poisoned, poison)
     assert shown(poisoned, [100.0]) == shown(clean, [100.0])
     assert poisoned.state_dict() == clean.state_dict()
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_spike_among_the_first_norms_is_not_taken_in(method: str) -> None:
+def test_a_spike_among_the_first_norms_is_not_taken_in() -> None:
     norms = [1.0, 1.2, 0.8, 1.1, 0.9] * 6
-    assert shown(engaged([1.0, 1e4, math.nan, *norms], method), [50.0])[0] < 1.5
+    assert shown(engaged([1.0, 1e4, math.nan, *norms]), [50.0])[0] < 1.5
 
 
-@pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=10, deadline=None)
 @given(norms=numbers, norm=st.floats(0.1, 1e4), factor=st.sampled_from([1e-5, 1e-2, 1e3]))
-def test_it_scales_with_the_gradients(method: str, norms: list[float], norm: float, factor: float) -> None:
-    [plain] = shown(engaged(norms, method), [norm])
-    scaled = engaged([factor * norm for norm in norms], method, reference=factor)
+def test_it_scales_with_the_gradients(norms: list[float], norm: float, factor: float) -> None:
+    [plain] = shown(engaged(norms), [norm])
+    scaled = engaged([factor * norm for norm in norms], reference=factor)
     assert shown(scaled, [factor * norm]) == [pytest.approx(factor * plain, rel=1e-4)]
 
 
-@pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=10, deadline=None)
 @given(norms=numbers, norm=st.floats(3.0, 1e4))
-def test_clipping_twice_changes_nothing_and_keeps_the_direction(method: str, norms: list[float], norm: float) -> None:
-    remedy, model = engaged(norms, method), mlp(3, 4, 2)
+def test_clipping_twice_changes_nothing_and_keeps_the_direction(norms: list[float], norm: float) -> None:
+    remedy, model = engaged(norms), mlp(3, 4, 2)
     for p in model.parameters():
         p.grad = norm * torch.randn_like(p)
     before = [p.grad.clone() for p in model.parameters()]
@@ -102,50 +91,38 @@ def test_clipping_twice_changes_nothing_and_keeps_the_direction(method: str, nor
     assert again.norm == pytest.approx(once, rel=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_alert_tells_the_usual_norm_where_none_is_known(method: str) -> None:
-    assert shown(engaged([], method, reference=2.0), [1.0, 50.0, math.nan]) == [
+def test_the_alert_tells_the_usual_norm_where_none_is_known() -> None:
+    assert shown(engaged([], reference=2.0), [1.0, 50.0, math.nan]) == [
         pytest.approx(1.0),
         pytest.approx(2.0, rel=0.05),
         pytest.approx(math.nan, nan_ok=True),
     ]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_nothing_is_clipped_before_an_alert_and_it_is_switched_on_once(method: str) -> None:
-    remedy = AdaptiveClip(method)
+def test_nothing_is_clipped_before_an_alert_and_it_is_switched_on_once() -> None:
+    remedy = AdaptiveClip()
     assert shown(remedy, [1.0] * 30 + [50.0])[-1] == pytest.approx(50.0)
     assert remedy.engage(pending(with_norm(math.nan)), Evidence({})) is None, "no factor mends a NaN"
     assert remedy.engage(pending(with_norm(9.0)), Evidence({})) == {
-        "method": method,
         "reference": pytest.approx(9.0),
         "norm": pytest.approx(9.0),
     }
     assert remedy.engage(pending(with_norm(9.0)), Evidence({})) is None
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("known", [0, 3, 40])
-def test_it_goes_on_from_a_checkpoint(method: str, known: int) -> None:
+def test_it_goes_on_from_a_checkpoint(known: int) -> None:
     norms = [1.0 + 0.1 * math.sin(i) for i in range(60)]
-    whole = engaged(norms[:known], method)
-    resumed = AdaptiveClip(method)
+    whole = engaged(norms[:known])
+    resumed = AdaptiveClip()
     resumed.load_state_dict(whole.state_dict())
     assert resumed.state_dict() == whole.state_dict()
     assert shown(resumed, [*norms[known:], 9.0]) == shown(whole, [*norms[known:], 9.0])
 
 
-def test_the_window_is_bounded_and_the_oldest_leave_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    shorter = AdaptiveClipThresholds(window=10)
-    monkeypatch.setattr("grad_callbacks.treatment.remedies.adaptive_clip.LIMITS", shorter)
-    remedy = engaged([1.0] * 10 + [3.0] * 9, "percentile", percentile=50, warmup=5)
-    assert len(remedy.state_dict()["threshold"]["norms"]) == 10
-    assert shown(remedy, [4.0]) == [pytest.approx(3.0)]
-
-
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("method", "median"), ("z", 0), ("percentile", 0), ("percentile", 100), ("percentile", "10"), ("warmup", 0)],
+    [("z", 0), ("warmup", 0)],
 )
 def test_a_wrong_argument_is_named(argument: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{argument} must .*{value!r}"):

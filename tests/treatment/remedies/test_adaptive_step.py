@@ -116,17 +116,6 @@ def test_a_lower_rate_shortens_the_steps_and_a_higher_one_does_not_lengthen_them
     assert lengths[10.0] == pytest.approx(lengths[0.1])
 
 
-@pytest.mark.parametrize(("rate", "acts"), [(0.1, True), (0.04, True), (0.01, False)])
-def test_a_rate_that_came_down_by_itself_before_the_first_step_is_left_alone(rate: float, acts: bool) -> None:
-    model = small()
-    remedy = switched_on(step_of(model, SGD(model.parameters(), lr=0.1)))
-    for _ in range(2):
-        push(model)
-        before = gradients(model)
-        assert bool(remedy.act(step_of(model, SGD(model.parameters(), lr=rate)))) == acts
-        assert torch.equal(gradients(model), before) != acts
-
-
 def test_the_device_comes_to_the_same_gradients_and_tells_their_norm() -> None:
     found = []
     for on_device in (False, True):

@@ -1,4 +1,4 @@
-"""Remedies that treat each unit or layer for itself: AGC and FloorNorm."""
+"""A remedy that treats each unit for itself: AGC."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from grad_callbacks import AGC, FloorNorm
+from grad_callbacks import AGC
 from grad_callbacks.events import Evidence
 from tests.support.helpers import mlp, pending
 
@@ -108,63 +108,10 @@ def test_weights_that_are_cut_across_their_rows_are_refused_once(
     assert not remedy.act(pending(network()))
 
 
-# FloorNorm
-
-
-def rms(layer: nn.Module) -> float:
-    return float(torch.cat([p.grad.flatten() for p in layer.parameters()]).double().square().mean().sqrt())
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    faint=st.floats(1e-4, 1.0),
-    floor=st.floats(0.01, 0.9),
-    seed=st.integers(0, 99),
-    scale=st.sampled_from([1e-6, 1, 1e6]),
-)
-def test_layers_below_the_floor_are_raised_to_it(faint: float, floor: float, seed: int, scale: float) -> None:
-    model = network(scale, seed, faint)
-    before = [p.grad.clone() for p in model.parameters()]
-    layers = [module for module in model if isinstance(module, nn.Conv2d | nn.Linear)]
-    old = [rms(layer) for layer in layers]
-    treated(FloorNorm(floor, limit=1e6), model)
-    assert [rms(layer) for layer in layers] == [pytest.approx(max(r, floor * max(old)), rel=1e-4) for r in old]
-    assert directions_are_kept(before, model)
-    again = [p.grad.clone() for p in model.parameters()]
-    treated(FloorNorm(floor, limit=1e6), model)
-    torch.testing.assert_close([p.grad for p in model.parameters()], again, rtol=1e-4, atol=0)
-
-
-def test_zeros_stay_zeros_and_the_faintest_is_raised_to_the_limit_only() -> None:
-    model = network(faint=1e-9)
-    model[2].weight.grad.zero_()
-    model[2].bias.grad.zero_()
-    before = rms(model[0])
-    assert treated(FloorNorm(0.5, limit=100), model)[1]
-    assert rms(model[0]) == pytest.approx(100 * before, rel=1e-4)
-    assert rms(model[2]) == 0
-
-
-def test_norms_and_embeddings_are_no_measure_and_a_nan_stops_it() -> None:
-    model = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
-    for p in model.parameters():
-        p.grad = torch.ones_like(p)
-    model[0].weight.grad.fill_(1e6)
-    model[2].weight.grad.fill_(1e-6)
-    remedy = FloorNorm(0.5)
-    assert not treated(remedy, model)[1]
-    model[1].weight.grad.fill_(1e-3)
-    model[3].weight.grad[0] = math.nan
-    remedy.act(pending(model))
-    assert float(model[1].weight.grad[0, 0]) == pytest.approx(1e-3)
-    assert remedy.engage(pending(model), Evidence({})) is None
-
-
-@pytest.mark.parametrize("make", [AGC, FloorNorm])
-def test_they_act_on_what_earlier_remedies_have_left(make: Any) -> None:
+def test_it_acts_on_what_earlier_remedies_have_left() -> None:
     whole, late = network(10.0, faint=1e-3), network(10.0, faint=1e-3)
     for model, on_device in ((whole, False), (late, True)):
-        step, remedy = pending(model, on_device=on_device), make()
+        step, remedy = pending(model, on_device=on_device), AGC()
         remedy.engage(step, Evidence({}))
         step.limit_norm(1.0)
         remedy.act(step)
@@ -177,9 +124,8 @@ def test_they_act_on_what_earlier_remedies_have_left(make: Any) -> None:
         torch.testing.assert_close(a.grad, b.grad)
 
 
-@pytest.mark.parametrize("make", [AGC, FloorNorm])
-def test_they_can_be_withdrawn_and_switched_on_again(make: Any) -> None:
-    remedy = make()
+def test_it_can_be_withdrawn_and_switched_on_again() -> None:
+    remedy = AGC()
     assert treated(remedy, network(10.0, faint=1e-3))[1]
     assert remedy.release(pending(network()))
     assert not remedy.release(pending(network()))
@@ -187,9 +133,8 @@ def test_they_can_be_withdrawn_and_switched_on_again(make: Any) -> None:
     assert treated(remedy, network(10.0, faint=1e-3))[1]
 
 
-@pytest.mark.parametrize("make", [AGC, FloorNorm])
-def test_they_come_too_late_for_a_step_that_was_taken(make: Any) -> None:
-    model, remedy = network(10.0, faint=1e-3), make()
+def test_it_comes_too_late_for_a_step_that_was_taken() -> None:
+    model, remedy = network(10.0, faint=1e-3), AGC()
     step = pending(model)
     before = [p.grad.clone() for p in model.parameters()]
     remedy.engage(step, Evidence({}))
@@ -199,12 +144,12 @@ def test_they_come_too_late_for_a_step_that_was_taken(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("remedy", "argument", "value"),
-    [(AGC, "ratio", 0), (AGC, "least", -1.0), (FloorNorm, "floor", 1), (FloorNorm, "limit", 0)],
+    ("argument", "value"),
+    [("ratio", 0), ("least", -1.0)],
 )
-def test_a_wrong_argument_is_named(remedy: Any, argument: str, value: object) -> None:
+def test_a_wrong_argument_is_named(argument: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{argument} must .*{value!r}"):
-        remedy(**{argument: value})
+        AGC(**{argument: value})  # type: ignore[arg-type]
 
 
 def test_a_small_mlp_is_not_changed_where_nothing_is_due() -> None:
@@ -213,5 +158,4 @@ def test_a_small_mlp_is_not_changed_where_nothing_is_due() -> None:
         p.grad = torch.full_like(p, 1e-9)
     before = [p.grad.clone() for p in model.parameters()]
     assert not treated(AGC(), model)[1]
-    assert not treated(FloorNorm(), model)[1]
     torch.testing.assert_close([p.grad for p in model.parameters()], before, rtol=0, atol=0)

@@ -42,18 +42,14 @@ class Distant(Recall):
 
 
 @pytest.mark.numerics
-@pytest.mark.parametrize("beside", [[], [BESIDE]])
-def test_where_a_rate_too_high_leads_back_to_the_start_a_recurrence_begins_with_better_weights(
-    beside: list[dict[str, Any]],
-) -> None:
+def test_where_a_rate_too_high_leads_back_to_the_start_a_recurrence_begins_with_better_weights() -> None:
     torch.manual_seed(0)
     inputs, targets = told_early(30)
     task = Regression(Distant(), partial(torch.optim.Adam, lr=1.0))
-    guard = GradientGuard({"exploding": ["Rollback", *beside]})
+    guard = GradientGuard({"exploding": ["Rollback", BESIDE]})
     fit(task, guard, data=DataLoader(TensorDataset(inputs, targets), batch_size=32), max_epochs=12)
-    is_right = float((task.model(inputs).sign() == targets).float().mean())
-    assert [made.remedy for made in guard.interventions] == ["Rollback", *["Reinitialize"] * len(beside)]
-    assert is_right > 0.95 if beside else is_right < 0.7
+    assert [made.remedy for made in guard.interventions] == ["Rollback", "Reinitialize"]
+    assert float((task.model(inputs).sign() == targets).float().mean()) > 0.95
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.model_structure import branch_ends
 from grad_callbacks.detection.diagnosis.signal_flow import Flow, examine
 from grad_callbacks.measurement.replay import undisturbed
-from grad_callbacks.measurement.sharding import is_alone
 from grad_callbacks.treatment.remedies._support.fresh_weights import start_again
 from grad_callbacks.treatment.remedies._support.lsuv import Draft, apply, measure
 from grad_callbacks.treatment.remedies._support.mirrored_layers import mirror
@@ -32,24 +31,11 @@ class InitialisationThresholds(Thresholds):
         unit="powers of ten",
         source="not measured",
     )
-    bounded_sizes: tuple[float, ...] = threshold(
-        (1.0, 0.6, 0.3),
-        "sizes of the layers' outputs, tried in turn where activations are bounded; elsewhere only the first is",
-        unit="root mean square",
-        source="not measured",
-    )
-    least_mirrored_depth: int = threshold(
-        5,
-        "layers from which on a plain rectifier net is made to look linear",
-        unit="layers",
-        source="not measured",
-    )
 
 
 LIMITS = InitialisationThresholds()
 
 MIRRORED = ("ReLU", "LeakyReLU", "PReLU", "GELU", "SiLU")  # f(z) - f(-z) is a multiple of z
-BOUNDED = ("Tanh", "Softsign", "Hardtanh")
 
 _SEQUENCE = ("batch", "step", "feature")  # dimensions of what recurrent layers read, the first two in either order
 
@@ -71,33 +57,18 @@ def initialise(
         start_again(model, "orthogonal" if scheme == "lsuv" else scheme, activation)
         return {"scheme": scheme, "measured": False}
     ends = _ends(model, replay)
-    best: tuple[float, list[Tensor], float] | None = None
-    read = _read(model, replay)
     original = [parameter.detach().clone() for parameter in model.parameters()]
-    is_plain_and_deep = not ends and before.structure.depth >= LIMITS.least_mirrored_depth
-    looks_linear = scheme == "lsuv" and activation in MIRRORED and is_plain_and_deep
-    is_bounded = scheme == "lsuv" and activation in BOUNDED
-    # Each pass may hold collectives: replicas must all run the same number of them.
-    for size in LIMITS.bounded_sizes if is_bounded and is_alone() else LIMITS.bounded_sizes[:1]:
-        put_weights(model, original)
-        start_again(model, scheme, activation, read)
-        if scheme == "lsuv":
-            draft = Draft(model, activation, ends, size)
-            if looks_linear:
-                mirror(draft, [name for name in before.layers if name in draft.layers()], replay)
-            apply(draft, measure(draft, replay))
-        found = spread(examine(model, replay))
-        if best is None or found < best[0]:
-            best = found, [parameter.detach().clone() for parameter in model.parameters()], size
-        if found <= LIMITS.good_spread:
-            break
-    assert best is not None
-    was = spread(before)
-    if not best[0] < (LIMITS.good_spread if is_chaotic else was):
+    start_again(model, scheme, activation, _read(model, replay))
+    if scheme == "lsuv":
+        draft = Draft(model, activation, ends)
+        if activation in MIRRORED and not ends:
+            mirror(draft, [name for name in before.layers if name in draft.layers()], replay)
+        apply(draft, measure(draft, replay))
+    was, found = spread(before), spread(examine(model, replay))
+    if not found < (LIMITS.good_spread if is_chaotic else was):
         put_weights(model, original)
         return None
-    put_weights(model, best[1])
-    detail = {"scheme": scheme, "measured": True, "spread_before": was, "spread": best[0], "size": best[2]}
+    detail = {"scheme": scheme, "measured": True, "spread_before": was, "spread": found}
     return {key: value for key, value in detail.items() if not isinstance(value, float) or math.isfinite(value)}
 
 

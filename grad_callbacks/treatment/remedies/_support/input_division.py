@@ -11,26 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.replay import undisturbed
 from grad_callbacks.treatment.remedies._support.input_scale import float_tensors, is_known, size_of
 from grad_callbacks.treatment.remedies._support.replayed_loss import can_be_replayed
 from grad_callbacks.treatment.step.run_state import RunState
-
-
-@dataclass(frozen=True)
-class InputDivisionThresholds(Thresholds):
-    """The numbers of :func:`takers`."""
-
-    same_size: float = threshold(
-        1e-3,
-        "relative difference up to which a tensor and its cast to another type have the same size",
-        unit="1",
-        source="not measured",
-    )
-
-
-LIMITS = InputDivisionThresholds()
 
 
 @dataclass(frozen=True)
@@ -130,7 +114,7 @@ def is_same(value: Tensor, tensor: Tensor, size: float) -> bool:
     if value.numel() != tensor.numel():
         return False
     is_view = value.data_ptr() == tensor.data_ptr() and value.dtype == tensor.dtype
-    return is_view or math.isclose(float(size_of(value)), size, rel_tol=LIMITS.same_size)
+    return is_view or math.isclose(float(size_of(value)), size, rel_tol=torch.finfo(torch.float16).eps)
 
 
 def _lies_in(name: str, other: str) -> bool:

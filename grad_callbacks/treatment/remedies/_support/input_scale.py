@@ -12,25 +12,19 @@ from torch import Tensor
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.batch import tensors_in
+from grad_callbacks.treatment.step.snapshots import LIMITS as SNAPSHOTS
 
 
 @dataclass(frozen=True)
 class InputSizesThresholds(Thresholds):
     """The numbers of :class:`InputSizes`."""
 
-    interval: int = threshold(
-        25,
-        "readings between two looks; before that at readings 1, 2, 4, 8 and 16",
-        unit="readings",
-        source="not measured",
-    )
     looks: int = threshold(
         5,
         "latest looks that are kept: the median is right if two of them were wrong",
         unit="looks",
         source="not measured",
     )
-    fewest_looks: int = threshold(2, "looks needed to know a usual size", unit="looks", source="not measured")
 
 
 LIMITS = InputSizesThresholds()
@@ -49,7 +43,9 @@ class InputSizes:
     def note(self, batch: Any, reading: int, is_well: bool) -> None:
         """Keep the batch of a reading, and look at it if all is well and it is time: at 1, 2, 4, 8, then every 25th."""
         self._two = [None if is_well else self._two[1], batch]
-        if is_well and (reading % LIMITS.interval == 0 or (reading < LIMITS.interval and reading.bit_count() == 1)):
+        if is_well and (
+            reading % SNAPSHOTS.interval == 0 or (reading < SNAPSHOTS.interval and reading.bit_count() == 1)
+        ):
             self._looks = [*self._looks, _sizes(batch)][-LIMITS.looks :]
 
     def until_next_look(self, reading: int) -> int:
@@ -58,7 +54,7 @@ class InputSizes:
         Args:
             reading: The number of the latest.
         """
-        return 0 if reading < LIMITS.interval else LIMITS.interval - reading % LIMITS.interval
+        return 0 if reading < SNAPSHOTS.interval else SNAPSHOTS.interval - reading % SNAPSHOTS.interval
 
     def before(self) -> list[float]:
         """The sizes in the batch before the present one; none while all is well."""
@@ -66,7 +62,7 @@ class InputSizes:
 
     def usual(self, count: int) -> list[float] | None:
         """The median size of each of ``count`` tensors; None if too little is known, or other batches were seen."""
-        if len(self._looks) < LIMITS.fewest_looks or any(len(look) != count for look in self._looks):
+        if not self._looks or any(len(look) != count for look in self._looks):
             return None
         return [median_low(map(float, sizes)) for sizes in zip(*self._looks, strict=True)]
 

@@ -12,7 +12,7 @@ scaled down by the root of the number of branches, so that their sum keeps its s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,28 +28,10 @@ from grad_callbacks.measurement.replay import undisturbed
 class LSUVThresholds(Thresholds):
     """The numbers of layer-sequential unit variance."""
 
-    output_size: float = threshold(
-        1.0, "root mean square of the last layer's output", unit="1", source="Mishkin & Matas 2016, algorithm 1"
-    )
     positive_output_size: float = threshold(
         0.05,
-        "the same behind activations that are all positive: their mean makes the curvature of the last layer large",
-        unit="1",
-        source="not measured",
-    )
-    sigmoid_cnn_size: float = threshold(
-        2.0,
-        "root mean square of hidden outputs in sigmoid convolutional nets, whose average over positions keeps the "
-        "constant and loses most of the signal",
-        unit="1",
-        source="sigmoid(z) is (1 + tanh(z / 2)) / 2, so size 2 is to it what unit size is to tanh",
-    )
-    sigmoid_cnn_output_size: float = threshold(
-        0.3, "root mean square of the last output there", unit="1", source="not measured"
-    )
-    least_varying_share: float = threshold(
-        1e-12,
-        "share of an output's mean square that must vary over the batch, or its mean is not taken away",
+        "root mean square of the last output behind activations that are all positive, 1 elsewhere: their mean makes "
+        "the curvature of the last layer large",
         unit="1",
         source="not measured",
     )
@@ -83,13 +65,11 @@ class Draft:
         model: Has the layers.
         activation: The name of its activations' class.
         branch_ends: Size of a layer's output, by the id of its weight, for the last layers of residual branches.
-        size: Size of the outputs of the other hidden layers.
     """
 
     model: nn.Module
     activation: str = ""
     branch_ends: Mapping[int, float] = field(default_factory=dict)
-    size: float = 1.0
 
     def layers(self) -> dict[str, nn.Module]:
         """Return the layers whose output is scaled, by name."""
@@ -114,11 +94,11 @@ def measure(draft: Draft, replay: Callable[[], Tensor]) -> dict[str, Correction]
             for handle in handles:
                 handle.remove()
         last = order[-1] if order else ""
-        size, output = _sizes_of_outputs(draft, layers.values())
+        output = LIMITS.positive_output_size if draft.activation in POSITIVE else 1.0
         ends = {name: draft.branch_ends[id(m.weight)] for name, m in layers.items() if _is_end(draft, m)}
         handles = [
             m.register_forward_hook(
-                partial(_correct, corrections, name, ends.get(name, output if name == last else size), draft)
+                partial(_correct, corrections, name, ends.get(name, output if name == last else 1.0), draft)
             )
             for name, m in layers.items()
         ]
@@ -143,13 +123,6 @@ def apply(draft: Draft, corrections: Mapping[str, Correction]) -> None:
         if target.bias is not None and correction.shift is not None:
             bias: Tensor = target.bias  # type: ignore[assignment]
             bias.sub_((correction.shift * correction.scale).to(bias.dtype))
-
-
-def _sizes_of_outputs(draft: Draft, layers: Iterable[nn.Module]) -> tuple[float, float]:
-    """Size of the hidden layers' outputs, and of the last one's."""
-    if draft.activation == "Sigmoid" and any(isinstance(module, _CONV) for module in layers):
-        return LIMITS.sigmoid_cnn_size * draft.size, LIMITS.sigmoid_cnn_output_size
-    return draft.size, LIMITS.positive_output_size if draft.activation in POSITIVE else LIMITS.output_size
 
 
 def _is_end(draft: Draft, module: nn.Module) -> bool:
@@ -193,7 +166,7 @@ def _correction(output: Tensor, size: float, draft: Draft, module: nn.Module) ->
         flat = values.movedim(unit, -1).flatten(0, -2)
         shift = flat.mean(0)
         centred = flat - shift
-        if float(centred.square().mean()) > LIMITS.least_varying_share * float(flat.square().mean()):
+        if float(centred.square().mean()) > torch.finfo(torch.float32).eps * float(flat.square().mean()):
             values = centred
         else:
             shift = None

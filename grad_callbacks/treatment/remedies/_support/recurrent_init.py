@@ -41,9 +41,6 @@ class RecurrentInitThresholds(Thresholds):
         unit="radians",
         source=_TRIED,
     )
-    least_rms: float = threshold(
-        1e-30, "root mean square that weights are at least divided by", unit="1", source="not measured"
-    )
 
 
 LIMITS = RecurrentInitThresholds()
@@ -92,7 +89,7 @@ def initialise_recurrent(module: nn.Module, seed: int, read: Sequences) -> None:
             size = read.size if is_first else LIMITS.state_size  # upper layers read states
             for part in parts:
                 refill(part, "xavier", 1.0, seed)
-                rms = max(float(part.square().mean().sqrt()), LIMITS.least_rms)
+                rms = max(float(part.square().mean().sqrt()), torch.finfo(torch.float32).tiny)
                 part.mul_(drive / (size * math.sqrt(part.shape[1]) * rms))
         elif not is_gated and parameter.shape[0] == parameter.shape[1]:
             # Rectified states cannot turn; they stay as they are (IRNN: Le, Jaitly & Hinton 2015).

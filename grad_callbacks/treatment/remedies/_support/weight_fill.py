@@ -24,12 +24,6 @@ class WeightFillThresholds(Thresholds):
         unit="rows or columns",
         source="not measured",
     )
-    least_spread: float = threshold(
-        1e-6,
-        "deviation of the entries, relative to the largest, up to which they are one constant and are drawn instead",
-        unit="1",
-        source="not measured",
-    )
 
 
 LIMITS = WeightFillThresholds()
@@ -46,7 +40,8 @@ def refill(weight: Tensor, scheme: Scheme, gain: float, seed: int) -> None:
         seed: For a weight that is drawn.
     """
     matrix = weight.detach().flatten(1).float()
-    if not bool(torch.isfinite(matrix).all()) or float(matrix.std()) <= LIMITS.least_spread * float(matrix.abs().max()):
+    rounding = torch.finfo(matrix.dtype).eps * float(matrix.abs().max())
+    if not bool(torch.isfinite(matrix).all()) or float(matrix.std()) <= rounding:  # one constant
         generator = torch.Generator().manual_seed(seed)
         matrix = torch.randn(matrix.shape, generator=generator).to(matrix.device)
     matrix = matrix / matrix.square().mean().sqrt()  # entries of size 1, whatever they were

@@ -133,18 +133,6 @@ def test_nothing_that_comes_from_the_early_steps_is_worse_than_anything() -> Non
     assert spread(examine(net, lambda: net(inputs)[0][:, -1].square().mean())) == math.inf
 
 
-def test_sigmoid_convolutions_use_more_of_the_sigmoid_than_linear_layers_do() -> None:
-    torch.manual_seed(0)
-    convolutions = [nn.Conv2d(1, 8, 3, padding=1), *(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))]
-    layers = [layer for convolution in convolutions for layer in (convolution, nn.Sigmoid())]
-    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
-    x, y = torch.randn(32, 1, 8, 8), torch.randint(4, (32,))
-    assert initialise(model, "lsuv", lambda: nn.functional.cross_entropy(model(x), y)) is not None
-    assert model(x).square().mean().sqrt().item() == pytest.approx(0.3, rel=0.01)
-    for end in range(1, len(layers), 2):
-        assert model[:end](x).square().mean().sqrt().item() == pytest.approx(2.0, rel=0.01)
-
-
 @pytest.mark.parametrize(("kind", "shape"), [(nn.Linear, ()), (partial(nn.Conv2d, kernel_size=1), (2, 2))])
 def test_a_code_without_an_activation_behind_it_keeps_all_its_units(kind: Any, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
