@@ -2,7 +2,8 @@
 
 ``repair`` scores remedies: what they make of the failing runs, and what harm they do to the healthy ones. ``paired``
 sets the guard against each single remedy, at several rates, seeds and kinds of arithmetic. ``unseen`` tries
-the default guard on runs whose settings are drawn by lot, ``language_model`` on small language models.
+the default guard on runs whose settings are drawn by lot, ``ablate`` what each number of the rules is worth on such
+runs, ``language_model`` small language models.
 """
 
 from __future__ import annotations
@@ -88,6 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     unseen.add_argument("--folder", type=Path, default=Path("unseen"), help="of outcomes (default: %(default)s)")
     unseen.set_defaults(run=_unseen)
 
+    ablate = commands.add_parser("ablate", help="change each number of the rules, and leave out each condition")
+    ablate.add_argument("--first", type=_whole, default=5000, metavar="NUMBER", help="drawn run (default: %(default)s)")
+    ablate.add_argument("--count", type=_positive, default=200, help="how many runs (default: %(default)s)")
+    ablate.add_argument("--only", default="", metavar="PART", help="numbers and conditions with this in their name")
+    ablate.add_argument("--workers", type=_positive, default=2, help="processes (default: %(default)s)")
+    ablate.add_argument("--folder", type=Path, default=Path("drawn"), help="of recordings (default: %(default)s)")
+    ablate.add_argument("--file", type=Path, help="of the result (default: ablation.json beside the recordings)")
+    ablate.set_defaults(run=_ablate)
+
     language = commands.add_parser("language_model", help="train small language models, hurt and unhurt")
     language.add_argument("--split", choices=("score", "tune", "all"), default="score", help="default: %(default)s")
     language.add_argument("--settings", nargs="+", default=[], metavar="NAME", help="only these")
@@ -140,6 +150,15 @@ def _unseen(options: argparse.Namespace) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     numbers = range(options.first, options.first + options.count)
     return unseen(numbers, options.folder, options.workers, CONF)
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    from experiments.scoreboard.ablation.command import ablate
+
+    page = options.folder / "ablation.md"
+    numbers = range(options.first, options.first + options.count)
+    file = options.file or page.with_suffix(".json")
+    return ablate(numbers, options.folder, options.workers, options.only, file, page)
 
 
 def _language_model(options: argparse.Namespace) -> int:

@@ -36,7 +36,7 @@ def condition_of(reading: Reading, run: RunHistory) -> Condition | None:
         reading: Has been taken in by ``run``.
         run: The run so far.
     """
-    for condition, holds in _IN_ORDER:
+    for condition, holds in CONDITIONS.items():
         if holds(reading, run):
             return condition
     return None
@@ -202,15 +202,16 @@ def _recurrence_stuck(reading: Reading, run: RunHistory) -> bool:
     return run.recurrence > run.limits.chaotic_powers and is_time and run.loss.gained < LOSS_LEVEL.learned
 
 
-_IN_ORDER: tuple[tuple[Condition, Callable[[Reading, RunHistory], bool]], ...] = (
-    (Condition.FIRST_STEP_TOO_LARGE, _first_step_too_large),
-    (Condition.NORM_JUMPED, _norm_jumped),
-    (Condition.STEP_TOO_LARGE, _step_too_large),
-    (Condition.DIVERGED_EARLY, _diverged_early),
-    (Condition.UNSETTLED_EARLY, _unsettled_early),
-    (Condition.LOSS_DIVERGED, _loss_diverged),
-    (Condition.PROGRESS_LOST, _progress_lost),
-    (Condition.SURGED, _surged),
-    (Condition.GROWS_OVER_DEPTH, grows_over_depth),
-    (Condition.RECURRENCE_STUCK, _recurrence_stuck),
-)
+# In this order: the first that holds is told.
+CONDITIONS: dict[Condition, Callable[[Reading, RunHistory], bool]] = {
+    Condition.FIRST_STEP_TOO_LARGE: _first_step_too_large,
+    Condition.NORM_JUMPED: _norm_jumped,
+    Condition.STEP_TOO_LARGE: _step_too_large,
+    Condition.DIVERGED_EARLY: _diverged_early,
+    Condition.UNSETTLED_EARLY: _unsettled_early,
+    Condition.LOSS_DIVERGED: _loss_diverged,
+    Condition.PROGRESS_LOST: _progress_lost,
+    Condition.SURGED: _surged,
+    Condition.GROWS_OVER_DEPTH: grows_over_depth,
+    Condition.RECURRENCE_STUCK: _recurrence_stuck,
+}
