@@ -74,9 +74,9 @@ def document(owners: Iterable[type[Thresholds]], sensitivity: Mapping[str, Any] 
         runs = (sensitivity or {})["runs"]
         parts.append(
             f"*lost / alarmed*: of {runs.get('failing', 0)} failing and {runs.get('healthy', 0)} healthy runs that "
-            "were drawn by lot, how many failing ones raise no alert any more and how many healthy ones raise one, if the "
-            "number is halved, and if it is doubled; – where it has no half. What is measured of a run is in its "
-            "recording: those numbers are not tried.\n"
+            "were drawn by lot, how many failing ones raise no alert any more and how many healthy ones raise one, "
+            "if the number is halved, and if it is doubled; – where it has no half. What is measured of a run is in "
+            "its recording: those numbers are not tried.\n"
         )
     for room, its in groupby(owners, key=_room):
         parts.append(f"## {room}\n")
