@@ -14,13 +14,13 @@ from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks._utils.compiled import has_compiled_part
 from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.measurement.schedule import SCHEDULE
 
 
 @dataclass(frozen=True)
 class AttentionThresholds(Thresholds):
     """Numbers of the measurement of attention."""
 
-    interval: int = threshold(25, "readings are measured at this interval", unit="readings", source="not measured")
     batch: int = threshold(
         4, "examples of a batch whose scores are computed again", unit="examples", source="not measured"
     )
@@ -32,12 +32,6 @@ class AttentionThresholds(Thresholds):
         "a position that may attend to fewer has no entropy worth a mean",
         unit="positions",
         source="not measured",
-    )
-    dimensions: int = threshold(
-        4, "of queries and keys: batch, heads, positions, features", unit="dimensions", source="torch's kernels"
-    )
-    fewest_dimensions: int = threshold(
-        3, "scores have at least these: batch, positions, positions", unit="dimensions", source="torch.bmm"
     )
     masked: float = threshold(
         -1e4,
@@ -129,12 +123,12 @@ class Attention:
         """How many readings come before one that is measured by itself; None if none ever is."""
         if not self._is_looked_for or self._is_compiled:
             return None
-        return 0 if self._handles else LIMITS.interval - self._readings % LIMITS.interval
+        return 0 if self._handles else SCHEDULE.interval - self._readings % SCHEDULE.interval
 
     def pass_over(self, readings: int) -> None:
         """Count readings, and prepare for the next one."""
         self._readings += readings
-        is_due = self.is_wanted or self._readings % LIMITS.interval == 0
+        is_due = self.is_wanted or self._readings % SCHEDULE.interval == 0
         if self._is_looked_for and not self._is_compiled and is_due:
             self._attach()
         else:
@@ -257,12 +251,16 @@ def _address(value: Any) -> int:
 def _fused_scores(arguments: Mapping[str, Any]) -> _Scores | None:
     """What a fused kernel computes inside, for a few examples and positions."""
     query, key = arguments["query"], arguments["key"]
-    if not (_is_plain(query) and _is_plain(key)) or query.ndim != LIMITS.dimensions:
+    if not (_is_plain(query) and _is_plain(key)):
         return None
-    positions = _evenly(query.shape[2], LIMITS.queries, query.device)
+    match query.shape:
+        case (_, heads, length, _):  # batch, heads, positions, features
+            positions = _evenly(length, LIMITS.queries, query.device)
+        case _:
+            return None
     some, keys = query[: LIMITS.batch, :, positions].float(), key[: LIMITS.batch].float()
-    if keys.shape[1] != some.shape[1]:  # grouped queries
-        keys = keys.repeat_interleave(some.shape[1] // keys.shape[1], dim=1)
+    if keys.shape[1] != heads:  # grouped queries
+        keys = keys.repeat_interleave(heads // keys.shape[1], dim=1)
     scale = arguments.get("scale") or 1 / math.sqrt(query.shape[-1])
     scores = some @ keys.transpose(-1, -2) * scale
     if arguments.get("is_causal"):
@@ -276,8 +274,8 @@ def _fused_scores(arguments: Mapping[str, Any]) -> _Scores | None:
 
 
 def _softmax_scores(scores: Any, dim: int) -> _Scores | None:
-    if not _is_plain(scores) or scores.ndim < LIMITS.fewest_dimensions or dim % scores.ndim != scores.ndim - 1:
-        return None
+    if not _is_plain(scores) or not scores.shape[:-2] or dim % scores.ndim != scores.ndim - 1:
+        return None  # no batch of positions by positions
     rows = scores.flatten(0, -2)
     return _of(rows[_evenly(len(rows), LIMITS.batch * LIMITS.queries * LIMITS.queries, rows.device)].float())
 

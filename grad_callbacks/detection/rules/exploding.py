@@ -43,8 +43,8 @@ class Exploding(Rule):
     * ``NORM_JUMPED``: adaptive optimizers bound their updates, but a norm of ``jump`` times the usual one inflates
       Adam's second moment, which shrinks its updates for hundreds of steps. The loss, where it is known, is ``rise``
       times the largest of the first ones.
-    * ``DIVERGED_EARLY``: among the first 20 updates of an adaptive optimizer one changed the weights by more than 1.3 of
-      their norm, the loss is ``rise`` times the first one, and the norm has doubled.
+    * ``DIVERGED_EARLY``: among the first 20 updates of an adaptive optimizer one changed the weights by more than
+      1.3 times their norm, the loss is ``rise`` times the first one, and the norm has doubled.
     * ``LOSS_DIVERGED``: the level of the loss is ``rise`` times the largest of the first ones, and the norm twice the
       usual one, under an adaptive optimizer whose updates may come to ``displacement`` in 20 readings.
     * ``PROGRESS_LOST``: for 20 readings the loss has been more than half of the way back from its best to where it

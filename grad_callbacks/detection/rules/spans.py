@@ -27,7 +27,7 @@ class SpanThresholds(Thresholds):
         20,
         "readings in which a run is at its start, and in which an event shows its consequences",
         unit="readings",
-        source="UpdateRatioThresholds: so many updates are all measured",
+        source="ScheduleThresholds.updates: so many updates are all measured",
     )
     stuck: int = threshold(
         80,
