@@ -42,7 +42,6 @@ class AttentionThresholds(Thresholds):
 
 
 LIMITS = AttentionThresholds()
-
 _FUSED = "_scaled_dot_product"  # the kernels of torch.nn.functional.scaled_dot_product_attention, one for each device
 _SOFTMAX = ("_softmax", "_safe_softmax")
 _KEEPS_PLACE = ("native_dropout", "mul", "div", "_to_copy", "clone")  # between a softmax and the product with values
@@ -67,9 +66,8 @@ class Attention:
 
     It looks at the operations themselves, so it needs to know no module: those that torch's
     ``scaled_dot_product_attention`` ends in, and a softmax whose output is multiplied with values. It is there for the
-    passes that are measured only, and no more at all once the first of them had no attention. A compiled model's own
-    passes are left alone, since it would be compiled again: it is measured where its batch is run again as it was
-    written (see :class:`~grad_callbacks.measurement.signal.Signal`).
+    passes that are measured only, and no more at all once the first of them had no attention. A compiled model is
+    measured where its batch is run again as it was written (:class:`~grad_callbacks.measurement.signal.Signal`).
 
     Args:
         model: What is inside its forward pass, and inside its modules', is looked at.
@@ -251,10 +249,8 @@ def _address(value: Any) -> int:
 def _fused_scores(arguments: Mapping[str, Any]) -> _Scores | None:
     """What a fused kernel computes inside, for a few examples and positions."""
     query, key = arguments["query"], arguments["key"]
-    if not (_is_plain(query) and _is_plain(key)):
-        return None
     match query.shape:
-        case (_, heads, length, _):  # batch, heads, positions, features
+        case (_, heads, length, _) if _is_plain(query) and _is_plain(key):  # batch, heads, positions, features
             positions = _evenly(length, LIMITS.queries, query.device)
         case _:
             return None
