@@ -96,8 +96,8 @@ def leeway(run: RunHistory) -> Leeway:
 
 
 def _first_step_too_large(reading: Reading, run: RunHistory) -> bool:
-    if run.has_baseline or not is_harmful(reading, run):
-        return False
+    if run.has_baseline or run.readings == 1 or not is_harmful(reading, run):
+        return False  # the first reading is judged by itself: its weights may be to blame
     # A norm that shrinks is on its way to large weights, as in a regression on large targets; but not in a product of
     # several weights, or of as many as there are time steps.
     is_product = run.is_recurrent or len(reading.profile) >= DEPTH.parts

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from grad_callbacks.detection.plain_numbers import rounded
+from grad_callbacks.detection.plain_numbers import of_weight_norm, rounded
 from grad_callbacks.detection.rules.exploding_thresholds import LIMITS as EXPLODING
 from grad_callbacks.detection.rules.vanishing_conditions import decays, first_half_is_dead
 from grad_callbacks.detection.rules.vanishing_message import describe_dead, has_saturating_activations
@@ -30,9 +30,8 @@ def judge_first_step(reading: Reading) -> Alert | None:
     * the error has decayed over depth, both at the ends and along the fit, or half of the layers have no gradient;
     * the error has grown over depth without normalisation;
     * the early steps of a sequence get no gradient;
+    * an update would leave nothing of the weights;
     * a loss in 16 bits is not finite.
-
-    A step that would leave nothing of the weights is seen by :class:`~grad_callbacks.Exploding`.
 
     Weights that are all zero are intended (adapters, zero-initialised branches and heads) and not judged.
 
@@ -45,7 +44,7 @@ def judge_first_step(reading: Reading) -> Alert | None:
         return _overflow(reading)
     if not reading.is_finite or _has_zero_weights(reading):
         return None
-    return _over_depth(reading) or _over_time(reading)
+    return _over_depth(reading) or _over_time(reading) or _too_large(reading)
 
 
 def _over_depth(reading: Reading) -> Alert | None:
@@ -76,6 +75,16 @@ def _over_time(reading: Reading) -> Alert | None:
     message = f"at the first step the early steps of a sequence get {share} of the late steps' gradient"
     evidence = {"through_time": reading.through_time}
     return _alert(reading, "vanishing", message, "recurrence over many steps", None, evidence)
+
+
+def _too_large(reading: Reading) -> Alert | None:
+    is_product = len(reading.profile) >= DEPTH.parts or math.isfinite(reading.through_time)
+    if not (is_product and reading.displacement > EXPLODING.harmful_update * EXPLODING.displacement):
+        return None
+    message = f"the first update would change the weights by {of_weight_norm(reading.displacement)}"
+    reference = reading.norm * EXPLODING.displacement / 10 / reading.displacement
+    evidence = {"displacement": reading.displacement, "reference": reference, "loss": reading.loss}
+    return _alert(reading, "exploding", message, "learning rate too high", None, evidence)
 
 
 def _overflow(reading: Reading) -> Alert | None:

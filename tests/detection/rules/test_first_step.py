@@ -50,6 +50,15 @@ def test_dead_layers_are_seen_and_weights_of_zero_are_somebodys_intention() -> N
     assert judge_first_step(reading(norms, weight_norms=[1.0, 1.0, 1.0, 0.0])) is None
 
 
+def test_a_step_that_would_leave_nothing_of_the_weights_is_seen() -> None:
+    alert = judge_first_step(reading([3.0] * 4, displacement=5.0))
+    assert alert is not None
+    assert alert.evidence["reference"] == pytest.approx(6.0 * 0.05 / 5.0)
+    assert judge_first_step(reading([3.0], displacement=5.0)) is None, "one layer finds its size"
+    assert judge_first_step(reading([3.0], displacement=5.0, through_time=0.1)) is not None, "but not over time"
+    assert judge_first_step(reading([3.0] * 4, displacement=0.5)) is None
+
+
 def test_overflows_are_the_loss_scalers_unless_the_loss_itself_is_not_finite() -> None:
     norms = np.array([math.inf] * 4)
     assert judge_first_step(reading(norms, overflow=True, loss=2.3)) is None
