@@ -111,7 +111,7 @@ def _step_too_large(reading: Reading, run: RunHistory) -> bool:
 
 def _loss_is_up(reading: Reading, run: RunHistory) -> bool:
     """False for a loss that has not risen, or not by much: a plateau is left, or a minimum is near."""
-    highest = max(run.loss_before, run.loss.scale / 2)
+    highest = max(run.loss_before + LOSS_LEVEL.learned * run.loss.scale, run.loss.scale / 2)
     return not reading.loss <= highest  # True where it is unknown
 
 
