@@ -35,8 +35,7 @@ class Exploding(Rule):
     (:class:`~grad_callbacks.detection.rules.exploding_conditions.Condition`); :data:`LIMITS` has all numbers:
 
     * ``STEP_TOO_LARGE``: the norm is ``factor`` times the usual one, the update would change all weights together by
-      ``displacement`` of their norm, and the loss, where it is known, has risen. Four times ``displacement`` is enough
-      whatever the loss.
+      ``displacement`` of their norm, and the loss, where it is known, has risen.
     * ``FIRST_STEP_TOO_LARGE``: before there is a usual norm, an update of four times ``displacement`` while the norm
       grows; growing or not in a product of three layers or more, and in a recurrent network, a product of as many
       weights as there are time steps.

@@ -106,7 +106,7 @@ def _first_step_too_large(reading: Reading, run: RunHistory) -> bool:
 
 def _step_too_large(reading: Reading, run: RunHistory) -> bool:
     is_too_large = reading.displacement > run.limits.displacement
-    return is_large(reading, run) and is_too_large and (is_harmful(reading, run) or _loss_is_up(reading, run))
+    return is_large(reading, run) and is_too_large and _loss_is_up(reading, run)
 
 
 def _loss_is_up(reading: Reading, run: RunHistory) -> bool:

@@ -44,7 +44,7 @@ class ExplodingThresholds(Thresholds):
     )
     harmful_update: float = threshold(
         4.0,
-        "multiple of `displacement` that does harm whatever the norm and the loss: nothing is left of the weights",
+        "multiple of `displacement` that leaves nothing of the weights, before there is a usual norm",
         unit="x displacement",
         source="measured: healthy networks begin with up to 0.51 of their weights' norm, a deep sigmoid net with skips "
         "that learns with 1.1, regressions on raw targets with up to 2; failing ones from 2.5 on",
