@@ -17,9 +17,11 @@ import grad_callbacks
 from grad_callbacks._utils.thresholds import Thresholds, all_thresholds
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "thresholds.md"
-SENSITIVITY = FILE.with_name("sensitivity.json")  # written by python -m experiments.sensitivity
+SENSITIVITY = FILE.with_name("sensitivity.json")  # written by python -m experiments.scoreboard ablate
 ROOMS = ("measurement", "detection", "treatment", "reporting", "engine", "tracking", "callbacks")
 NO_SOURCE = "not measured"  # how a source begins that is none
+JUDGING = ("measurement.", "detection.rules.")  # the modules whose numbers decide whether an alert is raised
+BEFORE = 131  # numbers that these had before each was measured
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,49 +54,59 @@ def document(owners: Iterable[type[Thresholds]], sensitivity: Mapping[str, Any] 
 
     Args:
         owners: The dataclasses, those of one room together.
-        sensitivity: What :mod:`experiments.sensitivity` has measured: ``runs``, and for each number in ``changed`` how
-            many of them get other alerts if it is halved and doubled.
+        sensitivity: What ``python -m experiments.scoreboard ablate`` has measured: ``runs`` by label, and in
+            ``effects`` for each number what is lost and alarmed if it is halved and doubled.
     """
-    owners, measured = list(owners), (sensitivity or {}).get("changed", {})
+    owners, effects = list(owners), (sensitivity or {}).get("effects", {})
     numbers = [entry for owner in owners for entry in fields(owner)]
     open_ones = sum(entry.metadata["source"].startswith(NO_SOURCE) for entry in numbers)
+    judging = sum(len(fields(owner)) for owner in owners if owner.__module__.partition(".")[2].startswith(JUDGING))
     parts = [
         "# Thresholds\n",
         "Every number that decides, with its unit, meaning and source. Written by `python -m experiments.thresholds`; "
         "the numbers themselves are in the code, each beside the rule, remedy or probe that uses it.\n",
         f"{len(numbers)} numbers in {len(owners)} dataclasses; {open_ones} of them have no source yet "
-        f"(`{NO_SOURCE}`).\n",
+        f"(`{NO_SOURCE}`). {judging} of them decide whether an alert is raised, in the measurement and the "
+        f"rules; they were {BEFORE} before each was left out on runs that are drawn by lot "
+        "([scoreboard.md](scoreboard.md#what-each-number-is-worth)).\n",
     ]
-    if measured:
+    if effects:
+        runs = (sensitivity or {})["runs"]
         parts.append(
-            f"*halved, doubled*: of {(sensitivity or {})['runs']} recorded runs, how many get other alerts (another "
-            "kind or step) if the rules read half or twice the number; – where it has no half. A number with two zeros "
-            "decides nothing on these runs. Measured while the error was read off biases; newer numbers have none.\n"
+            f"*lost / alarmed*: of {runs.get('failing', 0)} failing and {runs.get('healthy', 0)} healthy runs that "
+            "were drawn by lot, how many failing ones raise no alert any more and how many healthy ones raise one, "
+            "if the number is halved, and if it is doubled; – where it has no half. What is measured of a run is in "
+            "its recording: those numbers are not tried.\n"
         )
     for room, its in groupby(owners, key=_room):
         parts.append(f"## {room}\n")
-        parts += [table(owner, measured) for owner in its]
+        parts += [table(owner, effects) for owner in its]
     return "\n".join(parts)
 
 
-def table(owner: type[Thresholds], measured: Mapping[str, Sequence[int | None]] | None = None) -> str:
+def table(owner: type[Thresholds], effects: Mapping[str, Mapping[str, Mapping[str, int] | None]] | None = None) -> str:
     """Return the section of one dataclass: its heading, its docstring and one row a number."""
     path = owner.__module__.replace(".", "/")
-    counts = {entry.name: (measured or {}).get(f"{owner.__name__}.{entry.name}") for entry in fields(owner)}
-    is_measured = any(counts.values())
+    measured = {entry.name: (effects or {}).get(f"{owner.__name__}.{entry.name}") for entry in fields(owner)}
+    is_measured = any(measured.values())
     lines = [
         f"### {owner.__name__.removesuffix('Thresholds')}\n",
         f"{_cell(owner.__doc__ or '')} (`{path}.py`)\n",
-        "| name | value | unit | meaning | source |" + (" halved, doubled |" if is_measured else ""),
+        "| name | value | unit | meaning | source |" + (" lost / alarmed |" if is_measured else ""),
         "| --- | --- | --- | --- | --- |" + (" --- |" if is_measured else ""),
     ]
     for entry in fields(owner):
         about = entry.metadata
         cells = [f"`{entry.name}`", _value(entry.default), about["unit"], about["meaning"], about["source"]]
         if is_measured:
-            cells.append(", ".join("–" if count is None else str(count) for count in counts[entry.name] or ()))
+            effect = measured[entry.name] or {}
+            cells.append(", ".join(_counts(effect[change]) for change in ("half", "double") if change in effect))
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join(lines) + "\n"
+
+
+def _counts(effect: Mapping[str, int] | None) -> str:
+    return "–" if effect is None else f"{effect.get('lost', 0)} / {effect.get('alarmed', 0)}"
 
 
 def _value(value: Any) -> str:

@@ -31,6 +31,16 @@ def test_every_field_has_a_row() -> None:
     ]
 
 
+def test_what_was_measured_stands_beside_each_number() -> None:
+    effects = {"SampleThresholds.factor": {"half": {"lost": 2}, "double": {"alarmed": 1, "later": 3}, "0": {"lost": 9}}}
+    effects |= {"SampleThresholds.bounds": {"half": None, "double": None}}
+    rows = table(SampleThresholds, effects).splitlines()[6:]
+    assert [row.rpartition(" | ")[2] for row in rows] == ["2 / 0, 0 / 1 |", " |", "–, – |"]
+    assert "of 7 failing and 5 healthy" in document(
+        [SampleThresholds], {"runs": {"failing": 7, "healthy": 5}} | {"effects": effects}
+    )
+
+
 def test_numbers_without_a_source_are_counted() -> None:
     assert "3 numbers in 1 dataclasses; 1 of them have no source yet" in document([SampleThresholds])
 

@@ -2,8 +2,8 @@
 
 ``repair`` scores remedies: what they make of the failing runs, and what harm they do to the healthy ones. ``paired``
 sets the guard against each single remedy, at several rates, seeds and kinds of arithmetic. ``unseen`` tries
-the default guard on runs whose settings are drawn by lot, ``ablate-remedies`` the guard without one of its parts on
-such runs, ``language_model`` on small language models.
+the default guard on runs whose settings are drawn by lot; on such runs, ``ablate`` tells what each number of the rules
+is worth, and ``ablate-remedies`` what each part of the guard is. ``language_model`` trains small language models.
 """
 
 from __future__ import annotations
@@ -89,13 +89,22 @@ def _parser() -> argparse.ArgumentParser:
     unseen.add_argument("--folder", type=Path, default=Path("unseen"), help="of outcomes (default: %(default)s)")
     unseen.set_defaults(run=_unseen)
 
-    ablate = commands.add_parser("ablate-remedies", help="the guard without one part after the other, on such runs")
-    ablate.add_argument("--first", type=_whole, default=0, metavar="NUMBER", help="of the runs (default: %(default)s)")
-    ablate.add_argument("--count", type=_positive, default=80, help="how many runs (default: %(default)s)")
-    ablate.add_argument("--parts", nargs="+", default=[], metavar="NAME", help="only these parts and rivals")
+    ablate = commands.add_parser("ablate", help="change each number of the rules, and leave out each condition")
+    ablate.add_argument("--first", type=_whole, default=5000, metavar="NUMBER", help="drawn run (default: %(default)s)")
+    ablate.add_argument("--count", type=_positive, default=200, help="how many runs (default: %(default)s)")
+    ablate.add_argument("--only", default="", metavar="PART", help="numbers and conditions with this in their name")
     ablate.add_argument("--workers", type=_positive, default=2, help="processes (default: %(default)s)")
-    ablate.add_argument("--folder", type=Path, default=Path("ablated"), help="of outcomes (default: %(default)s)")
+    ablate.add_argument("--folder", type=Path, default=Path("drawn"), help="of recordings (default: %(default)s)")
+    ablate.add_argument("--file", type=Path, help="of the result (default: ablation.json beside the recordings)")
     ablate.set_defaults(run=_ablate)
+
+    parts = commands.add_parser("ablate-remedies", help="the guard without one part after the other, on such runs")
+    parts.add_argument("--first", type=_whole, default=0, metavar="NUMBER", help="of the runs (default: %(default)s)")
+    parts.add_argument("--count", type=_positive, default=80, help="how many runs (default: %(default)s)")
+    parts.add_argument("--parts", nargs="+", default=[], metavar="NAME", help="only these parts and rivals")
+    parts.add_argument("--workers", type=_positive, default=2, help="processes (default: %(default)s)")
+    parts.add_argument("--folder", type=Path, default=Path("ablated"), help="of outcomes (default: %(default)s)")
+    parts.set_defaults(run=_ablate_remedies)
 
     language = commands.add_parser("language_model", help="train small language models, hurt and unhurt")
     language.add_argument("--split", choices=("score", "tune", "all"), default="score", help="default: %(default)s")
@@ -152,6 +161,15 @@ def _unseen(options: argparse.Namespace) -> int:
 
 
 def _ablate(options: argparse.Namespace) -> int:
+    from experiments.scoreboard.ablation.command import ablate
+
+    page = options.folder / "ablation.md"
+    numbers = range(options.first, options.first + options.count)
+    file = options.file or page.with_suffix(".json")
+    return ablate(numbers, options.folder, options.workers, options.only, file, page)
+
+
+def _ablate_remedies(options: argparse.Namespace) -> int:
     from experiments.corpus import CONF
     from experiments.scoreboard.unseen.ablation_command import ablate
 

@@ -14,13 +14,13 @@ from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks._utils.compiled import has_compiled_part
 from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.measurement.schedule import SCHEDULE
 
 
 @dataclass(frozen=True)
 class AttentionThresholds(Thresholds):
     """Numbers of the measurement of attention."""
 
-    interval: int = threshold(25, "readings are measured at this interval", unit="readings", source="not measured")
     batch: int = threshold(
         4, "examples of a batch whose scores are computed again", unit="examples", source="not measured"
     )
@@ -33,12 +33,6 @@ class AttentionThresholds(Thresholds):
         unit="positions",
         source="not measured",
     )
-    dimensions: int = threshold(
-        4, "of queries and keys: batch, heads, positions, features", unit="dimensions", source="torch's kernels"
-    )
-    fewest_dimensions: int = threshold(
-        3, "scores have at least these: batch, positions, positions", unit="dimensions", source="torch.bmm"
-    )
     masked: float = threshold(
         -1e4,
         "scores below are a mask's",
@@ -48,7 +42,6 @@ class AttentionThresholds(Thresholds):
 
 
 LIMITS = AttentionThresholds()
-
 _FUSED = "_scaled_dot_product"  # the kernels of torch.nn.functional.scaled_dot_product_attention, one for each device
 _SOFTMAX = ("_softmax", "_safe_softmax")
 _KEEPS_PLACE = ("native_dropout", "mul", "div", "_to_copy", "clone")  # between a softmax and the product with values
@@ -73,9 +66,8 @@ class Attention:
 
     It looks at the operations themselves, so it needs to know no module: those that torch's
     ``scaled_dot_product_attention`` ends in, and a softmax whose output is multiplied with values. It is there for the
-    passes that are measured only, and no more at all once the first of them had no attention. A compiled model's own
-    passes are left alone, since it would be compiled again: it is measured where its batch is run again as it was
-    written (see :class:`~grad_callbacks.measurement.signal.Signal`).
+    passes that are measured only, and no more at all once the first of them had no attention. A compiled model is
+    measured where its batch is run again as it was written (:class:`~grad_callbacks.measurement.signal.Signal`).
 
     Args:
         model: What is inside its forward pass, and inside its modules', is looked at.
@@ -129,12 +121,12 @@ class Attention:
         """How many readings come before one that is measured by itself; None if none ever is."""
         if not self._is_looked_for or self._is_compiled:
             return None
-        return 0 if self._handles else LIMITS.interval - self._readings % LIMITS.interval
+        return 0 if self._handles else SCHEDULE.interval - self._readings % SCHEDULE.interval
 
     def pass_over(self, readings: int) -> None:
         """Count readings, and prepare for the next one."""
         self._readings += readings
-        is_due = self.is_wanted or self._readings % LIMITS.interval == 0
+        is_due = self.is_wanted or self._readings % SCHEDULE.interval == 0
         if self._is_looked_for and not self._is_compiled and is_due:
             self._attach()
         else:
@@ -257,12 +249,14 @@ def _address(value: Any) -> int:
 def _fused_scores(arguments: Mapping[str, Any]) -> _Scores | None:
     """What a fused kernel computes inside, for a few examples and positions."""
     query, key = arguments["query"], arguments["key"]
-    if not (_is_plain(query) and _is_plain(key)) or query.ndim != LIMITS.dimensions:
-        return None
-    positions = _evenly(query.shape[2], LIMITS.queries, query.device)
+    match query.shape:
+        case (_, heads, length, _) if _is_plain(query) and _is_plain(key):  # batch, heads, positions, features
+            positions = _evenly(length, LIMITS.queries, query.device)
+        case _:
+            return None
     some, keys = query[: LIMITS.batch, :, positions].float(), key[: LIMITS.batch].float()
-    if keys.shape[1] != some.shape[1]:  # grouped queries
-        keys = keys.repeat_interleave(some.shape[1] // keys.shape[1], dim=1)
+    if keys.shape[1] != heads:  # grouped queries
+        keys = keys.repeat_interleave(heads // keys.shape[1], dim=1)
     scale = arguments.get("scale") or 1 / math.sqrt(query.shape[-1])
     scores = some @ keys.transpose(-1, -2) * scale
     if arguments.get("is_causal"):
@@ -276,8 +270,8 @@ def _fused_scores(arguments: Mapping[str, Any]) -> _Scores | None:
 
 
 def _softmax_scores(scores: Any, dim: int) -> _Scores | None:
-    if not _is_plain(scores) or scores.ndim < LIMITS.fewest_dimensions or dim % scores.ndim != scores.ndim - 1:
-        return None
+    if not _is_plain(scores) or not scores.shape[:-2] or dim % scores.ndim != scores.ndim - 1:
+        return None  # no batch of positions by positions
     rows = scores.flatten(0, -2)
     return _of(rows[_evenly(len(rows), LIMITS.batch * LIMITS.queries * LIMITS.queries, rows.device)].float())
 

@@ -23,13 +23,19 @@ class DepthProfileThresholds(Thresholds):
 
     parts: int = threshold(
         3,
-        "the early and the late layers are the first and the last of so many parts",
+        "the early and the late layers, or time steps, are the first and the last of so many parts; fewer have none",
         unit="parts",
+        source="not measured",
+    )
+    fitted: int = threshold(
+        5,
+        "layers over which a factor per layer can be fitted: over fewer a single unlike one looks like a decay",
+        unit="layers",
         source="not measured",
     )
 
 
-LIMITS = DepthProfileThresholds()
+DEPTH = DepthProfileThresholds()
 
 
 def decay_per_layer(rms: Profile) -> float:
@@ -63,7 +69,7 @@ def early_to_late(rms: Profile) -> float:
     Returns:
         The ratio; NaN for fewer than three layers or without any gradient in the last third.
     """
-    third = len(rms) // LIMITS.parts
+    third = len(rms) // DEPTH.parts
     if third == 0:
         return float("nan")
     late = float(np.maximum.reduce(rms[-third:]))  # what ndarray.max calls, at a third of its time

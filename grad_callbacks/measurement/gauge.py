@@ -18,9 +18,10 @@ from grad_callbacks.measurement.layer_order import ForwardHooks, order_of_use
 from grad_callbacks.measurement.layers import Layers, all_by_depth
 from grad_callbacks.measurement.pending_reading import About, PendingReading
 from grad_callbacks.measurement.recurrence import Recurrence
+from grad_callbacks.measurement.schedule import SCHEDULE
 from grad_callbacks.measurement.sharding import agree, is_alone
 from grad_callbacks.measurement.signal import Signal
-from grad_callbacks.measurement.update_ratio import UPDATE_RATIO, StepPlan, UpdateRatios
+from grad_callbacks.measurement.update_ratio import StepPlan, UpdateRatios
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Gauge:
     def until_due(self) -> int:
         """Return for how many readings nothing of the passes is measured, only gradients and weights."""
         known = [number for each in self._of_passes if (number := each.until_due) is not None]
-        return min(known, default=UPDATE_RATIO.interval)
+        return min(known, default=SCHEDULE.interval)
 
     def measure_weights(self) -> None:
         """Measure the weights at once, and prepare to measure the step's update."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.layers import Layers
+from grad_callbacks.measurement.schedule import SCHEDULE
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,6 @@ class HistogramThresholds(Thresholds):
     """Thresholds of the histograms of gradients."""
 
     kept: int = threshold(20, "histograms kept of a run", unit="histograms", source="not measured")
-    first_stride: int = threshold(50, "steps between the first histograms", unit="steps", source="not measured")
     layers: int = threshold(48, "layers in a histogram, evenly spread over depth", unit="layers", source="not measured")
     sample: int = threshold(
         2048, "entries read of each parameter, evenly spread", unit="entries", source="not measured"
@@ -65,7 +65,7 @@ class Histograms:
     def __init__(self) -> None:
         self._taken: list[tuple[int, tuple[str, ...], Tensor]] = []
         self._seen = 0
-        self._stride = HISTOGRAM.first_stride
+        self._stride = 2 * SCHEDULE.interval
 
     def offer(self, layers: Layers, step: int, loss_scale: float | Tensor = 1.0) -> None:
         """Take the gradients as they are now if it is time; not where they are sharded over processes.

@@ -16,9 +16,6 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 class LossLevelThresholds(Thresholds):
     """Thresholds of the level of the training loss."""
 
-    first: int = threshold(
-        10, "losses at the start whose largest size is the loss's unit", unit="losses", source="not measured"
-    )
     window: int = threshold(
         5,
         "losses whose median is a level",
@@ -77,7 +74,7 @@ class LossLevel:
         if not math.isfinite(loss):
             return
         self.count += 1
-        if len(self._first) < LOSS_LEVEL.first:
+        if len(self._first) < 2 * LOSS_LEVEL.window:
             self._first.append(loss)
             self._take_start()
         self._recent.append(loss)

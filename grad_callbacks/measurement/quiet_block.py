@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grad_callbacks.measurement.batch import Batch
-from grad_callbacks.measurement.depth_profile import LIMITS as DEPTH
+from grad_callbacks.measurement.depth_profile import DEPTH
 from grad_callbacks.measurement.reading import FloatArray, Reading
 from grad_callbacks.measurement.update_ratio import StepPlan, UpdateRatios
 

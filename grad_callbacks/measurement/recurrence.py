@@ -13,6 +13,8 @@ from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks._utils.compiled import has_compiled_part
 from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.measurement.depth_profile import DEPTH
+from grad_callbacks.measurement.schedule import SCHEDULE
 from grad_callbacks.measurement.sharding import local
 
 
@@ -20,19 +22,6 @@ from grad_callbacks.measurement.sharding import local
 class RecurrenceThresholds(Thresholds):
     """Thresholds of the measurement of recurrent layers."""
 
-    first: int = threshold(3, "the first readings are all measured", unit="readings", source="not measured")
-    interval: int = threshold(
-        25, "later readings are measured at this interval", unit="readings", source="not measured"
-    )
-    parts: int = threshold(
-        3, "the early steps are the first of so many parts of a sequence", unit="parts", source="not measured"
-    )
-    dimensions: int = threshold(
-        3,
-        "an input with another number is not measured",
-        unit="dimensions",
-        source="torch.nn.RNN: a batch of sequences is (batch, time, features)",
-    )
     squarings: int = threshold(
         10,
         "a recurrent weight is squared so often: its 1024th power shows the spectral radius within a percent",
@@ -93,12 +82,12 @@ class Recurrence:
         """How many readings come before one that is measured; None if none ever is."""
         if not self._recurrent:
             return None
-        return 0 if self._handles or self._powers else RECURRENCE.interval - self._readings % RECURRENCE.interval
+        return 0 if self._handles or self._powers else SCHEDULE.interval - self._readings % SCHEDULE.interval
 
     def pass_over(self, readings: int) -> None:
         """Count readings, and prepare for the next one."""
         self._readings += readings
-        if self._readings < RECURRENCE.first or self._readings % RECURRENCE.interval == 0:
+        if self._readings < SCHEDULE.first or self._readings % SCHEDULE.interval == 0:
             self._attach()
         else:
             self.detach()
@@ -117,7 +106,7 @@ class Recurrence:
 
     def _watch(self, module: nn.RNNBase, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         sequence = inputs[0] if inputs else None
-        if not isinstance(sequence, Tensor) or sequence.ndim != RECURRENCE.dimensions or not torch.is_grad_enabled():
+        if not isinstance(sequence, Tensor) or not _is_batched(sequence) or not torch.is_grad_enabled():
             return None  # packed, unbatched or by keyword: not measured
         if not sequence.is_floating_point():
             return None
@@ -134,8 +123,16 @@ class Recurrence:
         self._sizes[module] = torch.linalg.vector_norm(gradient.detach().float(), dim=others).double()
 
 
+def _is_batched(sequence: Tensor) -> bool:
+    """True for (batch, time, features) or (time, batch, features)."""
+    match sequence.shape:
+        case (_, _, _):
+            return True
+    return False
+
+
 def _early_to_late(sizes: Tensor) -> Tensor:
-    early = sizes[: max(1, len(sizes) // RECURRENCE.parts)]
+    early = sizes[: max(1, len(sizes) // DEPTH.parts)]
     return early.median() / sizes.amax()
 
 

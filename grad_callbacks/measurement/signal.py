@@ -15,32 +15,14 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks._utils.compiled import has_compiled_part
-from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.device_transfer import to_device
 from grad_callbacks.measurement.layer_order import owners
 from grad_callbacks.measurement.layers import Layers
 from grad_callbacks.measurement.norms import as_real
 from grad_callbacks.measurement.replay import undisturbed
+from grad_callbacks.measurement.schedule import SCHEDULE
 from grad_callbacks.measurement.sharding import is_alone
 
-
-@dataclass(frozen=True)
-class SignalThresholds(Thresholds):
-    """Numbers of the measurement of signal and error."""
-
-    first: int = threshold(3, "the first readings are all measured", unit="readings", source="not measured")
-    interval: int = threshold(
-        50, "later readings are measured at this interval", unit="readings", source="not measured"
-    )
-    replayed_interval: int = threshold(
-        1000,
-        "the same of a compiled model, after its first reading: each costs as much as a step",
-        unit="readings",
-        source="formula: a thousandth of the steps",
-    )
-
-
-LIMITS = SignalThresholds()
 QUANTITIES = ("signal", "spread", "error")
 
 
@@ -167,7 +149,7 @@ class Signal:
 
     def _prepare(self) -> None:
         """Decide whether the next reading is measured, and hook into its passes if so."""
-        first = 1 if self._is_compiled else LIMITS.first
+        first = 1 if self._is_compiled else SCHEDULE.first
         self._is_due = self._readings < first or self._readings % self._interval == 0 or self.is_wanted
         self._seen = []
         if not self._is_due:
@@ -177,7 +159,7 @@ class Signal:
 
     @property
     def _interval(self) -> int:
-        return LIMITS.replayed_interval if self._is_compiled else LIMITS.interval
+        return SCHEDULE.replayed if self._is_compiled else 2 * SCHEDULE.interval
 
     def _attach(self) -> None:
         if not self._handles:

@@ -16,17 +16,14 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.measurement.layers import Layers
 from grad_callbacks.measurement.norms import l2_norms
 from grad_callbacks.measurement.reading import FloatArray
+from grad_callbacks.measurement.schedule import SCHEDULE
 from grad_callbacks.measurement.weight_samples import Samples
 
 
 @dataclass(frozen=True)
 class UpdateRatioThresholds(Thresholds):
-    """Thresholds of the measurement of update ratios."""
+    """The number of the measurement of update ratios."""
 
-    first: int = threshold(20, "the first steps are all measured", unit="readings", source="not measured")
-    interval: int = threshold(
-        25, "later steps are measured at this interval: weights change slowly", unit="readings", source="not measured"
-    )
     uniform_precision: int = threshold(
         3,
         "one over fan_in times the variance of weights as torch initialises them",
@@ -153,9 +150,9 @@ class UpdateRatios:
     @property
     def until_due(self) -> int:
         """How many readings come before one at which weights are measured."""
-        if self.readings < UPDATE_RATIO.first or self._is_void or self.is_wanted:
+        if self.readings < SCHEDULE.updates or self._is_void or self.is_wanted:
             return 0
-        return -self.readings % UPDATE_RATIO.interval
+        return -self.readings % SCHEDULE.interval
 
     def collect(self) -> dict[str, Tensor]:
         """Return the change in the last step that was compared, if it has not been collected yet."""

@@ -16,7 +16,7 @@ from experiments.bench.fitting import fitting
 from experiments.bench.pacing import Paced, alternate
 from experiments.bench.table import COLUMNS, Row, Section
 from experiments.bench.timing import ROUND, WARMUP, Spread, interleave, seconds
-from grad_callbacks.measurement.update_ratio import UPDATE_RATIO
+from grad_callbacks.measurement.schedule import SCHEDULE
 
 TITLES = [
     "Measuring and clipping in one pass",
@@ -105,7 +105,7 @@ def test_the_shapes_are_those_of_the_networks(made: shapes.Shapes, label: str) -
 
 
 def test_a_round_holds_one_measurement_of_the_weights() -> None:
-    assert (UPDATE_RATIO.first, UPDATE_RATIO.interval) == (WARMUP, ROUND)
+    assert (SCHEDULE.updates, SCHEDULE.interval) == (WARMUP, ROUND)
 
 
 def test_variants_take_turns_in_changing_order() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from grad_callbacks import Engine, Reading
-from grad_callbacks.measurement.signal import LIMITS
+from grad_callbacks.measurement.schedule import SCHEDULE
 from tests.support.helpers import hooks
 
 
@@ -70,13 +70,16 @@ def test_the_first_reading_has_what_a_loop_by_hand_finds(bias: bool) -> None:
 def test_hooks_are_there_for_the_measured_passes_only_and_the_last_numbers_stay() -> None:
     run = Watched(net())
     readings, hooked = [], []
-    for _ in range(LIMITS.interval + 2):
+    for _ in range(2 * SCHEDULE.interval + 2):
         hooked.append(hooks(run.model) > 0)
         readings.append(run.step())
-    assert [place for place, is_hooked in enumerate(hooked) if is_hooked] == [*range(LIMITS.first), LIMITS.interval]
-    last, then = readings[LIMITS.first - 1], readings[LIMITS.interval - 1]
+    assert [place for place, is_hooked in enumerate(hooked) if is_hooked] == [
+        *range(SCHEDULE.first),
+        2 * SCHEDULE.interval,
+    ]
+    last, then = readings[SCHEDULE.first - 1], readings[2 * SCHEDULE.interval - 1]
     assert np.array_equal(last.error, then.error)
-    assert not np.array_equal(then.error, readings[LIMITS.interval].error)
+    assert not np.array_equal(then.error, readings[2 * SCHEDULE.interval].error)
     run.engine.close()
     assert hooks(run.model) == 0
 
@@ -184,7 +187,7 @@ def test_the_error_of_a_recurrent_layer_has_come_back_through_time(gain: float) 
 
 def test_a_resumed_run_measures_at_the_same_readings() -> None:
     whole = Watched(net())
-    for _ in range(LIMITS.interval - 1):
+    for _ in range(2 * SCHEDULE.interval - 1):
         whole.step()
     state, weights = copy.deepcopy(whole.engine.state_dict()), copy.deepcopy(whole.model.state_dict())
     resumed = Watched(net())

@@ -21,7 +21,7 @@ from grad_callbacks.detection.diagnosis.model_structure import Structure
 from grad_callbacks.detection.diagnosis.signal_flow import Flow, examine
 from grad_callbacks.detection.diagnosis.step_trial import StepEvidence, loss_of, try_step
 from grad_callbacks.detection.diagnosis.weight_gains import error_factor, spectral_radii, weight_gains
-from grad_callbacks.detection.rules.episode import EPISODE_LIMITS
+from grad_callbacks.detection.rules.spans import SPANS
 from grad_callbacks.events import Alert
 
 
@@ -225,7 +225,7 @@ class Probes:
         """The explosion that this alert may be a consequence of: the first of those that led up to it."""
         found, step = None, self.alert.step
         for earlier in reversed(self.case.earlier):
-            if earlier.kind == "exploding" and 0 <= step - earlier.step <= EPISODE_LIMITS.calm_readings:
+            if earlier.kind == "exploding" and 0 <= step - earlier.step <= SPANS.recent:
                 found, step = earlier, earlier.step
         return found
 

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.diagnosis.activations import ActivationProbe, Activity
 from grad_callbacks.detection.diagnosis.model_structure import Structure
-from grad_callbacks.measurement.depth_profile import LIMITS as PROFILE
+from grad_callbacks.measurement.depth_profile import DEPTH
 from grad_callbacks.measurement.layer_order import owners
 from grad_callbacks.measurement.replay import undisturbed
 
@@ -159,7 +159,7 @@ class _Watch:
 
     def _note_time(self, others: tuple[int, int], gradient: Tensor) -> None:
         sizes = torch.linalg.vector_norm(gradient.detach().float(), dim=others)
-        third = max(1, len(sizes) // PROFILE.parts)
+        third = max(1, len(sizes) // DEPTH.parts)
         self._times.append(sizes[:third].median() / sizes[-third:].amax().clamp_min(torch.finfo(torch.float32).tiny))
 
 

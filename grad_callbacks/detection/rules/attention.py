@@ -13,6 +13,7 @@ from grad_callbacks.detection.plain_numbers import rounded
 from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.exploding import Exploding
 from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
+from grad_callbacks.detection.rules.spans import SPANS
 from grad_callbacks.events import Alert, Evidence
 from grad_callbacks.measurement import QuietBlock, Reading
 
@@ -33,12 +34,6 @@ class SaturatedAttentionThresholds(Thresholds):
         unit="score",
         source="measured: 31 and 99 in the same runs; QK-clip begins at 100 (arXiv 2507.20534)",
     )
-    in_a_row: int = threshold(
-        2, "measurements in a row with both", unit="measurements", source="one may be of an unusual batch"
-    )
-    well: float = threshold(
-        3.0, "an entropy above this multiple was well", unit="x entropy", source="as in the first row's measurements"
-    )
     learned: float = threshold(
         0.1,
         "where the loss has come down to less, single positions are what there was to learn",
@@ -56,8 +51,9 @@ class SaturatedAttention(Rule):
 
     Scores that have grown too large leave the softmax no gradient, so what a position attends to is learned no more
     (Zhai et al. 2023, arXiv 2303.06296; Wortsman et al. 2023, arXiv 2309.14322, sec. 3.1, on learning rates that make
-    scores grow). The loss still falls, only less far. It is measured every 25 readings, and alerts at the second
-    measurement in a row, if the attention was well at the first and the loss has not come down to a tenth.
+    scores grow). The loss still falls, only less far. It is measured every 25 readings, and at each once it has
+    collapsed; the third measurement in a row raises an alert, if the attention was well at the first and the loss has
+    not come down to a tenth.
 
     Args:
         entropy: Entropy below which attention has collapsed, as a share of that of equal weights.
@@ -72,6 +68,7 @@ class SaturatedAttention(Rule):
     def __init__(self, entropy: float = LIMITS.entropy, score: float = LIMITS.score) -> None:
         self.entropy = fraction("entropy", entropy)
         self.score = positive("score", score)
+        self._well = math.sqrt(self.entropy)  # half way up, on a scale of logarithms
         self._first_loss = self._first_entropy = math.nan
         self._well_at = -1  # the step of the last measurement that was well
         self._collapsed = 0  # measurements in a row
@@ -85,15 +82,15 @@ class SaturatedAttention(Rule):
             return None
         if math.isnan(self._first_entropy):
             self._first_entropy = entropy
-        if entropy > LIMITS.well * self.entropy:
+        if entropy > self._well:
             self._well_at = reading.step
         has_learned = reading.loss < LIMITS.learned * self._first_loss
-        began_well = self._first_entropy > LIMITS.well * self.entropy
+        began_well = self._first_entropy > self._well
         if not began_well or has_learned or entropy >= self.entropy or score <= self.score:
             self._collapsed = 0
             return None
         self._collapsed += 1
-        return self._alert(reading) if self._collapsed == LIMITS.in_a_row else None
+        return self._alert(reading) if self._collapsed == SPANS.in_a_row else None
 
     def leeway(self) -> Leeway:
         """Any while it is not collapsed: only readings at which attention is measured tell."""
@@ -105,12 +102,12 @@ class SaturatedAttention(Rule):
     @property
     def active(self) -> bool:
         """True while it is collapsed."""
-        return self._collapsed >= LIMITS.in_a_row
+        return self._collapsed >= SPANS.in_a_row
 
     @property
     def near(self) -> bool:
         """True after a first collapsed measurement, and after the alert: was it answered?"""
-        return 0 < self._collapsed <= LIMITS.in_a_row
+        return 0 < self._collapsed <= SPANS.in_a_row
 
     def _alert(self, reading: Reading) -> Alert:
         entropy, score = reading.attention_entropy, reading.attention_score

@@ -10,21 +10,14 @@ from typing import Any
 
 from grad_callbacks._utils.running_median import RunningMedian
 from grad_callbacks._utils.thresholds import Thresholds, threshold
+from grad_callbacks.detection.rules.spans import SPANS
 
 
 @dataclass(frozen=True)
 class BaselineThresholds(Thresholds):
-    """Thresholds of the usual gradient norm of a run."""
+    """The number of the usual gradient norm of a run."""
 
-    warmup: int = threshold(10, "readings needed before there is a level", unit="readings", source="not measured")
     window: int = threshold(100, "readings over which the median is taken", unit="readings", source="not measured")
-    quarantine: int = threshold(10, "outliers in a row that make a new level", unit="readings", source="not measured")
-    floor_readings: int = threshold(
-        20, "first readings, whose median the level never falls below", unit="readings", source="not measured"
-    )
-    highest_of: int = threshold(
-        10, "latest readings whose largest norm is known", unit="readings", source="not measured"
-    )
 
 
 LIMITS = BaselineThresholds()
@@ -56,11 +49,11 @@ class Baseline:
     @property
     def highest(self) -> float:
         """The largest of the last 10 norms, quarantined ones left out; NaN during the warm-up."""
-        return self._recent.largest_of_last(LIMITS.highest_of) if len(self._recent) >= LIMITS.warmup else math.nan
+        return self._recent.largest_of_last(SPANS.level) if len(self._recent) >= SPANS.level else math.nan
 
     def lowest(self, readings: int) -> float:
         """Return what the level cannot fall below in so many readings, as long as none goes to quarantine."""
-        early = self._early_level if len(self._early) >= LIMITS.floor_readings else 0.0
+        early = self._early_level if len(self._early) >= SPANS.recent else 0.0
         # Each reading moves the median by one place at most.
         return max(self._recent.below_median(readings), early)
 
@@ -70,19 +63,19 @@ class Baseline:
             return
         if norm > self.limit * self.level:  # never so during the warm-up: the level is NaN
             self._outliers.append(norm)
-            if len(self._outliers) >= LIMITS.quarantine:
+            if len(self._outliers) >= SPANS.level:
                 self._recent, self._outliers = RunningMedian(LIMITS.window, self._outliers), []
                 self._take_level()
             return
         self._outliers.clear()
         self._recent.append(norm)
-        if len(self._early) < LIMITS.floor_readings:
+        if len(self._early) < SPANS.recent:
             self._early.append(norm)
             self._early_level = median(self._early)
         self._take_level()
 
     def _take_level(self) -> None:
-        if len(self._recent) >= LIMITS.warmup:
+        if len(self._recent) >= SPANS.level:
             self.level = max(self._recent.median, self._early_level)
 
     def state_dict(self) -> dict[str, Any]:

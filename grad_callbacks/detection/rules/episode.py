@@ -3,22 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from grad_callbacks._utils.thresholds import Thresholds, threshold
-
-
-@dataclass(frozen=True)
-class EpisodeThresholds(Thresholds):
-    """Thresholds of an episode of alarms."""
-
-    calm_readings: int = threshold(
-        20, "readings without an alarm that end an episode", unit="readings", source="not measured"
-    )
-
-
-EPISODE_LIMITS = EpisodeThresholds()
+from grad_callbacks.detection.rules.spans import SPANS
 
 
 class Episode:
@@ -47,7 +34,7 @@ class Episode:
     def calm(self, readings: int = 1) -> None:
         """Note readings without an alarm."""
         self.since += readings
-        if self.since >= EPISODE_LIMITS.calm_readings:
+        if self.since >= SPANS.recent:
             self.alarms = 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,20 +8,21 @@ from typing import Any
 
 from grad_callbacks._utils.validation import positive
 from grad_callbacks.detection.rules.base import Rule
-from grad_callbacks.detection.rules.episode import EPISODE_LIMITS, Episode
+from grad_callbacks.detection.rules.episode import Episode
 from grad_callbacks.detection.rules.exploding_conditions import (
     Condition,
     condition_of,
+    grows_over_depth,
+    is_harmful,
     is_large,
     leeway,
-    may_become_nonfinite,
-    may_grow,
     readings_needed,
 )
 from grad_callbacks.detection.rules.exploding_history import RunHistory, is_adaptive
 from grad_callbacks.detection.rules.exploding_message import describe, guess, largest_layers
 from grad_callbacks.detection.rules.exploding_thresholds import LIMITS
 from grad_callbacks.detection.rules.leeway import NO_LEEWAY, Leeway
+from grad_callbacks.detection.rules.spans import SPANS
 from grad_callbacks.events import Alert, Evidence, Severity
 from grad_callbacks.measurement import QuietBlock, Reading
 
@@ -34,34 +35,30 @@ class Exploding(Rule):
     (:class:`~grad_callbacks.detection.rules.exploding_conditions.Condition`); :data:`LIMITS` has all numbers:
 
     * ``STEP_TOO_LARGE``: the norm is ``factor`` times the usual one, the update would change all weights together by
-      ``displacement`` of their norm, and the loss, where it is known, has risen. 20 times ``displacement`` is enough
-      whatever the loss.
-    * ``FIRST_STEP_TOO_LARGE``: before there is a usual norm, an update of 20 times ``displacement`` while the norm
-      grows; of 100 times, growing or not, in a product of three layers or more; of 4 times in a recurrent network, a
-      product of as many weights as there are time steps.
+      ``displacement`` of their norm, and the loss, where it is known, has risen.
+    * ``FIRST_STEP_TOO_LARGE``: before there is a usual norm, an update of four times ``displacement`` while the norm
+      grows; growing or not in a product of three layers or more, and in a recurrent network, a product of as many
+      weights as there are time steps.
     * ``NORM_JUMPED``: adaptive optimizers bound their updates, but a norm of ``jump`` times the usual one inflates
-      Adam's second moment, which shrinks its updates for hundreds of steps. A third of that is enough where the loss
-      jumps to 10 times the largest of the first ones.
-    * ``DIVERGED_EARLY``, ``UNSETTLED_EARLY``: among the first 20 updates of an adaptive optimizer one changed the
-      weights by more than ``displacement`` of their norm, the loss is ``rise`` times the first one, and the norm has
-      doubled. The second name is for updates below 0.9 of the weights' norm, with which RMSprop often begins.
+      Adam's second moment, which shrinks its updates for hundreds of steps. The loss, where it is known, is ``rise``
+      times the largest of the first ones.
+    * ``DIVERGED_EARLY``: among the first 20 updates of an adaptive optimizer one changed the weights by more than
+      1.3 times their norm, the loss is ``rise`` times the first one, and the norm has doubled.
     * ``LOSS_DIVERGED``: the level of the loss is ``rise`` times the largest of the first ones, and the norm twice the
-      usual one, under an adaptive optimizer after an update of a fifth of ``displacement``.
+      usual one, under an adaptive optimizer whose updates may come to ``displacement`` in 20 readings.
     * ``PROGRESS_LOST``: for 20 readings the loss has been more than half of the way back from its best to where it
-      began, with a norm of twice the usual one in half of them, however short the steps, as under Muon. Within 20
-      readings after a jump of the norm 3 are enough, with any norm: a single batch can do that to Adam, by its
-      momentum.
-    * ``SURGED``: for 5 readings the loss has been above its usual level by more than its noise, after an update of 10
-      times the usual length, wherever the loss began (:class:`~grad_callbacks.detection.rules.surge.Surge`).
+      began, with a norm of twice the usual one in half of them, however short the steps, as under Muon.
+    * ``SURGED``: the loss has been above its usual level by more than its noise, after an update of 10 times the usual
+      length, wherever the loss began (:class:`~grad_callbacks.detection.rules.surge.Surge`).
     * ``GROWS_OVER_DEPTH``: the error grows ``growth``-fold from the last layers to the first, along a fitted factor per
-      layer, or from the last layer to a recurrent one. A tenth of that is enough where the update is too large.
-    * ``RECURRENCE_STUCK``: a plain recurrent network, whose weights would multiply a small error a hundredfold over a
+      layer, or from the last layer to a recurrent one.
+    * ``RECURRENCE_STUCK``: a plain recurrent network, whose weights would multiply a small error ``growth``-fold over a
       sequence, has learned nothing in 80 readings. Its tanh bounds the error, but the states are chaotic.
     * ``BECAME_NONFINITE``: one of these was true one reading before nothing is finite any more.
 
     The first ``STEP_TOO_LARGE`` or ``NORM_JUMPED`` is a ``warning``; a second alarm within 3 readings makes it
-    ``critical``: single corrupt batches are further apart. All others are ``critical`` at once. Some must be seen in 2
-    to 5 readings in a row, since such runs may recover by themselves.
+    ``critical``: single corrupt batches are further apart. All others are ``critical`` at once. What a run may recover
+    from by itself must be seen in 3 readings in a row.
 
     Args:
         factor: Multiple of the usual norm from which on a norm is large.
@@ -117,8 +114,7 @@ class Exploding(Rule):
     @property
     def near(self) -> bool:
         """True when the last reading was alarming, or nearly."""
-        has_risen = self._run.surge.is_new and not self._run.has_just_jumped
-        return self._was_alarming or self._is_large or has_risen
+        return self._was_alarming or self._is_large or self._run.surge.is_new
 
     def judge(self, reading: Reading) -> Alert | None:
         """Raise an alert when an episode starts, when it becomes critical, and at every twentieth alarm."""
@@ -130,7 +126,7 @@ class Exploding(Rule):
             is_new = explains and not self._episode.active
             return self._alarm(reading, Condition.BECAME_NONFINITE) if is_new else None
         condition = self._take_in(reading)
-        if condition is None or self._in_a_row < readings_needed(condition, self._run):
+        if condition is None or self._in_a_row < readings_needed(condition):
             self._episode.calm()
             return None
         return self._alarm(reading, condition)
@@ -151,13 +147,11 @@ class Exploding(Rule):
         self._is_large = is_large(reading, run)
         run.take_in(reading)
         condition = condition_of(reading, run)
-        if condition is Condition.NORM_JUMPED:
-            run.note_jump(reading)
         # What changes the weights too much is never normal. A jump is, once it has come to stay.
         run.close(reading, is_normal=condition is None or is_adaptive(reading))
         self._in_a_row = 0 if condition is None else self._in_a_row + 1
-        self._is_tame = not may_grow(reading, run)
-        self._was_alarming = condition is not None or may_become_nonfinite(reading, run)
+        self._is_tame = not grows_over_depth(reading, run)
+        self._was_alarming = condition is not None or is_harmful(reading, run)
         return condition
 
     def _alarm(self, reading: Reading, condition: Condition) -> Alert | None:
@@ -166,18 +160,18 @@ class Exploding(Rule):
         alarms = self._episode.alarm()
         was_critical = self._critical and alarms > 1
         may_be_single = condition in (Condition.STEP_TOO_LARGE, Condition.NORM_JUMPED)
-        is_sustained = alarms > 1 and since < self.limits.sustained_readings
+        is_sustained = alarms > 1 and since < SPANS.in_a_row
         # Jumps in a row may be a new scale of the loss.
         is_sustained = is_sustained and condition is not Condition.NORM_JUMPED
         self._critical = was_critical or is_sustained or not may_be_single
-        is_news = alarms == 1 or alarms % EPISODE_LIMITS.calm_readings == 0 or self._critical > was_critical
+        is_news = alarms == 1 or alarms % SPANS.recent == 0 or self._critical > was_critical
         return self._alert(reading, condition) if is_news else None
 
     def _alert(self, reading: Reading, condition: Condition) -> Alert:
         seen, numbers = describe(reading, condition, self._run, self._episode.alarms)
         severity: Severity = "critical" if self._critical else "warning"
         cause, advice = guess(reading, condition, self._run, self._critical)
-        names = largest_layers(reading, self.limits.named_share)
+        names = largest_layers(reading)
         return Alert(
             self.kind, severity, reading.step, names, seen, Evidence(numbers), cause, advice, reading.optimizer
         )

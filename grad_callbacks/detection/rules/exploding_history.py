@@ -9,6 +9,7 @@ from typing import Any
 
 from grad_callbacks.detection.rules.baseline import Baseline
 from grad_callbacks.detection.rules.exploding_thresholds import ExplodingThresholds
+from grad_callbacks.detection.rules.spans import SPANS
 from grad_callbacks.detection.rules.surge import Surge
 from grad_callbacks.measurement import QuietBlock, Reading
 from grad_callbacks.measurement.loss_level import LOSS_LEVEL, LossLevel
@@ -29,8 +30,6 @@ class RunHistory:
         first_norm: Gradient norm of the first reading.
         first_loss: Absolute loss of the first reading.
         last_norm: Gradient norm of the reading before; infinite without one.
-        since_jump: Readings since the norm last jumped; infinite without a jump. Counted for adaptive optimizers only.
-        jump_loss: Absolute loss of the reading at which it jumped.
         lost_for: Readings in a row for which half of what was learned has been lost.
         large_while_lost: How many of these had a norm well above the usual one.
         surge: Motion and loss beside the run's own usual ones.
@@ -47,20 +46,16 @@ class RunHistory:
         self.readings = 0
         self.first_norm, self.first_loss = math.nan, math.nan
         self.last_norm = math.inf
-        self.since_jump = math.inf
-        self.jump_loss = math.nan
         self.lost_for = self.large_while_lost = 0
         self.surge = Surge()
         self.is_recurrent = False
         self.recurrence = math.nan
-        self._updates: deque[float] = deque(
-            maxlen=limits.remembered_updates
-        )  # how far the latest updates have moved all weights
+        self._updates: deque[float] = deque(maxlen=SPANS.recent)  # how far the latest have moved all weights
 
     @property
     def is_early(self) -> bool:
         """True during the first readings."""
-        return self.readings <= self.limits.early_readings
+        return self.readings <= SPANS.recent
 
     @property
     def has_baseline(self) -> bool:
@@ -73,9 +68,9 @@ class RunHistory:
         return max(self._updates, default=0.0)
 
     @property
-    def has_just_jumped(self) -> bool:
-        """True while a jump of the norm shows its consequences."""
-        return self.since_jump <= self.limits.aftermath_readings
+    def is_chaotic(self) -> bool:
+        """True if recurrent weights would multiply an error over a sequence by more than it may grow over depth."""
+        return self.recurrence > math.log10(self.limits.growth)
 
     def take_in(self, reading: Reading) -> None:
         """Take in a finite reading, before it is judged."""
@@ -100,27 +95,17 @@ class RunHistory:
         if math.isfinite(moved):
             self._updates.append(moved)
         if is_adaptive:
-            self.since_jump += 1
             self.surge.take_in(moved, loss, self.loss.level)
-        if self.since_jump == self.limits.aftermath_readings + 1:
-            self.lost_for = self.large_while_lost = 0  # the usual norm is another by now
         if self._has_lost_progress:
             self.lost_for += 1
-            self.large_while_lost += norm > self.limits.norm_rise * self.baseline.level
+            self.large_while_lost += norm > 2 * self.baseline.level
         else:
             self.lost_for = self.large_while_lost = 0
 
     @property
     def _has_lost_progress(self) -> bool:
         loss = self.loss
-        limit = loss.best + self.limits.progress_lost * (loss.start - loss.best)
-        return loss.gained > LOSS_LEVEL.learned and loss.level > limit
-
-    def note_jump(self, reading: Reading) -> None:
-        """Remember that the norm has jumped; jumps that follow closely belong to the first."""
-        if not self.has_just_jumped:
-            self.jump_loss = abs(reading.loss)
-        self.since_jump = 0
+        return loss.gained > LOSS_LEVEL.learned and loss.level > (loss.start + loss.best) / 2
 
     def close(self, reading: Reading, is_normal: bool) -> None:
         """Finish a finite reading that has been judged.
@@ -149,8 +134,6 @@ class RunHistory:
             "first": [self.first_norm, self.first_loss] if self.readings else [],
             "last_norm": self.last_norm,
             "moves": list(self._updates),
-            "since_jump": self.since_jump,
-            "jump": [self.jump_loss],
             "surge": self.surge.state_dict(),
             "lost": [self.lost_for, int(self.large_while_lost)],
             "count": self.readings,
@@ -166,9 +149,7 @@ class RunHistory:
         self.last_norm = state["last_norm"]
         if "surge" in state:  # an older version did not look for one
             self.surge.load_state_dict(state["surge"])
-        self._updates = deque(state["moves"], maxlen=self.limits.remembered_updates)
-        self.since_jump = state["since_jump"]
-        self.jump_loss = state["jump"][0]
+        self._updates = deque(state["moves"], maxlen=SPANS.recent)
         self.lost_for, self.large_while_lost = state.get("lost", (0, 0))  # an older version did not count it
         self.readings, self.is_recurrent = state["count"], state["is_recurrent"]
         self.recurrence = state["recurrence"]

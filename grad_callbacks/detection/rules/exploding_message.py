@@ -9,11 +9,11 @@ import numpy as np
 from grad_callbacks.detection.plain_numbers import of_weight_norm, rounded
 from grad_callbacks.detection.rules.exploding_conditions import Condition, grows_over_depth
 from grad_callbacks.detection.rules.exploding_history import RunHistory
+from grad_callbacks.detection.rules.spans import SPANS
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.depth_profile import decay_per_layer, early_to_late
 
-_AFTER_AN_UPDATE = (Condition.DIVERGED_EARLY, Condition.UNSETTLED_EARLY)
-_LOSS_HAS_RISEN = (*_AFTER_AN_UPDATE, Condition.LOSS_DIVERGED, Condition.PROGRESS_LOST, Condition.SURGED)
+_LOSS_HAS_RISEN = (Condition.DIVERGED_EARLY, Condition.LOSS_DIVERGED, Condition.PROGRESS_LOST, Condition.SURGED)
 
 
 def describe(reading: Reading, condition: Condition, run: RunHistory, alarms: int) -> tuple[str, dict[str, float]]:
@@ -30,27 +30,25 @@ def describe(reading: Reading, condition: Condition, run: RunHistory, alarms: in
     if math.isfinite(reading.displacement):
         evidence["displacement"] = reading.displacement
         if reading.displacement > 0:  # not with a learning rate of zero
-            evidence.setdefault("reference", reading.norm * run.limits.reference_displacement / reading.displacement)
+            # The norm whose update changes the weights by a tenth of what is too much.
+            evidence.setdefault("reference", reading.norm * run.limits.displacement / 10 / reading.displacement)
         seen += f"; the update would change the weights by {of_weight_norm(reading.displacement)}"
     if condition is Condition.GROWS_OVER_DEPTH:
         error = reading.error_profile
         evidence |= {"decay_per_layer": decay_per_layer(error), "early_to_late": early_to_late(error)}
         seen += f"; the error grows {rounded(decay_per_layer(error))}-fold per layer toward the input"
-    if condition in _AFTER_AN_UPDATE:
+    if condition is Condition.DIVERGED_EARLY:
         evidence["moved"] = run.largest_update
         seen += f"; an update has changed the weights by {of_weight_norm(run.largest_update)}"
     if condition is Condition.RECURRENCE_STUCK:
         evidence["recurrence"] = run.recurrence
         seen += (
-            f"; the loss has not come down in {run.limits.stuck_readings} steps; the recurrent weights would multiply "
+            f"; the loss has not come down in {SPANS.stuck} steps; the recurrent weights would multiply "
             f"an error by 1e{run.recurrence:.0f} over a sequence"
         )
     if condition is Condition.PROGRESS_LOST:
         evidence["best_loss"] = run.loss.best
         seen += f"; half of what had been learned is lost: the loss was down at {rounded(run.loss.best)}"
-        if run.has_just_jumped:
-            evidence |= {"readings_since_jump": run.since_jump, "jump_loss": run.jump_loss}
-            seen += f"; {run.since_jump:.0f} readings ago the norm jumped, at a loss of {rounded(run.jump_loss)}"
     if condition is Condition.SURGED:
         evidence["motion"] = run.surge.farthest
         seen += f"; an update was {rounded(run.surge.farthest)} times as long as usual"
@@ -74,8 +72,7 @@ def guess(reading: Reading, condition: Condition, run: RunHistory, is_critical: 
             "weights too large",
             "initialise with He or Xavier; scale residual branches; add normalisation",
         )
-    lost_by_jump = condition is Condition.PROGRESS_LOST and run.has_just_jumped
-    if lost_by_jump or (condition is Condition.STEP_TOO_LARGE and not is_critical):
+    if condition is Condition.STEP_TOO_LARGE and not is_critical:
         return (
             "bad batch",
             "clip by norm (ClipNorm) near the usual norm; if it happens again, lower the learning rate",
@@ -86,12 +83,12 @@ def guess(reading: Reading, condition: Condition, run: RunHistory, is_critical: 
     )
 
 
-def largest_layers(reading: Reading, share: float) -> tuple[str, ...]:
-    """Return the fewest layers that make up this share of the squared norm; all where it is zero or not finite."""
+def largest_layers(reading: Reading) -> tuple[str, ...]:
+    """Return the fewest layers that make up most of the squared norm; all where it is zero or not finite."""
     names = reading.layers.names
     if not reading.is_finite or reading.norm == 0:
         return names
     shares = reading.layer_norms**2 / reading.norm**2
     largest = np.argsort(shares)[::-1]
-    enough = int(np.searchsorted(np.cumsum(shares[largest]), share)) + 1
+    enough = int(np.searchsorted(np.cumsum(shares[largest]), 1 / 2)) + 1
     return tuple(names[i] for i in sorted(largest[:enough]))

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 
 
@@ -25,12 +27,11 @@ class LeewayThresholds(Thresholds):
         unit="readings",
         source="not measured; a longer one would have to hold for smaller norms",
     )
-    rounding: float = threshold(
-        0.999,
-        "a limit is promised up to this share of it, so that no rounding breaks the promise",
-        unit="x the limit",
-        source="formula: rounding errors are below 1e-15",
-    )
+
+    @property
+    def rounding(self) -> float:
+        """A limit is promised up to this share of it, so that no rounding breaks the promise."""
+        return float(1 - np.finfo(np.float32).eps)
 
 
 LEEWAY = LeewayThresholds()

@@ -14,6 +14,7 @@ from grad_callbacks._utils.validation import at_least
 from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.episode import Episode
 from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
+from grad_callbacks.detection.rules.spans import SPANS
 from grad_callbacks.events import Alert, Evidence
 from grad_callbacks.measurement import QuietBlock, Reading
 
@@ -27,12 +28,6 @@ class NonFiniteThresholds(Thresholds):
         "overflows in a row that are the loss scaler at work",
         unit="readings",
         source="formula: a scaler that starts at 65536 and halves its scale at each overflow is at 2 after 15 of them",
-    )
-    lost_losses: int = threshold(
-        10,
-        "losses in a row that are not finite",
-        unit="readings",
-        source="one or two happen in healthy runs; not measured beyond that",
     )
 
 
@@ -78,7 +73,7 @@ class NonFinite(Rule):
             return None
         if reading.has_loss:
             self._lost = 0 if math.isfinite(reading.loss) else self._lost + 1
-        if reading.is_finite and not reading.overflow and self._lost < LIMITS.lost_losses:
+        if reading.is_finite and not reading.overflow and self._lost < SPANS.level:
             self._episode.calm()
             return None
         return self._alert(reading) if self._episode.alarm() == 1 else None

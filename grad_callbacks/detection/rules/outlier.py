@@ -12,30 +12,25 @@ from grad_callbacks._utils.validation import positive
 from grad_callbacks.detection.plain_numbers import rounded
 from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.baseline import Baseline
-from grad_callbacks.detection.rules.episode import EPISODE_LIMITS, Episode
+from grad_callbacks.detection.rules.episode import Episode
 from grad_callbacks.detection.rules.exploding import Exploding
 from grad_callbacks.detection.rules.exploding_message import largest_layers
 from grad_callbacks.detection.rules.exploding_thresholds import LIMITS as EXPLODING
 from grad_callbacks.detection.rules.leeway import LEEWAY, NO_LEEWAY, Leeway
+from grad_callbacks.detection.rules.spans import SPANS
 from grad_callbacks.events import Alert, Evidence, Severity
 from grad_callbacks.measurement import QuietBlock, Reading
 
 
 @dataclass(frozen=True)
 class OutlierThresholds(Thresholds):
-    """The number of :class:`Outlier`."""
+    """The number of :class:`Outlier`, which is its argument."""
 
     shorter: float = threshold(
         3.0,
         "how many times shorter the steps after it would be, from which on an outlier is harmful",
         unit="x",
         source="not measured",
-    )
-    late: float = threshold(
-        10.0,
-        "the same where the step has been taken and its batch was not shown to be to blame",
-        unit="x",
-        source="measured: a healthy variational autoencoder on raw inputs has one of 4.7",
     )
 
 
@@ -65,8 +60,9 @@ class Outlier(Rule):
     One reading does not show whether its batch is to blame or the loss has another scale from now on. The diagnosis
     computes the loss of the batch before with the weights of now: if that is as usual, the batch is to blame, and the
     alert is a ``warning`` in the same step. Where that is not known (manual optimization, a GPU) or does not show it,
-    the next readings decide: if within 20 of them the norm is far below again, and the steps are ten times shorter, the
-    alert is ``critical``, for the harm is done.
+    the next readings decide: if within 20 of them the norm is far below again, and the steps are shorter by the
+    square of ``shorter``, the alert is ``critical``, for the harm is done. (A healthy variational autoencoder on raw
+    inputs has one that makes them 4.7 times shorter.)
 
     Args:
         shorter: How many times shorter the steps after it would be.
@@ -96,11 +92,11 @@ class Outlier(Rule):
         shorter = math.sqrt(1 + (1 - reading.squares_decay) * ratio**2)
         self._baseline.feed(norm)
         if (doubt := self._doubt) is not None:
-            is_over = doubt.age >= EPISODE_LIMITS.calm_readings
+            is_over = doubt.age >= SPANS.recent
             self._doubt = None if is_over else doubt._replace(age=doubt.age + 1)
             if not is_over and norm < doubt.below:
                 self._doubt = None
-                return self._late(reading, doubt) if doubt.shorter > LIMITS.late else None
+                return self._late(reading, doubt) if doubt.shorter > self.shorter**2 else None
         if not shorter > self.shorter:
             self._episode.calm()
             return None
@@ -160,7 +156,7 @@ class Outlier(Rule):
     def _alert(
         self, reading: Reading, severity: Severity, seen: str, numbers: dict[str, float], cause: str, advice: str
     ) -> Alert:
-        names = largest_layers(reading, EXPLODING.named_share)
+        names = largest_layers(reading)
         evidence = Evidence({name: value for name, value in numbers.items() if math.isfinite(value)})
         return Alert(self.kind, severity, reading.step, names, seen, evidence, cause, advice, reading.optimizer)
 

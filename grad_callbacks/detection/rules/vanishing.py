@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from grad_callbacks._utils.validation import at_least, fraction
 from grad_callbacks.detection.plain_numbers import rounded
 from grad_callbacks.detection.rules.base import Rule
 from grad_callbacks.detection.rules.leeway import NO_LEEWAY, Leeway
+from grad_callbacks.detection.rules.spans import SPANS
 from grad_callbacks.detection.rules.vanishing_conditions import (
     Balance,
     Plateau,
@@ -21,13 +21,13 @@ from grad_callbacks.detection.rules.vanishing_conditions import (
     first_layer_is_cut_off,
     is_independent,
     loss_is_independent,
-    most_at_the_ends,
     norm_of_weights,
 )
 from grad_callbacks.detection.rules.vanishing_message import describe, describe_gone, faint_layers, guess
 from grad_callbacks.detection.rules.vanishing_thresholds import LIMITS
 from grad_callbacks.events import Alert, Evidence
 from grad_callbacks.measurement import QuietBlock, Reading
+from grad_callbacks.measurement.depth_profile import DEPTH
 from grad_callbacks.measurement.loss_level import LossLevel
 
 
@@ -35,24 +35,22 @@ class Vanishing(Rule):
     """Alerts when the gradient dies out on its way back to the early layers or time steps, which then learn nothing.
 
     The size of a gradient says nothing (a loss multiplied by 1e-5 has a small one), its profile over depth does. Each
-    of these is enough; :data:`LIMITS` has all numbers:
+    of these is enough:
 
     * Still: for ``patience`` readings in a row the early layers' gradient is below ``ratio`` of the late layers', both
       at the ends and along the fitted decay per layer, in the weights or in the error at their outputs, or the
       first half of the layers has none at all (dead units); and an update changes the early layers by less than
       ``motion`` of their norm.
-    * Stalled, since adaptive optimizers move weights whose gradients are noise: for 5 times ``patience`` readings the
-      loss has come down by less than 5% of where it began, while the early layers' gradient is below ``ratio`` to the
-      power of 1.5, or the first layer has none, or the early time steps' gradient is below ``through_time`` of the late
-      ones'.
-    * On a plateau: for 10 times ``patience`` readings the early layers' gradient is below ``ratio``, and the loss above
-      half of where it began and not falling by 5%: the last layers have learned what they can do alone. 4 times
-      ``patience`` and twice ``ratio`` are enough where the early layers move by less than 5 times ``motion``.
+    * Stuck, since adaptive optimizers move weights whose gradients are noise: for 80 readings the early layers'
+      gradient is below ``ratio``, or the first layer has none, or the early time steps' gradient is below
+      ``through_time`` of the late ones'; and the loss is above half of where it began and not falling by a tenth of
+      that: the last layers, or time steps, have learned what they can do alone.
     * Gone: in ``patience`` readings more than not, the gradient is so small in all layers at once that the loss does
       not depend on any weight, and the loss is above half of where it began: saturated outputs, dead units everywhere.
     * Spoilt by first steps that were too long, as those of Adam without a warm-up in a post-norm transformer (Liu et
       al. 2020, "Understanding the Difficulty of Training Transformers"): for ``patience`` readings the early layers'
-      gradient is below 5e-3 and a fiftieth of what it began with, and the loss above half of where it began.
+      gradient is half of the way to ``ratio``, on a scale of logarithms, has come down by as much since the first
+      reading, and the loss is above half of where it began.
 
     A decay is judged from five layers with weights on (embeddings not counted), since over fewer a single unlike layer
     looks like one; over three and four it must be below the square of ``ratio``. Dead units are judged from three.
@@ -84,22 +82,13 @@ class Vanishing(Rule):
         self.motion = fraction("motion", motion)
         self.patience = at_least("patience", patience, 1)
         self.through_time = fraction("through_time", through_time)
-        self.limits = replace(
-            LIMITS,
-            ratio=self.ratio,
-            motion=self.motion,
-            patience=self.patience,
-            through_time=self.through_time,
-        )
         self._loss = LossLevel()
         # Readings in a row:
         self._still = 0  # the gradient has vanished, and the early layers stand still
-        self._stalled = 0  # the early layers are cut off, and nothing has been learned yet
-        self._plateau = Plateau()  # the gradient decays, and nothing more is learned
-        self._slow_plateau = Plateau()  # the same with a smaller decay, and the early layers hardly move
+        self._stuck = Plateau()  # the early layers are cut off, and nothing more is learned
+        self._stuck_in_time = Plateau()  # the same of the early time steps
         self._spoilt_for = 0  # the gradient has become small and was not so at the start
-        self._stalled_in_time = 0  # the early time steps are cut off, and nothing has been learned yet
-        self._spoilt = SpoiltProfile()
+        self._spoilt = SpoiltProfile(self.ratio)
         self._gone = Balance()  # the loss depends on no weight, and most is still to be learned
         self._through_time = math.nan  # as last measured
         self._has_alerted = False
@@ -107,26 +96,18 @@ class Vanishing(Rule):
     @property
     def active(self) -> bool:
         """True while the conditions hold."""
-        return self._lasting >= self.limits.patience
+        return self._ripe >= 1
 
     @property
     def near(self) -> bool:
         """True when an alert may come soon, so that its causes are worth watching."""
-        return not self._has_alerted and self._lasting >= (self.limits.patience + 1) // 2
+        return not self._has_alerted and self._ripe >= 1 / 2
 
     @property
-    def _lasting(self) -> int:
-        """Readings for which a condition has held; those that must hold longer count less."""
-        limits = self.limits
-        return max(
-            self._still,
-            self._spoilt_for,
-            self._gone.lasting,
-            self._stalled // limits.stalled_patience,
-            self._stalled_in_time // limits.stalled_patience,
-            self._plateau.count // limits.plateau_patience,
-            self._slow_plateau.count // limits.slow_patience,
-        )
+    def _ripe(self) -> float:
+        """For what share of the readings that it takes a condition has held."""
+        lasting = max(self._still, self._spoilt_for, self._gone.lasting)
+        return max(lasting / self.patience, max(self._stuck.count, self._stuck_in_time.count) / SPANS.stuck)
 
     def judge(self, reading: Reading) -> Alert | None:
         """Raise a critical alert when the conditions have held for long enough."""
@@ -147,24 +128,15 @@ class Vanishing(Rule):
         """None while it is active or near; else until a condition that began now would be near."""
         if self._has_alerted or self.near:
             return NO_LEEWAY
-        limits = self.limits
-        soonest = (limits.patience + 1) // 2
-        return Leeway(
-            min(
-                soonest - max(self._still, self._spoilt_for, self._gone.lasting),
-                soonest * limits.stalled_patience - max(self._stalled, self._stalled_in_time),
-                soonest * limits.plateau_patience - self._plateau.count,
-                soonest * limits.slow_patience - self._slow_plateau.count,
-            )
-            - 1
-        )
+        lasting = max(self._still, self._spoilt_for, self._gone.lasting)
+        stuck = max(self._stuck.count, self._stuck_in_time.count)
+        return Leeway(min((self.patience + 1) // 2 - lasting, (SPANS.stuck + 1) // 2 - stuck) - 1)
 
     def take_in(self, block: QuietBlock) -> None:
         """Count readings of which none raises an alert: those without any sign of it by their profile's ends alone."""
-        limits, first = self.limits, block.readings[0]
-        bound = most_at_the_ends(block.profiles.shape[1], limits)
-        has_begun = self._spoilt.has_begun or block.profiles.shape[1] < limits.fitted_layers
-        is_plain = has_begun and not first.error_early_to_late < most_at_the_ends(len(first.error_profile), limits)
+        first, bound = block.readings[0], self._spoilt.limit  # from which on nothing has decayed, by any condition
+        has_begun = self._spoilt.has_begun or block.profiles.shape[1] < DEPTH.fitted
+        is_plain = has_begun and not first.error_early_to_late < bound
         weights = norm_of_weights(first)
         are_alive = (block.profiles[:, :1] != 0).all(axis=1).tolist()
         for reading, ends, is_alive in zip(block.readings, block.early_to_late, are_alive, strict=True):
@@ -172,69 +144,48 @@ class Vanishing(Rule):
                 self.judge(reading)
                 continue
             self._loss.feed(reading.loss)
-            self._still = self._stalled = self._spoilt_for = 0
-            self._plateau.follow(False, self._loss)
-            self._slow_plateau.follow(False, self._loss)
-            self._gone.take_in(self._much_is_left and is_independent(reading, weights, limits), limits.patience)
+            self._still = self._spoilt_for = 0
+            self._stuck.follow(False, self._loss)
+            self._gone.take_in(self._much_is_left and is_independent(reading, weights), self.patience)
             self._take_in_time(reading)
 
     @property
     def _much_is_left(self) -> bool:
-        return self._loss.level > self.limits.much_left * self._loss.scale
+        return 2 * self._loss.level > self._loss.scale
 
     def _take_in_depth(self, reading: Reading) -> bool:
         """Count the conditions over depth, and return whether any holds, however short."""
-        limits = self.limits
         seen = ((reading.profile, reading.early_to_late), (reading.error_profile, reading.error_early_to_late))
-        decayed = [(profile, ends) for profile, ends in seen if decays(profile, limits, at_the_ends=ends)]
-        has_vanished = bool(decayed) or first_half_is_dead(reading)
-        stands_still = has_vanished and early_layers_move_less(reading, limits.motion)
+        has_decayed = any(decays(profile, self.ratio, ends) for profile, ends in seen)
+        has_vanished = has_decayed or first_half_is_dead(reading)
+        stands_still = has_vanished and early_layers_move_less(reading, self.motion)
         self._still = self._still + 1 if stands_still else 0
-
-        is_cut_off = first_layer_is_cut_off(reading) or any(
-            decays(profile, limits, limits.stalled_power, ends) for profile, ends in decayed
-        )
-        self._stalled = self._stalled + 1 if is_cut_off and self._has_learned_nothing(reading) else 0
-
-        self._plateau.follow(bool(decayed), self._loss)
-        nearly = any(decays(profile, limits, limits.slow_power, ends) for profile, ends in seen)
-        hardly_moves = nearly and early_layers_move_less(reading, limits.slow_motion * limits.motion)
-        self._slow_plateau.follow(hardly_moves, self._loss)
-
-        is_spoilt = self._spoilt.is_spoilt(reading.profile, reading.early_to_late)
-        much_is_left = self._much_is_left
-        self._spoilt_for = self._spoilt_for + 1 if is_spoilt and much_is_left else 0
-        is_gone = much_is_left and loss_is_independent(reading, limits)
-        self._gone.take_in(is_gone, limits.patience)
-        return has_vanished or is_cut_off or nearly or is_spoilt or self._gone.lasting > 0
+        is_cut_off = has_decayed or first_layer_is_cut_off(reading)
+        self._stuck.follow(is_cut_off, self._loss)
+        is_spoilt = self._spoilt.is_spoilt(reading.profile, reading.early_to_late) and self._much_is_left
+        self._spoilt_for = self._spoilt_for + 1 if is_spoilt else 0
+        self._gone.take_in(self._much_is_left and loss_is_independent(reading), self.patience)
+        return has_vanished or is_cut_off or is_spoilt or self._gone.lasting > 0
 
     def _take_in_time(self, reading: Reading) -> None:
         """Count the condition over the steps of a sequence."""
         if math.isfinite(reading.through_time):
             self._through_time = reading.through_time
-        is_cut_off = self._through_time < self.limits.through_time
-        self._stalled_in_time = self._stalled_in_time + 1 if is_cut_off and self._has_learned_nothing(reading) else 0
-
-    def _has_learned_nothing(self, reading: Reading) -> bool:
-        """True if the loss is known and has not come down; before the fifth loss nothing can have been learned."""
-        return not math.isnan(reading.loss) and not self._loss.gained > self.limits.nothing_learned
+        self._stuck_in_time.follow(self._through_time < self.through_time, self._loss)
 
     def _alert_over_depth(self, reading: Reading) -> Alert:
-        limits = self.limits
-        if self._gone.lasting >= limits.patience:
+        if self._gone.lasting >= self.patience:
             message, evidence, cause, advice = describe_gone(reading, self._loss.level)
             return self._alert(reading, reading.layers.names, message, evidence, cause, advice)
-        message, evidence = describe(reading, limits)
-        if self._still < limits.patience:
-            is_stalled = self._stalled >= limits.stalled_patience * limits.patience
-            steps = self._loss.count if is_stalled else max(self._plateau.count, self._slow_plateau.count)
-            message += f"; the loss has not come down in {steps} steps"
-        return self._alert(reading, faint_layers(reading, limits), message, evidence, *guess(reading))
+        message, evidence = describe(reading, self.ratio)
+        if self._stuck.count >= SPANS.stuck:
+            message += f"; the loss has not come down in {self._stuck.count} steps"
+        return self._alert(reading, faint_layers(reading, self.ratio), message, evidence, *guess(reading))
 
     def _alert_over_time(self, reading: Reading) -> Alert:
         message = (
             f"the early steps of a sequence get {rounded(self._through_time)} of the late steps' gradient; "
-            f"the loss has not come down in {self._loss.count} steps"
+            f"the loss has not come down in {self._stuck_in_time.count} steps"
         )
         evidence = {"through_time": self._through_time, "norm": reading.norm}
         advice = "use nn.LSTM or nn.GRU; initialise recurrent weights orthogonally; shorten the sequences"
@@ -257,12 +208,10 @@ class Vanishing(Rule):
         return {
             "course": self._loss.state_dict(),
             "still": self._still,
-            "stalled": self._stalled,
-            "idle": self._plateau.state_dict(),
-            "slow": self._slow_plateau.state_dict(),
+            "idle": self._stuck.state_dict(),
             "began": self._spoilt.state(),
             "sunken": self._spoilt_for,
-            "forgotten": self._stalled_in_time,
+            "idle_in_time": self._stuck_in_time.state_dict(),
             "gone": self._gone.state_dict(),
             "time": self._through_time,
             "told": self._has_alerted,
@@ -271,9 +220,9 @@ class Vanishing(Rule):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self._loss.load_state_dict(state["course"])
-        self._still, self._stalled, self._stalled_in_time = state["still"], state["stalled"], state["forgotten"]
-        self._plateau.load_state_dict(state["idle"])
-        self._slow_plateau.load_state_dict(state["slow"])
+        self._still = state["still"]
+        self._stuck.load_state_dict(state["idle"])
+        self._stuck_in_time.load_state_dict(state.get("idle_in_time", {}))  # an older version counted otherwise
         self._spoilt.restore(state["began"])
         self._spoilt_for = state["sunken"]
         self._gone.load_state_dict(state.get("gone", {}))  # an older version did not count it

@@ -8,42 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from grad_callbacks.detection.rules.vanishing_thresholds import LIMITS, VanishingThresholds
 from grad_callbacks.measurement import Reading
-from grad_callbacks.measurement.depth_profile import Profile, decay_per_layer, early_to_late
-from grad_callbacks.measurement.loss_level import LossLevel
+from grad_callbacks.measurement.depth_profile import DEPTH, Profile, decay_per_layer, early_to_late
+from grad_callbacks.measurement.loss_level import LOSS_LEVEL, LossLevel
 
+PRECISION = float(np.finfo(np.float32).eps)  # the spacing of float32
 SATURATING = ("Sigmoid", "Tanh", "Softsign", "Hardsigmoid", "Hardtanh")  # activations
 
 
-def decays(profile: Profile, limits: VanishingThresholds, power: float = 1.0, at_the_ends: float | None = None) -> bool:
+def decays(profile: Profile, ratio: float, at_the_ends: float | None = None) -> bool:
     """True if the early layers' gradient is too small, both at the ends and along the fitted decay per layer.
 
     Args:
         profile: Gradient size per layer, the first layer first.
-        limits: Thresholds of the rule.
-        power: Exponent applied to ``ratio``.
+        ratio: Early over late gradient; over few layers, where a single unlike one looks like a decay, its square.
         at_the_ends: Early over late, if it is known already.
     """
-    limit = _limit(len(profile), limits, power)
-    if not (early_to_late(profile) if at_the_ends is None else at_the_ends) < limit:  # NaN for fewer than three
-        return False  # the fit takes long for many layers
-    return decay_per_layer(profile) ** (len(profile) - 1) < limit
-
-
-def _limit(layers: int, limits: VanishingThresholds, power: float) -> float:
-    return limits.ratio**power if layers >= limits.fitted_layers else limits.ratio**2
-
-
-def most_at_the_ends(layers: int, limits: VanishingThresholds) -> float:
-    """Early over late gradient from which on nothing has decayed, by any of the conditions.
-
-    Args:
-        layers: In the profile.
-        limits: Thresholds of the rule.
-    """
-    powers = (1.0, limits.stalled_power, limits.slow_power)
-    return max(limits.spoilt_ratio, LIMITS.spoilt_ratio, *(_limit(layers, limits, power) for power in powers))
+    ends = early_to_late(profile) if at_the_ends is None else at_the_ends  # NaN for fewer than three
+    if len(profile) < DEPTH.fitted:
+        return ends < ratio**2
+    return ends < ratio and decay_per_layer(profile) ** (len(profile) - 1) < ratio  # the fit takes long
 
 
 def first_half_is_dead(reading: Reading) -> bool:
@@ -56,18 +40,19 @@ def first_half_is_dead(reading: Reading) -> bool:
 
 def first_layer_is_cut_off(reading: Reading) -> bool:
     """True if the first of three weights or more has no gradient, while something has: a layer after it is dead."""
-    return len(reading.profile) >= LIMITS.early_part and bool(reading.norm > 0 and reading.profile[0] == 0)
+    return len(reading.profile) >= DEPTH.parts and bool(reading.norm > 0 and reading.profile[0] == 0)
 
 
-def loss_is_independent(reading: Reading, limits: VanishingThresholds) -> bool:
+def loss_is_independent(reading: Reading) -> bool:
     """True if the gradient is so small everywhere that the loss does not depend on any weight.
 
     To first order a change of all weights by their whole norm changes the loss by at most norm times norm. Whatever the
-    loss is multiplied with drops out. A loss of zero has nothing to lose.
+    loss is multiplied with drops out. A loss of zero has nothing to lose. Too small is below the spacing of float32, in
+    which the loss itself is rounded.
     """
     if reading.weight_norms is None or not math.isfinite(reading.loss):
         return False
-    return is_independent(reading, norm_of_weights(reading), limits)
+    return is_independent(reading, norm_of_weights(reading))
 
 
 def norm_of_weights(reading: Reading) -> float:
@@ -79,23 +64,30 @@ def norm_of_weights(reading: Reading) -> float:
     return math.sqrt(np.nansum(squares) if math.isnan(total) else total)
 
 
-def is_independent(reading: Reading, weights: float, limits: VanishingThresholds) -> bool:
+def is_independent(reading: Reading, weights: float) -> bool:
     """The same for a known norm of all weights."""
-    return reading.comparable_norm * weights < limits.independence * abs(reading.loss)  # False for NaN
+    return reading.comparable_norm * weights < PRECISION * abs(reading.loss)  # False for NaN
 
 
 def early_layers_move_less(reading: Reading, motion: float) -> bool:
     """True if an update changes most of the early layers by less than ``motion`` of their norm."""
-    if reading.motion is None or len(reading.profile) < LIMITS.early_part:
+    if reading.motion is None or len(reading.profile) < DEPTH.parts:
         return False
-    early = reading.motion[reading.profiled][: len(reading.profile) // LIMITS.early_part]
+    early = reading.motion[reading.profiled][: len(reading.profile) // DEPTH.parts]
     return bool(2 * np.count_nonzero(early < motion) > len(early))  # NaN, not measured yet, is not still
 
 
 class SpoiltProfile:
-    """Sees whether first steps that were too long made the early layers' gradient small."""
+    """Sees whether first steps that were too long made the early layers' gradient small.
 
-    def __init__(self) -> None:
+    Half of the way to ``ratio``, on a scale of logarithms, is enough if it has also come down by as much.
+
+    Args:
+        ratio: Early over late gradient from which on it has vanished.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self.limit = math.sqrt(ratio)
         self._began = math.nan  # early over late at the first reading
 
     def is_spoilt(self, profile: Profile, at_the_ends: float | None = None) -> bool:
@@ -105,13 +97,12 @@ class SpoiltProfile:
             profile: Gradient size per layer.
             at_the_ends: Early over late, if it is known already.
         """
-        if len(profile) < LIMITS.fitted_layers:
+        if len(profile) < DEPTH.fitted:
             return False
         if math.isnan(self._began):
             self._began = _decay(profile)
-        limit = min(LIMITS.spoilt_ratio, self._began / LIMITS.spoilt_fall)
         ends = early_to_late(profile) if at_the_ends is None else at_the_ends
-        return ends < LIMITS.spoilt_ratio and _decay(profile) < limit
+        return ends < self.limit and _decay(profile) < self.limit * min(1.0, self._began)
 
     @property
     def has_begun(self) -> bool:
@@ -167,9 +158,9 @@ class Plateau:
     def follow(self, holds: bool, loss: LossLevel) -> None:
         """Take in a reading."""
         level, scale = loss.level, loss.scale
-        if not (holds and level > LIMITS.much_left * scale):
+        if not (holds and 2 * level > scale):
             self.count = 0
-        elif self.count == 0 or self._since - level > LIMITS.nothing_learned * scale:
+        elif self.count == 0 or self._since - level > LOSS_LEVEL.learned * scale:
             self.count, self._since = 1, level
         else:
             self.count += 1
@@ -180,7 +171,7 @@ class Plateau:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.count, self._since = state["count"], state["since"]
+        self.count, self._since = state.get("count", 0), state.get("since", math.nan)
 
 
 def _decay(profile: Profile) -> float:

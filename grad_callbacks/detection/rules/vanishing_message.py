@@ -11,9 +11,8 @@ from grad_callbacks.detection.rules.vanishing_conditions import (
     first_half_is_dead,
     first_layer_is_cut_off,
 )
-from grad_callbacks.detection.rules.vanishing_thresholds import VanishingThresholds
 from grad_callbacks.measurement import Reading
-from grad_callbacks.measurement.depth_profile import decay_per_layer, early_to_late
+from grad_callbacks.measurement.depth_profile import DEPTH, decay_per_layer, early_to_late
 
 
 def is_dead(reading: Reading) -> bool:
@@ -21,12 +20,12 @@ def is_dead(reading: Reading) -> bool:
     return first_half_is_dead(reading) or first_layer_is_cut_off(reading)
 
 
-def describe(reading: Reading, limits: VanishingThresholds) -> tuple[str, dict[str, float]]:
+def describe(reading: Reading, ratio: float) -> tuple[str, dict[str, float]]:
     """Return the message about a gradient that vanishes over depth, and the numbers behind it."""
     profile, dead = reading.profile, is_dead(reading)
     # Where the weights' profile is flat the error's is the one that has decayed.
-    decayed = profile if decays(profile, limits) or dead else reading.error_profile
-    third = len(profile) // limits.early_part
+    decayed = profile if decays(profile, ratio) or dead else reading.error_profile
+    third = len(profile) // DEPTH.parts
     early_motion = float(np.median(reading.motion[reading.profiled][:third]))  # type: ignore[index]  # judged before
     evidence = {
         "early_to_late": early_to_late(decayed),
@@ -64,11 +63,11 @@ def describe_gone(reading: Reading, loss: float) -> tuple[str, dict[str, float],
     return message, {"norm": reading.norm, "loss": loss}, "saturated output", advice
 
 
-def faint_layers(reading: Reading, limits: VanishingThresholds) -> tuple[str, ...]:
+def faint_layers(reading: Reading, ratio: float) -> tuple[str, ...]:
     """Return the early layers and all others whose gradient is small."""
     profile = reading.profile
-    faint = profile <= limits.ratio * profile.max()
-    faint[: len(profile) // limits.early_part] = True
+    faint = profile <= ratio * profile.max()
+    faint[: len(profile) // DEPTH.parts] = True
     return tuple(np.array(reading.layers.names, dtype=object)[reading.profiled][faint])
 
 

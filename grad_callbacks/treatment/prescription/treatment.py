@@ -9,7 +9,7 @@ from typing import Any
 
 import grad_callbacks.detection.rules  # noqa: F401  # declares the built-in kinds
 from grad_callbacks._utils.thresholds import Thresholds, threshold
-from grad_callbacks.detection.rules.episode import EPISODE_LIMITS
+from grad_callbacks.detection.rules.spans import SPANS
 from grad_callbacks.events import Alert, Intervention, kind_named
 from grad_callbacks.measurement import Reading
 from grad_callbacks.measurement.loss_level import LossLevel
@@ -45,8 +45,8 @@ class TreatmentThresholds(Thresholds):
 
 
 LIMITS = TreatmentThresholds()
-TRIAL = EPISODE_LIMITS.calm_readings  # readings after which an outcome is given if all is calm by then
-PATIENCE = TRIAL + EPISODE_LIMITS.calm_readings  # the same where it is not: once the alarm that was answered has ended
+TRIAL = SPANS.recent  # readings after which an outcome is given if all is calm by then
+PATIENCE = TRIAL + SPANS.recent  # the same where it is not: once the alarm that was answered has ended
 RATE_TOO_HIGH = "learning rate too high"
 PASSING = ("", "bad batch", "missing warm-up")  # causes that go away
 

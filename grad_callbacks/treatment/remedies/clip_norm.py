@@ -10,8 +10,8 @@ from torch import Tensor
 
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import positive
-from grad_callbacks.detection.rules.baseline import LIMITS as BASELINE
 from grad_callbacks.detection.rules.leeway import LEEWAY
+from grad_callbacks.detection.rules.spans import SPANS
 from grad_callbacks.events import Evidence, kind_named
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
@@ -97,6 +97,6 @@ def _usual(step: OptimizerStep, evidence: Evidence) -> float | None:
     """The usual norm as the alert reports it; else the present one, unless it explodes from the start."""
     alert = step.run_state.alert if step.run_state is not None else None
     if evidence.reference is None and step.run_state is not None and alert is not None:
-        is_early = step.run_state.readings < BASELINE.warmup
+        is_early = step.run_state.readings < SPANS.level
         return None if is_early and kind_named(alert.kind).is_bounded_by_clipping else step.reading.norm
     return step.reading.norm if evidence.reference is None else evidence.reference

@@ -34,41 +34,46 @@ def judged(
     return found
 
 
-def test_the_second_measurement_tells_it_once_with_what_was_well() -> None:
-    [alert] = judged([WELL, WELL, COLLAPSED, COLLAPSED, COLLAPSED])
-    assert (alert.step, alert.kind, alert.severity, alert.cause) == (75, "exploding", "critical", "saturated attention")
+def test_the_third_measurement_tells_it_once_with_what_was_well() -> None:
+    [alert] = judged([WELL, WELL, *[COLLAPSED] * 4])
+    assert (alert.step, alert.kind, alert.severity, alert.cause) == (
+        100,
+        "exploding",
+        "critical",
+        "saturated attention",
+    )
     assert alert.evidence.well_at == 25
     assert "as large as 120" in alert.message
     assert "2% of that of equal weights, where it was 90%" in alert.message
 
 
 def test_one_that_has_recovered_may_come_again() -> None:
-    course = [WELL, COLLAPSED, COLLAPSED, WELL, COLLAPSED, COLLAPSED]
-    assert [alert.step for alert in judged(course)] == [50, 125]
+    course = [WELL, *[COLLAPSED] * 3, WELL, *[COLLAPSED] * 3]
+    assert [alert.step for alert in judged(course)] == [75, 175]
 
 
 @pytest.mark.parametrize(
     "measured",
     [
-        [WELL, COLLAPSED, WELL, COLLAPSED, WELL],
+        [WELL, COLLAPSED, COLLAPSED, WELL, COLLAPSED, COLLAPSED, WELL],
         [WELL, (120.0, 0.3), (120.0, 0.3), (120.0, 0.3)],
         [WELL, (20.0, 0.02), (20.0, 0.02), (20.0, 0.02)],
         [COLLAPSED] * 5,
         [WELL, (math.inf, 0.02), (math.inf, math.nan)],
     ],
-    ids=["single", "large scores", "sharp", "from the start", "not finite"],
+    ids=["single ones", "large scores", "sharp", "from the start", "not finite"],
 )
 def test_others_are_silent(measured: list[tuple[float, float]]) -> None:
     assert judged(measured) == []
 
 
 def test_where_the_loss_is_nearly_gone_single_positions_are_what_there_was_to_learn() -> None:
-    assert judged([WELL, COLLAPSED, COLLAPSED], [1.0, 0.05, 0.05]) == []
+    assert judged([WELL, *[COLLAPSED] * 4], [1.0, *[0.05] * 4]) == []
 
 
 def test_it_goes_on_from_its_state() -> None:
     rule = SaturatedAttention()
-    assert judged([WELL, COLLAPSED], rule=rule) == []
+    assert judged([WELL, COLLAPSED, COLLAPSED], rule=rule) == []
     assert rule.near
     other = SaturatedAttention()
     other.load_state_dict(rule.state_dict())
@@ -135,7 +140,7 @@ def _sequences() -> Tensor:
 @pytest.mark.slow
 def test_a_rate_ten_times_too_high_is_seen_and_the_run_begins_again_below_it() -> None:
     good, bare = Language(lr=0.03).final_loss(), Language(lr=0.3).final_loss()
-    guard, guarded = GradientGuard(), Language(lr=0.3)
+    guard, guarded = GradientGuard(rules=["SaturatedAttention"]), Language(lr=0.3)
     final = guarded.final_loss(guard)
     assert guard.alerts[0].cause == "saturated attention"
     assert guard.alerts[0].step < 30
@@ -143,6 +148,7 @@ def test_a_rate_ten_times_too_high_is_seen_and_the_run_begins_again_below_it() -
     assert [made.remedy for made in guard.interventions] == ["Rollback"]
     assert guard.interventions[0].detail["to_step"] == 0
     assert final < good + 0.1 < bare
+    assert Language(lr=0.3).final_loss(GradientGuard()) < good + 0.1, "the first steps alone show it to other rules"
 
 
 def test_a_good_rate_is_left_alone() -> None:

@@ -15,19 +15,16 @@ def test_first_steps_that_throw_the_weights_of_an_adaptive_optimizer_about() -> 
     start = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 2.0}
     thrown = {"norms": [6e3, 8e3], "displacement": math.nan, "loss": 900.0, "moved": 3.0}
     back = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 3.0, "moved": 0.1}
-    [alert] = judged(Exploding(), start, thrown, thrown, back, calm=0)
-    assert (alert.step, alert.severity, alert.evidence["moved"]) == (2, "critical", 3.0)
-    assert judged(Exploding(), start, thrown, back, back, calm=0) == [], "a catapult that comes down by itself"
+    [alert] = judged(Exploding(), start, thrown, thrown, thrown, back, calm=0)
+    assert (alert.step, alert.severity, alert.evidence["moved"]) == (3, "critical", 3.0)
+    assert judged(Exploding(), start, thrown, thrown, back, back, calm=0) == [], "a catapult that comes down by itself"
     assert judged(Exploding(), start, *[{**thrown, "moved": 0.01}] * 5, calm=0) == [], "a new scale of the loss"
 
 
-@pytest.mark.parametrize(("readings", "alerts"), [(4, 0), (5, 1)])
-def test_first_steps_that_only_shake_the_weights_are_given_time_to_come_down(readings: int, alerts: int) -> None:
+def test_first_steps_that_only_shake_the_weights_may_come_down() -> None:
     start = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 3.0}
     shaken = {"norms": [6.0, 8.0], "displacement": math.nan, "loss": 30.0, "moved": 0.7}
-    back = {"norms": [0.6, 0.8], "displacement": math.nan, "loss": 3.0, "moved": 0.1}
-    found = judged(Exploding(), start, *[shaken] * readings, back, back, calm=0)
-    assert [alert.evidence["moved"] for alert in found] == [0.7] * alerts
+    assert judged(Exploding(), start, *[shaken] * 8, calm=0) == []
 
 
 def test_a_loss_that_is_lost_by_steps_that_get_shorter_as_it_rises() -> None:
@@ -69,26 +66,27 @@ def test_progress_that_is_lost_for_long_with_large_gradients(
     ("loss", "moved", "alerts"),
     [
         (2.1, 0.1, 1),
-        (0.3, 0.1, 0),  # shrugged off
+        (0.3, 0.1, 0),  # shrugged off: the loss has come down again before
         (2.1, 0.001, 0),  # no step has undone it: the batches have become harder
     ],
 )
 def test_one_jump_that_has_cost_all_that_was_learned(loss: float, moved: float, alerts: int) -> None:
-    base = {"norms": [0.6, 0.8], "displacement": math.nan, "moved": 0.005}
-    start, learned = {**base, "loss": 2.0}, {**base, "loss": 0.1}
+    base = {"norms": [0.6, 0.8], "displacement": math.nan}
+    start = [{**base, "loss": 2.0, "moved": 0.005 + 1e-5 * i} for i in range(10)]
+    learned = [{**base, "loss": 0.3 + 0.1 * (i % 3), "moved": 0.006 + 1e-5 * i} for i in range(60)]
     jump, after = {**base, "norms": [600.0, 800.0], "loss": 900.0}, {**base, "loss": loss, "moved": moved}
-    found = judged(Exploding(), *[start] * 10, *[learned] * 40, jump, *[after] * 8, calm=0)
-    assert [(alert.severity, alert.cause) for alert in found] == [("critical", "bad batch")] * alerts
-    assert all(alert.evidence["jump_loss"] == 900.0 for alert in found)
+    found = judged(Exploding(), *start, *learned, jump, *[after] * 8, calm=0)
+    assert [(alert.severity, alert.cause) for alert in found] == [("critical", "learning rate too high")] * alerts
 
 
-def test_a_gradient_of_zero_after_a_jump_names_all_layers() -> None:
-    base = {"norms": [0.6, 0.8], "displacement": math.nan, "moved": 0.1}
-    course = [*[{**base, "loss": 2.0}] * 10, *[{**base, "loss": 0.1}] * 40]
-    jump, dead = {**base, "norms": [600.0, 800.0], "loss": 900.0}, {**base, "norms": [0.0, 0.0], "loss": 2.1}
+def test_a_gradient_of_zero_names_all_layers() -> None:
+    base = {"norms": [0.6, 0.8], "displacement": math.nan}
+    start = [{**base, "loss": 2.0, "moved": 0.005 + 1e-5 * i} for i in range(10)]
+    learned = [{**base, "loss": 0.3 + 0.1 * (i % 3), "moved": 0.006 + 1e-5 * i} for i in range(60)]
+    dead = {**base, "norms": [0.0, 0.0], "loss": 2.1, "moved": 0.1}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        [alert] = judged(Exploding(), *course, jump, *[dead] * 8, calm=0)
+        [alert] = judged(Exploding(), *start, *learned, *[dead] * 8, calm=0)
     assert alert.layers == ("0", "1")
 
 
@@ -96,9 +94,9 @@ def test_near_a_minimum_a_gradient_may_jump_a_hundredfold_as_long_as_the_loss_st
     start = {"norms": [6.0, 8.0], "displacement": math.nan, "loss": 2.0}
     calm = {"norms": [0.06, 0.08], "displacement": math.nan, "loss": 0.01}
     jump = {"norms": [600.0, 810.0], "displacement": math.nan}
-    assert judged(Exploding(), *[start] * 5, *[calm] * 95, *[{**jump, "loss": 1.0}] * 2, calm=0) == []
-    [alert] = judged(Exploding(), *[start] * 5, *[calm] * 95, *[{**jump, "loss": 300.0}] * 2, calm=0)
-    assert (alert.step, alert.severity) == (101, "warning")
+    assert judged(Exploding(), *[start] * 5, *[calm] * 95, *[{**jump, "loss": 1.0}] * 3, calm=0) == []
+    [alert] = judged(Exploding(), *[start] * 5, *[calm] * 95, *[{**jump, "loss": 300.0}] * 3, calm=0)
+    assert (alert.step, alert.severity) == (102, "warning")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +104,6 @@ def test_near_a_minimum_a_gradient_may_jump_a_hundredfold_as_long_as_the_loss_st
     [
         (8.5, 6.9, 0.7, 0),  # it leaves a plateau: the gradient grows and the loss falls
         (0.01, 0.5, 0.7, 0),  # it is near a minimum, and still is
-        (0.01, 0.5, 12.0, 1),  # such a step does not end near it
         (1.0, 6.0, 0.7, 1),
         (math.nan, math.nan, 0.7, 1),  # nothing is known of the loss
     ],

