@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any, cast
 
 from grad_callbacks.callbacks._norm_chart import norm_chart
 from grad_callbacks.reporting.closing import closing_lines
@@ -47,8 +48,8 @@ def display(shown: object, text: str) -> bool:
         from IPython.display import display as show
     except ImportError:
         return False
-    shell = get_ipython()
+    shell, display_data = get_ipython(), cast(Any, show)  # not typed
     if shell is None or not hasattr(shell, "kernel"):
         return False
-    show({"text/html": shown._repr_html_(), "text/plain": text}, raw=True)  # type: ignore[attr-defined]
+    display_data({"text/html": cast(Any, shown)._repr_html_(), "text/plain": text}, raw=True)
     return True

@@ -6,10 +6,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
+from grad_callbacks._utils.lightning import DummyLogger, LightningModule, Trainer
 from grad_callbacks.measurement import Batch
 
 
