@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any, cast
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, cast
 
 from grad_callbacks.callbacks._norm_chart import norm_chart
 from grad_callbacks.reporting.closing import closing_lines
 from grad_callbacks.reporting.record import Record
 from grad_callbacks.reporting.step_series import StepSeries
 from grad_callbacks.tracking.kinds import colour_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PNG_DPI = 72  # as notebooks draw figures by default
 
 CALM = "#1b7f5c"  # the colour of a healthy verdict
 
@@ -34,6 +40,18 @@ def fragment(name: str, settings: str, record: Record, series: StepSeries) -> st
         + (f"<div>Global gradient norm over steps</div>{chart}" if chart else "")
         + f'<div style="color:#777777;font-size:smaller">{escape(settings)}</div></div>'
     )
+
+
+def shown_in_notebooks(figure: Figure) -> Figure:
+    """Let a notebook display a figure that ``pyplot`` does not know, as it does those that it knows."""
+
+    def as_png() -> bytes:
+        written = BytesIO()
+        figure.savefig(written, format="png", dpi=PNG_DPI)
+        return written.getvalue()
+
+    cast(Any, figure)._repr_png_ = as_png
+    return figure
 
 
 def display(shown: object, text: str) -> bool:
