@@ -21,6 +21,7 @@ MOST_LINES = 200
 SLOW = ("recipes", "notebooks", "five_minutes", "libraries", "adapters")  # these train
 SCRIPT = "# train.py\n"  # how a block begins that runs as a program of its own
 OPTIONAL = (
+    "gluonts",
     "transformers",
     "accelerate",
     "neuralforecast",
