@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "matrix"
 INSTALLED = (".[mlflow,plots,hydra]", "lightning", "pytest>=8", "pytest-xdist>=3.6", "scikit-learn")
 SHOWN = ("torch", "pytorch-lightning", "mlflow", "pandas", "numpy")
-MINUTES = 30  # for the installation of a row, and for its tests: a CUDA build of torch is several GB
+MINUTES = 60  # for the installation of a row, and for its tests: a CUDA build of torch is several GB
 SMOKE = (
     "tests/test_imports.py",
     "tests/test_either_lightning.py",
