@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-slow test-numerics score bench reliability syllabus ui docs lint
+.PHONY: help setup demo test test-all test-slow test-numerics score bench reliability syllabus ui docs site matrix lint
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -52,6 +52,13 @@ ui: setup ## open the MLflow UI
 
 docs: setup ## write docs/thresholds.md anew
 	$(BIN)/python -m experiments.thresholds
+
+site: setup ## build the documentation into build/site, strictly and without the network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "To read it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site"
+
+matrix: ## the smoke tests with every Python that is here, oldest to newest versions; names what was not run
+	$(PYTHON) experiments/matrix.py
 
 lint: setup ## style, types, the order of imports, docs/thresholds.md up to date
 	$(BIN)/ruff check .

@@ -20,12 +20,11 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MLflow is imported
 
 import torch
-from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from grad_callbacks import GradientGuard, GradientMonitor
+from grad_callbacks._utils.lightning import LightningModule, Logger, Trainer, seed_everything
 
 EXPERIMENT = "grad-callbacks-demo"
 FEATURES, CLASSES = 64, 10

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-_WRAPPERS = ("_FabricOptimizer", "LightningOptimizer")
+_WRAPPERS = ("_FabricOptimizer", "LightningOptimizer", "AcceleratedOptimizer")
 
 
 def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer that Fabric or Lightning has wrapped. Others that wrap one, such as Lookahead, step themselves."""
+    """The optimizer that Fabric, Lightning or Accelerate has wrapped. Others, such as Lookahead, step themselves."""
     if any(cls.__name__ in _WRAPPERS for cls in type(optimizer).__mro__):
         return optimizer.optimizer  # type: ignore[attr-defined, no-any-return]
     return optimizer

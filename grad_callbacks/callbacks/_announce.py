@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from lightning.pytorch import Trainer
-
 from grad_callbacks._utils.barrier import Barrier
+from grad_callbacks._utils.lightning import Trainer
 from grad_callbacks.callbacks._wandb import raise_in_wandb
 from grad_callbacks.events import Alert
 from grad_callbacks.reporting.alert_text import alert_lines, intervention_line, trial_line

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from lightning.pytorch import Trainer
-
 from grad_callbacks._utils.console import LOGGER, show_info
+from grad_callbacks._utils.lightning import Trainer
 from grad_callbacks.callbacks._loggers import places
 from grad_callbacks.callbacks._progress_bar import ProgressBarNumbers
 from grad_callbacks.engine.engine import Engine

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 
+from grad_callbacks._utils.lightning import rank_zero_warn
 from grad_callbacks.callbacks._checkpoint import explained, stamp
 from grad_callbacks.engine.engine import Engine
 

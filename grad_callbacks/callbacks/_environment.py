@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from lightning.pytorch import LightningModule, Trainer
-
+from grad_callbacks._utils.lightning import LightningModule, Trainer
 from grad_callbacks.callbacks.guard import GradientGuard
 from grad_callbacks.callbacks.monitor import GradientMonitor
 

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from grad_callbacks._utils.extras import needs
-from grad_callbacks.callbacks._notebook import display, fragment
+from grad_callbacks.callbacks._notebook import display, fragment, shown_in_notebooks
 from grad_callbacks.events import Alert, Intervention, Outcome
 from grad_callbacks.reporting.closing import headline
 from grad_callbacks.reporting.record import Record
@@ -68,7 +68,7 @@ class Findings:
         """Draw norm, learning rate and loss over steps, with alerts and interventions.
 
         Returns:
-            A matplotlib figure: display it, or write it with ``savefig``.
+            A matplotlib figure: a notebook displays it, ``savefig`` writes it.
 
         Raises:
             ModuleNotFoundError: If matplotlib or pandas is not installed.
@@ -79,7 +79,8 @@ class Findings:
         with needs("plots", f"{type(self).__name__}.plot()"):
             from grad_callbacks.tracking.run_page.pictures import steps_picture
 
-            return steps_picture(self.step_series.to_frame(), self.alerts, self.interventions)
+            figure = steps_picture(self.step_series.to_frame(), self.alerts, self.interventions)
+        return shown_in_notebooks(figure)
 
     def show(self) -> None:
         """Show verdict, summary and the norm's chart in a notebook; elsewhere print the report."""

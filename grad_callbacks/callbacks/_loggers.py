@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import Logger
-
+from grad_callbacks._utils.lightning import Logger, Trainer
 from grad_callbacks.callbacks._wandb import is_logger
 
 

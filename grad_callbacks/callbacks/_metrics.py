@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from lightning.pytorch import Trainer
 
+from grad_callbacks._utils.lightning import Trainer
 from grad_callbacks.engine.engine import Engine
 from grad_callbacks.events import Alert
 from grad_callbacks.reporting.step_result import StepResult

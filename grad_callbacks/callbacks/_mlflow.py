@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import Logger, MLFlowLogger
-from lightning.pytorch.utilities import rank_zero_warn
-
+from grad_callbacks._utils.lightning import Logger, MLFlowLogger, Trainer, rank_zero_warn
 from grad_callbacks.callbacks._loggers import mlflow_store
 from grad_callbacks.callbacks._wandb import is_logger
 from grad_callbacks.events import TrialResult

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from html import escape
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, cast
 
 from grad_callbacks.callbacks._norm_chart import norm_chart
 from grad_callbacks.reporting.closing import closing_lines
 from grad_callbacks.reporting.record import Record
 from grad_callbacks.reporting.step_series import StepSeries
 from grad_callbacks.tracking.kinds import colour_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PNG_DPI = 72  # as notebooks draw figures by default
 
 CALM = "#1b7f5c"  # the colour of a healthy verdict
 
@@ -35,6 +42,18 @@ def fragment(name: str, settings: str, record: Record, series: StepSeries) -> st
     )
 
 
+def shown_in_notebooks(figure: Figure) -> Figure:
+    """Let a notebook display a figure that ``pyplot`` does not know, as it does those that it knows."""
+
+    def as_png() -> bytes:
+        written = BytesIO()
+        figure.savefig(written, format="png", dpi=PNG_DPI)
+        return written.getvalue()
+
+    cast(Any, figure)._repr_png_ = as_png
+    return figure
+
+
 def display(shown: object, text: str) -> bool:
     """Display an object if this is a notebook, and return True; False elsewhere, where ``text`` is for the console.
 
@@ -47,8 +66,8 @@ def display(shown: object, text: str) -> bool:
         from IPython.display import display as show
     except ImportError:
         return False
-    shell = get_ipython()
+    shell, display_data = get_ipython(), cast(Any, show)  # not typed
     if shell is None or not hasattr(shell, "kernel"):
         return False
-    show({"text/html": shown._repr_html_(), "text/plain": text}, raw=True)  # type: ignore[attr-defined]
+    display_data({"text/html": cast(Any, shown)._repr_html_(), "text/plain": text}, raw=True)
     return True

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lightning.pytorch import Trainer
-
+from grad_callbacks._utils.lightning import Trainer
 from grad_callbacks.reporting.step_result import StepResult
 
 _HOOK = "get_metrics"  # what a progress bar asks for its numbers, only when it redraws itself

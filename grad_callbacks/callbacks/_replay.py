@@ -9,10 +9,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
+from grad_callbacks._utils.lightning import DummyLogger, LightningModule, Trainer
 from grad_callbacks.measurement import Batch
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from grad_callbacks._utils.lightning import LightningModule, Trainer
 from grad_callbacks.callbacks._replay import StepReplay
 from grad_callbacks.engine.step_context import StepContext
 from grad_callbacks.measurement import Batch

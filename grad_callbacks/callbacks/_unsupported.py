@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
-
+from grad_callbacks._utils.lightning import LightningModule, MisconfigurationException, Trainer, rank_zero_warn
 from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.callbacks._step_context import is_strategy
 

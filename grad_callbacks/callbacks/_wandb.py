@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import Logger
-
+from grad_callbacks._utils.lightning import Logger, Trainer
 from grad_callbacks.events import Alert
 from grad_callbacks.reporting.alert_text import alert_lines, kind_text
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-
+from grad_callbacks._utils.lightning import LightningModule, Trainer
 from grad_callbacks.callbacks.monitor import GradientMonitor
 from grad_callbacks.events import Alert, TrialResult
 from grad_callbacks.treatment.prescription.prescription import Prescription

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from grad_callbacks._utils.lightning import LightningModule, Trainer
 from grad_callbacks._utils.validation import at_least, flag
 from grad_callbacks.callbacks._announce import Announcer
 from grad_callbacks.callbacks._arguments import callable_or_none, rules_of
@@ -47,25 +47,21 @@ class GradientMonitor(Findings, Callback):
     Metrics, every ``log_every_n_steps`` of the Trainer and at every alert; with several optimizers each key
     ends in ``_0``, ``_1`` and so on:
 
-    =========================  ==============================================================
-    ``grad/norm``              global norm before clipping
-    ``grad/norm_clipped``      global norm of the step that is taken
-    ``grad/clip_coef``         the latter over the former
-    ``grad/decay_per_layer``   factor by which the gradient changes per layer, going back
-    ``grad/update_ratio_min``  smallest update ratio of a layer, as last measured
-    ``grad/update_ratio_max``  largest
-    ``grad/nonfinite_steps``   steps with a non-finite gradient so far
-    ``grad/alerts``            alerts so far
-    ``grad/lr_scale``          factor on the learning rate
-    ``grad/lr_effective``      learning rate of the first parameter group, with that factor
-    =========================  ==============================================================
+    * ``grad/norm``: global norm before clipping
+    * ``grad/norm_clipped``: global norm of the step that is taken
+    * ``grad/clip_coef``: the latter over the former
+    * ``grad/decay_per_layer``: factor by which the gradient changes per layer, going back
+    * ``grad/update_ratio_min``, ``grad/update_ratio_max``: smallest and largest update ratio of a layer
+    * ``grad/nonfinite_steps``, ``grad/alerts``: steps with a non-finite gradient, and alerts, so far
+    * ``grad/lr_scale``: factor on the learning rate
+    * ``grad/lr_effective``: learning rate of the first parameter group, with that factor
 
     If an MLflow logger is among them, the run also gets the config and the environment when the training starts, and
     tags, tables, pictures, a page and the report when it ends; a W&B logger gets each alert as one of its own.
 
     Args:
         every_n_steps: Measure every so many optimizer steps. What happens between is not seen.
-        rules: Rules, names or plain values (see :func:`grad_callbacks._utils.build.build`); by default all three
+        rules: Rules, names or plain values (see :func:`grad_callbacks._utils.build.build`); by default all
             built-in ones.
         on_alert: Called with each alert on rank zero, such as a :class:`~grad_callbacks.notify.Notify`. If it raises,
             the error is logged with its traceback, it is not called again in this run, and the training goes on.

@@ -197,7 +197,7 @@ def _trainer(setup: Setup, order: Order, callbacks: Sequence[Any], logger: Any) 
 
 def trainer_class(module: object) -> Any:
     """The Trainer that goes with a module: Lightning has two names."""
-    from lightning.pytorch import LightningModule, Trainer
+    from grad_callbacks._utils.lightning import LightningModule, Trainer
 
     if isinstance(module, LightningModule):
         return Trainer

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from grad_callbacks._utils.compiled import has_compiled_part
+from grad_callbacks._utils.lightning import LightningModule, Trainer
 from grad_callbacks.callbacks._base import Callback
 from grad_callbacks.detection.diagnosis.activations import is_activation
 from grad_callbacks.detection.diagnosis.model_structure import Structure, followers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from lightning.pytorch import LightningDataModule
+from grad_callbacks._utils.lightning import LightningDataModule
 
 
 @dataclass

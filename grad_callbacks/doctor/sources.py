@@ -11,8 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import seed_everything
-
+from grad_callbacks._utils.lightning import PACKAGE, seed_everything
 from grad_callbacks._utils.suggest import did_you_mean
 from grad_callbacks.doctor.setup import Setup
 
@@ -103,8 +102,8 @@ class LightningCLISource:
         if find_spec("jsonargparse") is None:
             raise ValueError("--config needs a package that is not installed: pip install 'jsonargparse[signatures]'")
         import yaml
-        from lightning.pytorch.cli import LightningCLI
 
+        LightningCLI = import_module(f"{PACKAGE}.cli").LightningCLI
         told = yaml.safe_load(Path(self.config).read_text()) or {}
         told = dict(told.get("fit") or told)
         trainer = {name: value for name, value in (told.pop("trainer", None) or {}).items() if name in TAKEN}

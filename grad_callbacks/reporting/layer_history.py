@@ -71,6 +71,7 @@ class LayerHistory:
         self.max_rows = max_rows
         self._names: dict[str, int] = {}  # every layer seen so far, and its index
         self._depths: list[int] = []
+        self._profiled: list[bool] = []  # they own a weight, and are no embedding
         self._steps: list[_Step] = []
         self._marked: list[int] = []  # places of alerts, ascending
         self._seen = 0
@@ -169,19 +170,20 @@ class LayerHistory:
         self._marked.append(self._seen - 1)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the rows with the columns step, layer, depth, norm, rms, weight_norm and update_ratio."""
+        """Return the rows with the columns step, layer, depth, norm, rms, weight_norm, update_ratio and profiled."""
         self._catch_up()
         with needs("plots", "a table of the history"):
             import pandas as pd
 
         if not self._steps:
-            return pd.DataFrame(columns=["step", "layer", "depth", *_VALUES])
+            return pd.DataFrame(columns=["step", "layer", "depth", *_VALUES, "profiled"])
         layers = np.concatenate([entry.layers for entry in self._steps])
         values = np.concatenate([entry.numbers for entry in self._steps])
         steps = np.repeat([entry.step for entry in self._steps], [len(entry.layers) for entry in self._steps])
         frame = pd.DataFrame({"step": steps, "layer": np.array(list(self._names), dtype=object)[layers]})
         frame["depth"] = np.array(self._depths, dtype=np.int64)[layers]
         frame[list(_VALUES)] = values
+        frame["profiled"] = np.array(self._profiled, dtype=np.bool_)[layers]
         return frame
 
     def state_dict(self) -> dict[str, Any]:
@@ -190,6 +192,7 @@ class LayerHistory:
         return {
             "names": list(self._names),
             "depths": list(self._depths),
+            "profiled": list(self._profiled),
             "places": [entry.place for entry in self._steps],
             "steps": [entry.step for entry in self._steps],
             "counts": [len(entry.layers) for entry in self._steps],
@@ -206,6 +209,7 @@ class LayerHistory:
         """Continue from :meth:`state_dict`."""
         self._names = {name: i for i, name in enumerate(state["names"])}
         self._depths = list(state["depths"])
+        self._profiled = list(state.get("profiled", [True] * len(self._depths)))  # an older version did not keep it
         ends = np.cumsum(state["counts"])[:-1].astype(int)
         layers = np.split(state["layers"].numpy().copy(), ends)
         values = np.split(state["values"].numpy().copy(), ends)
@@ -233,10 +237,11 @@ class LayerHistory:
 
     def _indices(self, layers: Layers) -> NDArray[np.int32]:
         if self._last_layers is None or self._last_layers() is not layers:
-            for name, depth in zip(layers.names, layers.depths, strict=True):
+            for name, depth, profiled in zip(layers.names, layers.depths, layers.profiled, strict=True):
                 if name not in self._names:
                     self._names[name] = len(self._names)
                     self._depths.append(int(depth))
+                    self._profiled.append(bool(profiled))
             self._last_layers = weakref.ref(layers)
             self._last_indices = np.array([self._names[name] for name in layers.names], dtype=np.int32)
         return self._last_indices

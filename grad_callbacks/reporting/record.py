@@ -123,8 +123,9 @@ class Record:
             Columns ``step``, ``layer``, ``depth`` (place in the forward pass, from 0), ``norm`` and ``rms`` (of the
             gradient before any remedy; the root of a step's summed squared norms is its global norm),
             ``weight_norm`` (as last measured) and ``update_ratio`` (norm of the layer's change in this step over its
-            weight norm; NaN where it was not measured). In long runs every second step is dropped, again and again,
-            except around alerts.
+            weight norm; NaN where it was not measured) and ``profiled`` (True for a layer that owns a weight and is no
+            embedding, and so counts over depth). In long runs every second step is dropped, again and again, except
+            around alerts.
         """
         return self.readings.to_frame()
 

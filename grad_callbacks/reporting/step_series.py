@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,11 @@ class StepSeriesThresholds(Thresholds):
 LIMITS = StepSeriesThresholds()
 
 COLUMNS = ("step", "optimizer", "norm", "norm_clipped", "lr_effective", "loss")
+# Of the reading, what rules ask for beside the layers' norms: so that a run can be judged again from its tables.
+FOR_RULES = (
+    *("displacement", "moved", "squares_decay", "fill", "overflow", "clip_at"),
+    *("through_time", "recurrence", "attention_score", "attention_entropy"),
+)
 
 
 class StepSeries:
@@ -52,7 +58,9 @@ class StepSeries:
         if place % self._stride and not result.alerts and not result.interventions:
             return
         numbers = (reading.norm, result.norm_clipped, result.lr_effective, reading.loss)
-        self._rows.append((reading.step, reading.optimizer, *map(float, numbers)))
+        asked = (getattr(reading, name) for name in FOR_RULES)
+        known = (math.nan if value is None else float(value) for value in asked)
+        self._rows.append((reading.step, reading.optimizer, *map(float, numbers), *known))
         if len(self._rows) > self.max_steps:
             self._rows = self._rows[::2]
             self._stride *= 2
@@ -66,13 +74,15 @@ class StepSeries:
 
         Returns:
             Columns ``step``, ``optimizer`` (its index), ``norm`` (global, before any remedy), ``norm_clipped`` (of the
-            step that was taken), ``lr_effective`` (learning rate of the first parameter group) and ``loss`` (the
-            training loss; NaN where unknown).
+            step that was taken), ``lr_effective`` (learning rate of the first parameter group), ``loss`` (the
+            training loss; NaN where unknown), and those of :data:`FOR_RULES` (see
+            :class:`~grad_callbacks.Reading`).
         """
         with needs("plots", "a table of the steps"):
             import pandas as pd
 
-        return pd.DataFrame(self._rows, columns=list(COLUMNS)).astype({"step": "int64", "optimizer": "int64"})
+        names = [*COLUMNS, *FOR_RULES]
+        return pd.DataFrame(self._rows, columns=names).astype({"step": "int64", "optimizer": "int64"})
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers and lists."""
@@ -80,5 +90,6 @@ class StepSeries:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self._rows = [tuple(row) for row in state["rows"]]
+        width = len(COLUMNS) + len(FOR_RULES)  # an older version kept fewer columns
+        self._rows = [(*row, *[math.nan] * (width - len(row))) for row in state["rows"]]
         self._seen, self._stride = dict(state["seen"]), state["stride"]

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None, more: Sequence[Callable[[Any], 
     from grad_callbacks.tracking.secrets.masking import mask
 
     try:
-        require("mlflow", "mlflow", "this command")
+        require(getattr(options, "package", "mlflow"), "mlflow", "this command")
         with needs("mlflow", "this command"):
             status: int = options.run(options)
     except (ModuleNotFoundError, ValueError, RuntimeError, OSError) as error:

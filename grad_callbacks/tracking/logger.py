@@ -10,11 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.fabric.utilities.logger import _add_prefix
-from lightning.pytorch.loggers import MLFlowLogger
-from lightning.pytorch.utilities import rank_zero_only
-
+from grad_callbacks._utils.lightning import MLFlowLogger, add_prefix, rank_zero_experiment, rank_zero_only
 from grad_callbacks.tracking.ending import Ending, ending_of
 from grad_callbacks.tracking.journal.format import Entry
 from grad_callbacks.tracking.journal.journal import DISK_LIMIT, Journal
@@ -185,7 +181,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log the metrics of a step."""
-        self.experiment.log_metrics(str(self.run_id), _add_prefix(metrics, self._prefix, self.LOGGER_JOIN_CHAR), step)
+        self.experiment.log_metrics(str(self.run_id), add_prefix(metrics, self._prefix, self.LOGGER_JOIN_CHAR), step)
 
     @rank_zero_only
     def log_graph(self, model: Module, input_array: Tensor | None = None) -> None:

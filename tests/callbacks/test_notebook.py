@@ -103,6 +103,14 @@ def test_plot_is_a_figure_with_norm_rate_and_loss() -> None:
     ]
 
 
+def test_a_notebook_shows_the_figure_that_plot_returns() -> None:
+    pytest.importorskip("IPython")
+    from IPython.core.formatters import DisplayFormatter
+
+    shown, _ = DisplayFormatter().format(trained(math.nan).plot())
+    assert shown["image/png"].startswith(b"\x89PNG")
+
+
 def test_plot_before_the_training_says_so() -> None:
     with pytest.raises(ValueError, match="nothing to plot yet: no step was measured"):
         GradientMonitor().plot()

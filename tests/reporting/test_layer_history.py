@@ -22,7 +22,7 @@ def filled(steps: int, max_rows: int = 1000) -> LayerHistory:
 
 def test_one_row_per_step_and_layer() -> None:
     frame = filled(4).to_frame()
-    assert list(frame.columns) == ["step", "layer", "depth", "norm", "rms", "weight_norm", "update_ratio"]
+    assert list(frame.columns) == ["step", "layer", "depth", "norm", "rms", "weight_norm", "update_ratio", "profiled"]
     assert len(frame) == 12
     assert frame["step"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert frame["layer"].tolist()[:3] == ["0", "1", "2"]

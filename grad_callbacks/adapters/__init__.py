@@ -1,0 +1,1 @@
+"""Callbacks for Trainers that are not Lightning's, one file each."""

@@ -1,0 +1,1 @@
+"""Judging a run that has ended, by the tables it has left."""
