@@ -58,7 +58,7 @@ class MetricsLog:
                 continue  # nothing new: it steps seldom, or an accelerator's numbers are still to come
             self.is_due, self._sent[index] = False, result.reading.step
             count = sum(alert.optimizer == index for alert in alerts)
-            attention = self._attention.get(index, {})
+            attention = self._attention.get(index)
             values = metrics(result, engines[index], count, attention, suffix=f"_{index}" if several else "")
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=result.reading.step)
@@ -70,7 +70,7 @@ class MetricsLog:
 
 
 def metrics(
-    result: StepResult, engine: Engine, alerts: int, attention: Mapping[str, float], suffix: str = ""
+    result: StepResult, engine: Engine, alerts: int, attention: Mapping[str, float] | None = None, suffix: str = ""
 ) -> dict[str, float]:
     """Return the metrics of a step; values that are not finite are left out, loggers would store them as 1e308.
 
@@ -78,7 +78,7 @@ def metrics(
         result: The step.
         engine: The engine that took it.
         alerts: Number of alerts so far.
-        attention: Score and entropy of its attention; nothing where there is none.
+        attention: Score and entropy of its attention; None where there is none.
         suffix: What distinguishes the optimizer's keys.
     """
     reading, ratios = result.reading, engine.gauge.update_ratios.by_layer
@@ -94,6 +94,6 @@ def metrics(
         "alerts": float(alerts),
         "lr_scale": result.lr_scale,
         "lr_effective": result.lr_effective,
-        **attention,
+        **(attention or {}),
     }
     return {f"grad/{name}{suffix}": value for name, value in values.items() if math.isfinite(value)}

@@ -202,7 +202,8 @@ class Engine:
             return earlier
         on_device = arrives_later(self.gauge.layers.device) and not self._treatment.must_wait(context)
         known = self.gauge, self.optimizer, self.learning_rate, context
-        under_way = measured_step(*known, place if step is None else step, self.index, on_device)
+        own = self.prescription is not None and self.prescription.takes_own_steps
+        under_way = measured_step(*known, place if step is None else step, self.index, on_device, own)
         if under_way is None:
             return earlier
         self.measured, self._unjudged, self._hooks.untaken = self.measured + 1, under_way, under_way

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from grad_callbacks.engine.step_context import StepContext
@@ -19,6 +21,7 @@ def measured_step(
     number: int,
     index: int,
     on_device: bool,
+    takes_own_steps: bool = False,
 ) -> PendingStep | None:
     """Take a step's reading; None if it has no gradients.
 
@@ -30,8 +33,11 @@ def measured_step(
         number: The step's number.
         index: The optimizer's index among several.
         on_device: The step is taken before it is judged.
+        takes_own_steps: A remedy's steps do not follow from the gradient.
     """
     plan = StepPlan.of(optimizer, learning_rate.effective())
+    if takes_own_steps:
+        plan = replace(plan, reach=None)
     about = About(number, index, context.under_scaler, context.fill, context.clip_at, context.loss)
     gauge.replay(context.batch.replay)
     incoming = gauge.take(plan, about, context.loss_scale)

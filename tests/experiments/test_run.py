@@ -72,6 +72,7 @@ def test_the_groups_hold_what_they_promise() -> None:
         "rescale_inputs",
         "rollback",
         "skip_step",
+        "standardize_inputs",
         "warmup",
     ]
 

@@ -112,6 +112,11 @@ class Prescription:
             self._plan, self.planned.lists = plan, read_plan(plan)
 
     @property
+    def takes_own_steps(self) -> bool:
+        """True while the steps do not follow from the gradients that are read."""
+        return any(remedy.takes_own_steps for _, remedy in self.planned.each())
+
+    @property
     def skips_nonfinite(self) -> bool:
         """True if a non-finite gradient is answered by skipping its step, which suffers no delay."""
         return any(remedy.skips_nonfinite for remedy in self.planned.of_kind(NONFINITE))

@@ -134,7 +134,9 @@ class Treatment:
         """
         kind = kind_named(self.made.alert_kind)
         if kind.is_bounded_by_clipping:
-            return is_near and self.age >= LIMITS.passing and self.has_fled(reading, loss_level)
+            # Under adaptive optimizers a jump in the loss's scale looks alike until it is the new normal.
+            patience = LIMITS.passing if math.isfinite(reading.displacement) else SPANS.recent
+            return is_near and self.age >= patience and self.has_fled(reading, loss_level)
         if not kind.comes_singly or self.age < 2:
             return False
         bad_weights = reading.weight_norms is not None and not all(map(math.isfinite, reading.weight_norms))

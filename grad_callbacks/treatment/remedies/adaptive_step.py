@@ -41,9 +41,6 @@ class AdaptiveStepThresholds(Thresholds):
 
 LIMITS = AdaptiveStepThresholds()
 
-# The farthest that a single outlier can move an entry under Adam, in entries of the usual size.
-LARGEST_ENTRY = (1 - LIMITS.betas[0]) / math.sqrt(1 - LIMITS.betas[1])
-
 PASSING = ("", "bad batch")  # causes that go away by themselves
 
 
@@ -83,6 +80,7 @@ class AdaptiveStep(Remedy):
         self._stride = self.stride
         self._scale: float | None = None  # what an entry of size 1 becomes, found at the first step
         self._rate = math.nan  # the rate at which it was found
+        self._betas = LIMITS.betas  # decay of the two moments; none of the first where SGD averages gradients by itself
         self._count: Tensor | None = None  # finite steps, on the device
         self._first: list[Tensor | None] = []  # moments, for each parameter of the layers
         self._second: list[Tensor | None] = []
@@ -111,7 +109,7 @@ class AdaptiveStep(Remedy):
 
     def release(self, step: OptimizerStep) -> bool:
         """Go on with SGD's own steps."""
-        was_on, self._engaged, self._scale = self._engaged, False, None
+        was_on, self._engaged, self._scale, self.takes_own_steps = self._engaged, False, None, False
         self._forget()
         return was_on
 
@@ -130,6 +128,10 @@ class AdaptiveStep(Remedy):
         entries = float(step.layers.numel.sum())
         self._scale = self._stride * step.reading.norm / (displacement * math.sqrt(entries))
         self._rate = step.learning_rate.effective()[0]
+        reach = step.plan.reach
+        has_momentum = reach is not None and reach[0] > step.plan.rates[0]
+        self._betas = (0.0 if has_momentum else LIMITS.betas[0], LIMITS.betas[1])
+        self.takes_own_steps = True
         step.forget_momentum()
 
     def _forget(self) -> None:
@@ -153,24 +155,26 @@ class AdaptiveStep(Remedy):
                 continue
             here = gradient.device  # a model may be spread over several
             entries = gradient.to(torch.promote_types(gradient.dtype, torch.float32)) / step.loss_scale
-            direction = self._direction(place, entries, is_finite.to(here), _betas(step))
+            direction = self._direction(place, entries, is_finite.to(here))
             value = (direction * length * step.loss_scale).to(gradient.dtype)
             rescaled.append(value.where(is_finite.to(here), gradient))
         return rescaled
 
-    def _direction(self, place: int, entries: Tensor, is_finite: Tensor, betas: tuple[float, float]) -> Tensor:
+    def _direction(self, place: int, entries: Tensor, is_finite: Tensor) -> Tensor:
         """Add a gradient to the moments of its parameter, unless it is not finite; return their quotient."""
         assert self._count is not None
-        first, second = self._first[place], self._second[place]
+        first, second, betas = self._first[place], self._second[place], self._betas
         if first is None or second is None:
             first, second = torch.zeros_like(entries), torch.zeros_like(entries)
             self._first[place], self._second[place] = first, second
         entries = entries.where(is_finite, torch.zeros_like(entries))
         first.lerp_(entries, (is_finite * (1 - betas[0])).to(entries))
         second.lerp_(entries**2, (is_finite * (1 - betas[1])).to(entries))
+        # The farthest that a single outlier can move an entry under Adam, in entries of the usual size.
+        farthest = (1 - LIMITS.betas[0]) / math.sqrt(1 - LIMITS.betas[1])
         count = self._count.to(entries.device)
         size = (second / (1 - betas[1] ** count)).sqrt()
-        direction = (first / (1 - betas[0] ** count) / size).clamp(-LARGEST_ENTRY, LARGEST_ENTRY)
+        direction = (first / (1 - betas[0] ** count) / size).clamp(-farthest, farthest)
         return direction.nan_to_num(0.0)  # where all is zero
 
     def idle_for(self, readings: int) -> int:
@@ -185,6 +189,7 @@ class AdaptiveStep(Remedy):
             "stride": self._stride,
             "scale": self._scale,
             "rate": self._rate,
+            "betas": list(self._betas),
             **moments,
         }
 
@@ -192,12 +197,7 @@ class AdaptiveStep(Remedy):
         """Continue from :meth:`state_dict`."""
         self._engaged, self._stride = state["engaged"], state["stride"]
         self._scale, self._rate = state["scale"], state["rate"]
+        self._betas = tuple(state["betas"])
+        self.takes_own_steps = self._scale is not None
         self._count = None if state["count"] is None else state["count"].clone()
         self._first, self._second = [[None if m is None else m.clone() for m in state[k]] for k in ("first", "second")]
-
-
-def _betas(step: OptimizerStep) -> tuple[float, float]:
-    """Decay of the two moments; none of the first where SGD averages gradients by itself."""
-    reach = step.plan.reach
-    assert reach is not None
-    return (0.0 if reach[0] > step.plan.rates[0] else LIMITS.betas[0], LIMITS.betas[1])

@@ -30,6 +30,7 @@ class Remedy(ABC):
             bear a changed gradient.
         bounds_steps: No gradient, however large, moves the weights far while it is on.
         sets_step_size: The steps it takes do not depend on the learning rate.
+        takes_own_steps: At present its steps do not follow from the gradient that is read: none is foretold.
         changes_gradients: It gives the optimizer other gradients than the loss has.
         changes_weights: It writes to the weights, so an optimizer that remembers where they were cannot bear it.
         takes_bound_from_alert: Its bound was taken from the alert's numbers, so it is withdrawn once the run has gone
@@ -51,6 +52,7 @@ class Remedy(ABC):
     clips: bool = False
     bounds_steps: bool = False
     sets_step_size: bool = False
+    takes_own_steps: bool = False
     changes_gradients: bool = False
     changes_weights: bool = False
     takes_bound_from_alert: bool = False

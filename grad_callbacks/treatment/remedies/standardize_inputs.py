@@ -75,7 +75,7 @@ class StandardizeInputs(SkipNext, Remedy):
             for parameter, value in zip(run_state.model.parameters(), kept, strict=True):
                 parameter.data.copy_(value)
             return None
-        self.inputs = inputs
+        self.inputs, self.takes_own_steps = inputs, True
         run_state.restarted_from = "start"
         self.skip_next_step()
         largest = max(max(map(abs, (*entry.mean, *entry.scale))) for entry in inputs)
@@ -119,7 +119,7 @@ class StandardizeInputs(SkipNext, Remedy):
             RawInput(entry["weight"], entry["bias"], tuple(entry["mean"]), tuple(entry["scale"]))
             for entry in state["inputs"]
         ]
-        self._skip_next = state["skip_next"]
+        self.takes_own_steps, self._skip_next = bool(self.inputs), state["skip_next"]
 
 
 def _may_begin_anew(step: OptimizerStep, run_state: RunState) -> bool:

@@ -32,12 +32,11 @@ def test_it_stands_beside_the_remedy_that_answers_and_both_are_recorded() -> Non
     assert beside.detail["outcome"] == "helped"
 
 
-def test_an_alarm_about_the_rate_needs_no_more_where_steps_do_not_depend_on_it() -> None:
+def test_a_rate_far_too_high_is_no_alarm_where_steps_do_not_depend_on_it() -> None:
     torch.manual_seed(0)
     guard, task = GradientGuard(), Regression(mlp(4, *[16] * 10, 2), partial(SGD, lr=100.0))
     fit(task, guard, data=batches(60))
-    assert [(alert.kind, alert.step) for alert in guard.alerts] == [("vanishing", 0), ("exploding", 1)]
-    assert guard.alerts[1].cause == "learning rate too high"
+    assert [(alert.kind, alert.step) for alert in guard.alerts] == [("vanishing", 0)]
     assert [made.remedy for made in guard.interventions] == ["Reinitialize", "AdaptiveStep"]
 
 
