@@ -72,7 +72,7 @@ def test_a_healthy_training_is_left_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoiled", "why", "forbidden"),
     [
-        ("is_trained", "the weights of net.0 and 6 more look trained or are frozen", ("ReLU", "initialisation")),
+        ("is_trained", "the weights of net.0 and 5 more look trained or are frozen", ("ReLU", "initialisation")),
         ("is_tied", "some are tied (net.2.weight = net.4.weight)", ("initialisation",)),
         ("is_compiled", "the model is compiled", ("ReLU", "normalisation", "Residual")),
     ],
