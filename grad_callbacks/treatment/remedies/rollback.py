@@ -11,10 +11,11 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks._utils.validation import at_least, fraction
 from grad_callbacks.detection.diagnosis.probes import PROBE_LIMITS
 from grad_callbacks.detection.rules.leeway import LEEWAY
-from grad_callbacks.events import Evidence
+from grad_callbacks.events import Alert, Evidence
 from grad_callbacks.measurement import QuietBlock
 from grad_callbacks.treatment.remedies._support.lr_multiplier import LRMultiplier
 from grad_callbacks.treatment.remedies._support.skip_next import SkipNext
+from grad_callbacks.treatment.remedies.adaptive_step import LIMITS as ADAPTIVE_STEP
 from grad_callbacks.treatment.remedies.base import Remedy
 from grad_callbacks.treatment.remedies.reduce_lr import LIMITS as REDUCE_LR
 from grad_callbacks.treatment.step.optimizer_step import OptimizerStep
@@ -51,7 +52,8 @@ class Rollback(SkipNext, Remedy):
     from before the first step is kept too until the run has learned something. The data go on, so that the batches that
     led to the alert are not seen again. A rate too high would lead there again, so it gets a ceiling: the rate at the
     time of the snapshot if it was raised since, else ``factor`` times the present one, or the smaller rate at which the
-    diagnosis saw the batch's loss fall. Such a ceiling rises while the run is well, half of the way (in powers of ten)
+    diagnosis saw the batch's loss fall, or at which the first steps of an adaptive optimizer would have moved the
+    weights by 3%. Such a ceiling rises while the run is well, half of the way (in powers of ten)
     to the rate that was too high; if that is still too much, the next rollback lowers it for good. If a batch is the
     cause the rate stays. If no snapshot was taken since the last rollback, the next one goes further back. A net whose
     gradient vanishes goes back as far as possible, unless a raised rate is the cause. Where it was measured when all
@@ -146,8 +148,13 @@ class Rollback(SkipNext, Remedy):
         is_raised = not entry["first"] and before > 0 and limit > LIMITS.raised * before
         if cause in _NOT_THE_RATE and not is_soon and not is_raised:
             return
+        moved = evidence.moved or 0.0 if run_state.alert is not None and _is_of(step, run_state.alert) else 0.0
         if is_raised:
             limit = before
+        elif moved > ADAPTIVE_STEP.stride / self.factor:  # by an adaptive optimizer's first steps
+            # The farthest was mostly the very first one: it gives the rate for later ones, if they are shorter.
+            length = moved * _share_of_length(step, 1 if entry["first"] else math.inf)
+            limit *= min(1.0, ADAPTIVE_STEP.stride / length)
         elif self._ceiling is None:
             share = 1.0 if evidence.rate_that_helps is None else evidence.rate_that_helps
             may_rise = evidence.well_at is None  # else the rate itself was never shown to be well
@@ -230,6 +237,11 @@ def _was_well_at_this_rate(step: OptimizerStep, snapshots: Snapshots, entry: Map
     before = snapshots.latest(before=entry["step"])
     now = step.learning_rate.clean()[0]
     return before is not None and not before["first"] and min(before["rate"], entry["rate"]) >= now > 0
+
+
+def _is_of(step: OptimizerStep, alert: Alert) -> bool:
+    """True if the alert is this step's own, not an earlier one whose remedy was not enough."""
+    return alert.step == step.reading.step
 
 
 def _share_of_length(step: OptimizerStep, taken: float) -> float:
