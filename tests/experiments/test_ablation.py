@@ -108,14 +108,14 @@ def test_the_command_records_judges_and_goes_on(tmp_path: Path, capsys: pytest.C
             run.path.with_suffix(".error").write_text("not recorded here\n")
         run = DrawnRun(number - 1, tmp_path)
         run.path.with_suffix(".error").write_text("not recorded here\n")
-    command = ["ablate", "--first", "5000", "--count", "399", "--workers", "1", "--only", "FirstStepThresholds"]
+    command = ["ablate", "--first", "5000", "--count", "399", "--workers", "1", "--only", "NonFiniteThresholds"]
     command += ["--folder", str(tmp_path), "--file", str(tmp_path / "found.json")]
     assert main(command) == 0
     assert "An alert is raised in 1 of 1 failing" in capsys.readouterr().out
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["runs"]["failing"] == 1
-    assert all(subject.startswith("FirstStepThresholds.") for subject in found["effects"])
-    assert "| `FirstStepThresholds." in (tmp_path / "ablation.md").read_text()
+    assert all(subject.startswith("NonFiniteThresholds.") for subject in found["effects"])
+    assert "| `NonFiniteThresholds." in (tmp_path / "ablation.md").read_text()
     kept = next(tmp_path.glob("judged-*.jsonl"))
     before = kept.read_text()
     assert main(command) == 0

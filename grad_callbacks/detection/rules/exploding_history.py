@@ -69,8 +69,8 @@ class RunHistory:
 
     @property
     def is_chaotic(self) -> bool:
-        """True if recurrent weights would multiply an error over a sequence by more than it may grow over depth."""
-        return self.recurrence > math.log10(self.limits.growth)
+        """True if recurrent weights would multiply an error over a sequence by far too much."""
+        return self.recurrence > self.limits.chaotic_powers
 
     def take_in(self, reading: Reading) -> None:
         """Take in a finite reading, before it is judged."""
