@@ -197,7 +197,7 @@ class AdaptiveStep(Remedy):
         """Continue from :meth:`state_dict`."""
         self._engaged, self._stride = state["engaged"], state["stride"]
         self._scale, self._rate = state["scale"], state["rate"]
-        self._betas = tuple(state["betas"])
+        self._betas = tuple(state.get("betas", LIMITS.betas))  # versions before 0.2 have none
         self.takes_own_steps = self._scale is not None
         self._count = None if state["count"] is None else state["count"].clone()
         self._first, self._second = [[None if m is None else m.clone() for m in state[k]] for k in ("first", "second")]

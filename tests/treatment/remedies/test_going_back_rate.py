@@ -31,16 +31,17 @@ def walk(engine: Engine, steps: Iterable[int]) -> None:
 @pytest.mark.parametrize(
     ("make", "scales"),
     [
-        (torch.optim.Adam, [0.1] * 5),
-        (torch.optim.RMSprop, [0.1 * math.sqrt(1 - 0.99**taken) for taken in range(1, 6)]),
+        (torch.optim.Adam, [0.03 / 0.9] * 5),
+        (torch.optim.RMSprop, [0.03 / 0.9 / 0.1 * math.sqrt(1 - 0.99**taken) for taken in range(1, 6)]),
     ],
 )
-def test_the_rate_of_rmsprop_rises_to_the_ceiling_as_its_mean_fills(
+def test_first_steps_too_long_are_cut_to_the_stride_and_those_of_rmsprop_rise_as_its_mean_fills(
     make: type[torch.optim.Optimizer], scales: list[float]
 ) -> None:
     class Seen(Once):
         def judge(self, reading: Reading) -> Alert | None:
-            found = Alert("exploding", "critical", 2, (), "", {}, "learning rate too high", "")
+            told = {"moved": 0.9}
+            found = Alert("exploding", "critical", 2, (), "", told, "learning rate too high", "")
             return found if reading.step == 2 else None
 
     model = mlp(4, 8, 2)
@@ -140,15 +141,25 @@ def test_a_late_warm_up_begins_again_and_rises_to_the_users_rate() -> None:
     assert rates[31:] == [0.1] * 9
 
 
-@pytest.mark.parametrize(("helps", "scale"), [(0.03, 0.03), (0.3, 0.1), (None, 0.1)])
-def test_a_rate_that_helped_on_trial_is_taken_if_it_is_lower(helps: float | None, scale: float) -> None:
+@pytest.mark.parametrize(
+    ("seen", "scale"),
+    [
+        ({"loss_ratio_of_last_step": 1.5}, 0.03),
+        ({"first_reading": 1.0}, 0.03),
+        ({"loss_ratio_of_last_step": 50.0}, 0.1),
+        ({}, 0.1),
+    ],
+)
+def test_the_rate_that_helped_on_trial_is_taken_unless_the_weights_were_thrown_away(
+    seen: dict[str, float], scale: float
+) -> None:
     class Seen(Rule):
         kind = "exploding"
         active = False
 
         def judge(self, reading: Reading) -> Alert | None:
-            seen = {} if helps is None else {"rate_that_helps": helps}
-            found = Alert("exploding", "critical", 4, (), "", seen, "learning rate too high", "")
+            told = {"rate_that_helps": 0.03, **seen}
+            found = Alert("exploding", "critical", 4, (), "", told, "learning rate too high", "")
             return found if reading.step == 4 else None
 
         def state_dict(self) -> dict[str, int]:

@@ -65,7 +65,7 @@ def told(
 
 def test_while_the_run_is_well_the_ceiling_rises_to_the_rate_that_helped() -> None:
     engine, rates = told({40: "critical"}, ["Rollback"], lambda step: 1.0)
-    lowest, rising, highest = rates[41:50], rates[52:74], rates[80:]
+    lowest, rising, highest = rates[41:60], rates[62:84], rates[90:]
     assert lowest == pytest.approx([0.001] * len(lowest))
     assert all(a < b < 1.05 * a for a, b in pairwise(rising))
     assert highest == pytest.approx([0.003] * len(highest))
