@@ -47,7 +47,8 @@ function legend(entries) {
     make("span", {}, make("i", box ? { class: "box", style: `background:${ink}` } : { style: `border-color:${ink}` }), name)));
 }
 
-// A drawing over steps: `draw(svg, width, height)` is called whenever the width changes.
+// A drawing over steps: `draw(svg, width, height)` is called when the page is complete and whenever the width changes.
+const drawings = [];
 function overSteps(height, draw) {
   const svg = make("svg", { height, role: "img" });
   const cursor = make("line", { y1: 0, y2: height - 18, stroke: "currentColor", "stroke-dasharray": "2 3", "stroke-width": 1 });
@@ -69,6 +70,7 @@ function overSteps(height, draw) {
   new ResizeObserver(redraw).observe(svg);
   listeners.push(place);
   svg.redraw = redraw;
+  drawings.push(svg);
   return svg;
 }
 

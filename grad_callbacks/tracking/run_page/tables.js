@@ -31,5 +31,6 @@ listeners.push((step) => {
   }
   readout.textContent = parts.join(" · ");
 });
+for (const drawing of drawings) drawing.redraw();
 goTo(data.alerts.length ? data.alerts[0].step : lastStep);
 page.dataset.drawn = "yes";
