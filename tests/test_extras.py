@@ -17,13 +17,18 @@ OPTIONAL = {
     *("scikit_learn", "sklearn", "hydra", "hydra_core", "hydra_plugins", "omegaconf", "apprise", "psutil", "ipython"),
     "IPython",
 }
+# At the rate of .1 that it comes with, BoringModel diverges.
 TRAINED = """
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from grad_callbacks import GradientGuard
+class Model(BoringModel):
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
 guard = GradientGuard()
 quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-Trainer(max_steps=5, accelerator="cpu", callbacks=[guard], **quiet).fit(BoringModel())
+Trainer(max_steps=5, accelerator="cpu", callbacks=[guard], **quiet).fit(Model())
 """
 
 
