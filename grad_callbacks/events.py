@@ -97,6 +97,11 @@ class Evidence(dict[str, float]):
         return self.get("jump_loss")
 
     @property
+    def is_in_the_memory(self) -> bool:
+        """True if so far only what the optimizer remembers was hurt: its one step was as bounded as any."""
+        return self.get("shorter", 0.0) > 0 and self.readings_since_jump == 1
+
+    @property
     def loss_ratio_of_last_step(self) -> float | None:
         """The batch's loss after the last step over that before it."""
         return self.get("loss_ratio_of_last_step")

@@ -275,4 +275,5 @@ class GradientMonitor(Findings, Callback):
         self._metrics.finish(trainer, self._engines.by_index, self.alerts)
         self._engines.clear()
         self._inputs = StepInputs()  # it holds batch and model
+        self.step_series.settle()
         self._mlflow.end(trainer, self.record, self.step_series, self.histograms)

@@ -189,8 +189,10 @@ class QuietSteps:
             return
         block = QuietBlock(self._readings, self._plans, self._batch, self._rules.count + len(self._readings))
         self._readings, self._plans, self._batch, self._left = [], [], Batch(), 0
+        block.predict_displacements()
         self._log.append_block(block)
         self._rules.take_in(block)
+        self._gauge.look_closely(self._rules.is_near)
         self._treatment.take_in(block)
         self._gauge.pass_over(len(block))
         self._go_on()

@@ -201,7 +201,7 @@ class RemedyRunner:
         if self.snapshots is not None:
             self.snapshots.scaler = None
             keep = self._rule_runner.kept_with_snapshot
-            self.snapshots.note(block.latest.step, True, False, keep, len(block))
+            self.snapshots.note(block.latest.step, not self._rule_runner.is_near, False, keep, len(block))
             self._forget_the_first()
 
     def _forget_the_first(self) -> None:

@@ -97,8 +97,10 @@ class RuleRunner:
             self.loss_level.feed(loss)
         for rule in self.rules:
             self._call(rule, rule.take_in, block, default=None)
+        self._ask_the_rules()
         if self._run_context is not None:
             self._run_context.take_in(block)
+            self._run_context.look_out(self.is_near)
 
     def look_at_the_start(self, step: PendingStep, is_any: bool) -> Alert | None:
         """Judge the run's first reading by itself; None at later ones, and if the initialisation is as it should be.

@@ -132,11 +132,13 @@ class Layers:
         """Sum a value per parameter, shape ``(parameters,)``, into one per layer, shape ``(layers,)``."""
         return np.bincount(self.owner, weights=values, minlength=len(self.names)).astype(np.float64, copy=False)
 
-    def owners_of(self, count: int) -> NDArray[np.int64]:
-        """The owner of each parameter in ``count`` readings in a row, those of the second after those of the first."""
+    def sums_over_parameters(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same for several readings at once: shape ``(readings, parameters)`` into ``(readings, layers)``."""
+        count = len(values)
         if count not in self._owners:
             self._owners[count] = (np.arange(count)[:, None] * len(self.names) + self.owner).reshape(-1)
-        return self._owners[count]
+        sums = np.bincount(self._owners[count], weights=values.reshape(-1), minlength=count * len(self.names))
+        return sums.astype(np.float64, copy=False).reshape(count, -1)
 
     @cached_property
     def _owners(self) -> dict[int, NDArray[np.int64]]:

@@ -75,8 +75,8 @@ def norms_on_host(tensors: list[Tensor], accumulate: torch.dtype) -> NDArray[np.
         tensors: Real and dense, of one type, none of them empty.
         accumulate: float64 for tensors of that type, else float32.
     """
-    norms: NDArray[np.float64] = torch.stack(torch._foreach_norm(tensors, 2, dtype=accumulate)).numpy()
-    norms = norms.astype(np.float64)
+    found = torch._foreach_norm(tensors, 2, dtype=accumulate)
+    norms = np.fromiter(map(Tensor.item, found), np.float64, len(found))  # sooner than a stack of them
     if accumulate == torch.float32 and np.minimum.reduce(norms) < LIMITS.float32_min:
         _recompute(norms, tensors)
     return norms

@@ -125,10 +125,9 @@ class QuietBlock:
 
     def _take_layers(self) -> None:
         first = self.readings[0]
-        layers, count = first.layers, len(self.readings)
-        squares = np.concatenate([reading.norms for reading in self.readings]) ** 2
-        sums = np.bincount(layers.owners_of(count), weights=squares, minlength=count * len(layers.names))
-        self.layer_norms = np.sqrt(sums).reshape(count, -1)
+        layers = first.layers
+        self.norms_by_parameter: NDArray[np.float64] = np.stack([reading.norms for reading in self.readings])
+        self.layer_norms = np.sqrt(layers.sums_over_parameters(self.norms_by_parameter**2))
         if first.is_complete and layers.root_entries is not None:
             self.layer_rms = self.layer_norms / layers.root_entries
         else:
@@ -149,6 +148,11 @@ class QuietBlock:
             pairs = zip(sums, late, strict=True)
             self.early_to_late = [both / 2 / last if last > 0 else math.nan for both, last in pairs]
         self._hand_out(profile=self.profiles, early_to_late=self.early_to_late)
+
+    def predict_displacements(self) -> None:
+        """Compute for all at once what each would for itself when asked."""
+        first, norms = self.readings[0], self.norms_by_parameter
+        self._hand_out(displacement=first._update_ratios.displacements(norms, first.clip_at, self.plans))
 
     def _hand_out(self, **values: Any) -> None:
         for name, column in values.items():

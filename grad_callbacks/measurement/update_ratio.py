@@ -224,6 +224,23 @@ class UpdateRatios:
             motion = np.sqrt(squares) / self.weight_norms
         return np.where(np.isfinite(motion), motion, math.nan), self._relative(float(squares.sum()))
 
+    def displacements(self, norms: FloatArray, clip_at: float | None, plans: Sequence[StepPlan]) -> list[float]:
+        """Predict how far gradients move all weights together, for several at once (see :meth:`predict`).
+
+        Args:
+            norms: Finite norm of each parameter's gradient, shape ``(gradients, parameters)``.
+            clip_at: As in :meth:`predict`.
+            plans: How the optimizer uses each.
+        """
+        if plans[0].reach is None:
+            return [math.nan] * len(plans)
+        reach = np.array([plan.reach for plan in plans])[:, self.layers.group]
+        if clip_at:
+            with np.errstate(divide="ignore"):
+                reach *= np.minimum(1.0, clip_at / np.sqrt((norms**2).sum(axis=1, keepdims=True)))
+        squares = self.layers.sums_over_parameters((reach * norms) ** 2)
+        return [self._relative(squared) for squared in squares.sum(axis=1).tolist()]
+
     def _relative(self, squared: float) -> float:
         """The root of a squared change, relative to the norm of all weights or to their usual norm if that is more."""
         return math.sqrt(squared) / self._size if self._size > 0 else math.nan

@@ -125,12 +125,12 @@ class Vanishing(Rule):
         return self._alert_over_depth(reading) if is_over_depth else self._alert_over_time(reading)
 
     def leeway(self) -> Leeway:
-        """None while it is active or near; else until a condition that began now would be near."""
+        """None while it is active or near; else so far that a condition that began now is seen two readings early."""
         if self._has_alerted or self.near:
             return NO_LEEWAY
         lasting = max(self._still, self._spoilt_for, self._gone.lasting)
         stuck = max(self._stuck.count, self._stuck_in_time.count)
-        return Leeway(min((self.patience + 1) // 2 - lasting, (SPANS.stuck + 1) // 2 - stuck) - 1)
+        return Leeway(max(0, min(self.patience - lasting, SPANS.stuck - stuck) - 2))
 
     def take_in(self, block: QuietBlock) -> None:
         """Count readings of which none raises an alert: those without any sign of it by their profile's ends alone."""

@@ -12,7 +12,7 @@ from grad_callbacks._utils.thresholds import Thresholds, threshold
 from grad_callbacks.detection.rules.spans import SPANS
 from grad_callbacks.events import Alert, Intervention, kind_named
 from grad_callbacks.measurement import Reading
-from grad_callbacks.measurement.loss_level import LossLevel
+from grad_callbacks.measurement.loss_level import LOSS_LEVEL, LossLevel
 from grad_callbacks.treatment.remedies import Remedy
 
 
@@ -98,8 +98,8 @@ class Treatment:
     def is_lost(self, reading: Reading, loss_level: LossLevel) -> bool:
         """True if the loss is back where the run began, was far below before, and does not come down by itself."""
         lowest, highest = LIMITS.lost
-        is_back = self.age >= LIMITS.passing and lowest < loss_level.risen < highest
-        return is_back and self.has_fled(reading, loss_level)
+        has_lost = loss_level.gained > LOSS_LEVEL.learned and lowest < loss_level.risen < highest
+        return self.age >= LIMITS.passing and has_lost and self.has_fled(reading, loss_level)
 
     def has_died(self, active: Sequence[str]) -> bool:
         """True if the event has left another kind behind, as an explosion leaves a net that no gradient passes."""

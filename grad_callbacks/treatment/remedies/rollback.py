@@ -90,7 +90,9 @@ class Rollback(SkipNext, Remedy):
     and lowers the ceiling. A net whose gradient vanishes goes back as far as possible, unless a raised rate is the
     cause. Where it was measured when all was well last, as attention is, it goes back to then and keeps the rate if the
     run had been well at that rate for a snapshot longer; else the rate is to blame, and a run of up to 100 readings
-    begins again. Where the state of RMSprop is reset, its rate rises to the ceiling while its mean of squared gradients
+    begins again. One reading behind an outlier under Adam only what the optimizer remembers goes back: its one step was
+    as bounded as any, but its square would shorten those to come (SPAM resets it, Huang et al. 2025, arXiv 2501.06842).
+    Where the state of RMSprop is reset, its rate rises to the ceiling while its mean of squared gradients
     fills, by Adam's correction (Kingma & Ba 2015, sec. 3).
     Reference: Chowdhery et al. 2022, "PaLM", sec. 5.1: restart from a checkpoint from before the spike, and skip the
     batches that were seen around it; Zhang et al. 2022, "OPT", sec. 2.5: and lower the rate.
@@ -147,6 +149,9 @@ class Rollback(SkipNext, Remedy):
             entry = snapshots.oldest  # it vanishes without notice: the latest are of weights that were dead already
         if entry is None:
             return None
+        if evidence.is_in_the_memory:
+            snapshots.restore_memory(entry)
+            return {"to_step": entry["step"], "of": "the optimizer's memory", "lr_scale": step.learning_rate.scale}
         snapshots.restore(entry)
         run_state.restarted_from = entry
         self._done += 1

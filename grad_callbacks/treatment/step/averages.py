@@ -83,13 +83,16 @@ class Averages:
     def find(self) -> list[Average]:
         """Return all averages that there are now."""
         trained = self._trained()
-        own = {id(t) for t in _tensors_of(self._model) if id(t) in trained or t.grad is not None}
+        tensors = list(_tensors_of(self._model))
+        own = {id(t) for t in tensors if id(t) in trained or t.grad is not None}
         search = _Search(lambda: self._signatures(trained), own)
-        for name, module in self._model.named_modules():
-            if module is not self._model:
-                search.look_at_module(name or type(module).__name__, module)
-        parts = {id(module) for module in self._model.modules()}
-        for root in (*self._model.modules(), *self._holders):
+        modules = list(self._model.modules())
+        if len(own) < len(tensors):  # else no module is one
+            for name, module in self._model.named_modules():
+                if module is not self._model:
+                    search.look_at_module(name or type(module).__name__, module)
+        parts = set(map(id, modules))
+        for root in (*modules, *self._holders):
             if id(root) in parts or not isinstance(root, nn.Module):
                 search.descend(type(root).__name__, root)
             else:

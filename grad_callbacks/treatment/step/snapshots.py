@@ -251,11 +251,16 @@ class Snapshots:
         now = [*self._parts(), *self._model.buffers()]
         for tensor, kept in zip(now, [*copies.parameters, *copies.buffers], strict=True):
             put(tensor, kept.get())
-        self._memory.restore(copies.optimizer, lambda number: copies.state[number].get())
+        self.restore_memory(entry)
         if self._averages is not None:
             self.averages = self._averages.restore(copies.averages)
         self.restore_scale(entry)
         self.entries = [e for e in self.entries if e["step"] <= entry["step"]]
+
+    def restore_memory(self, entry: Mapping[str, Any]) -> None:
+        """Restore what the optimizer remembered, and leave the weights as they are."""
+        copies: _Copies = entry["copies"]
+        self._memory.restore(copies.optimizer, lambda number: copies.state[number].get())
 
     @torch.no_grad()
     def restore_scale(self, entry: Mapping[str, Any] | None = None) -> None:

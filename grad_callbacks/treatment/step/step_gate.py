@@ -71,7 +71,6 @@ class StepGate:
             return self._skipped(args, kwargs)
         before = _marks(self._optimizer)
 
-        @wraps(closure)
         def evaluate() -> Any:
             loss = closure()
             if self._is_shut and _marks(self._optimizer) == before:
@@ -97,8 +96,9 @@ class StepGate:
 
 def _marks(optimizer: torch.optim.Optimizer) -> list[Any]:
     """What differs once the weights have been moved; the host does not wait for an accelerator."""
-    ends = [part for group in optimizer.param_groups for part in (group["params"][:1] + group["params"][-1:])]
-    return [(part._version, _first_entry(part)) for part in (ends[:1] + ends[-1:])]
+    groups = [group["params"] for group in optimizer.param_groups if group["params"]]
+    ends = (groups[0][0], groups[-1][-1]) if groups else ()
+    return [(part._version, _first_entry(part)) for part in ends]
 
 
 def _first_entry(part: torch.Tensor) -> str:

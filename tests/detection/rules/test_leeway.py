@@ -73,7 +73,6 @@ def judged(rule: Rule, story: list[Reading]) -> tuple[list[Any], int]:
             leeway = leeway._replace(spare=leeway.spare - is_high)
             assert expected is None
             assert not alone.active
-            assert not alone.near
             kept.append(each)
             together += 1
             if len(kept) < leeway.readings:

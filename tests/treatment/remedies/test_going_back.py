@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection
 
@@ -66,6 +67,29 @@ def test_going_back_from_a_bad_batch_keeps_the_buffers_that_it_has_put_back(
     entry = snapshots.entries[-1]
     assert entry["step"] == made.detail["to_step"]
     torch.testing.assert_close(list(model.buffers()), snapshots.buffers(entry), rtol=0, atol=0)
+
+
+def test_an_outlier_seen_a_step_too_late_costs_no_steps_but_its_squares() -> None:
+    torch.manual_seed(0)
+    model = mlp(4, 16, 16, 2)
+    engine = Engine(model, torch.optim.Adam(model.parameters(), lr=0.001, betas=(0.9, 0.95)), prescription="full")
+    squares: list[float] = []
+    weights: list[torch.Tensor] = []
+    for step in range(110):
+        inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(step))
+        loss = nn.functional.mse_loss(model(inputs), inputs[:, :2]) * (1e4 if step == 100 else 1.0)
+        engine.optimizer.zero_grad()
+        loss.backward()
+        weights.append(model[0].weight.detach().clone())
+        engine.before_step(loss=loss)
+        engine.optimizer.step()
+        squares.append(float(engine.optimizer.state[model[0].weight]["exp_avg_sq"].mean()))
+    [made] = engine.record.interventions
+    assert (made.step, made.remedy, made.detail["of"]) == (101, "Rollback", "the optimizer's memory")
+    assert squares[100] > 1e5 * squares[99]
+    assert squares[101] < 10 * squares[99]
+    farthest = max(float((after - before).abs().max()) for before, after in itertools.pairwise(weights))
+    assert farthest < 0.01, "the weights were not put back: that would have been 13 steps"
 
 
 def test_a_second_time_it_goes_to_where_it_was_calm_since() -> None:
