@@ -178,6 +178,12 @@ class Alert:
         object.__setattr__(self, "layers", tuple(self.layers))
         object.__setattr__(self, "evidence", Evidence(self.evidence))  # what was written as a plain mapping
 
+    @property
+    def is_single(self) -> bool:
+        """True for an event of one batch, which has taken nothing from the weights yet."""
+        is_of_batch = self.severity == "warning" and self.cause == "bad batch"
+        return is_of_batch or self.evidence.is_in_the_memory or kind_named(self.kind).comes_singly
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that a checkpoint or a JSON file can hold."""
         return {**asdict(self), "layers": list(self.layers), "evidence": dict(self.evidence)}

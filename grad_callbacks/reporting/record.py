@@ -88,14 +88,14 @@ class Record:
     def _has_only_skipped(self) -> bool:
         """True if all that was done is to keep single events from the weights, in few steps of all."""
         acted = sum(int(made.detail.get("steps", 0)) for made in self.interventions)
-        is_single = all(kind_named(made.alert_kind).comes_singly for made in self.interventions)
         moved = any(made.rewinds or made.begins_anew for made in self.interventions)
-        return is_single and not moved and self.loss.are_few(acted)
+        return all(alert.is_single for alert in self.alerts) and not moved and self.loss.are_few(acted)
 
     @property
     def _rolled_back(self) -> int:
         """Steps that remedies have gone back, all together."""
-        return sum(max(0, made.step - int(made.detail.get("to_step", made.step))) for made in self.interventions)
+        went = (made for made in self.interventions if made.rewinds)
+        return sum(max(0, made.step - int(made.detail.get("to_step", made.step))) for made in went)
 
     @property
     def _bounded(self) -> set[str]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from grad_callbacks import Alert, Intervention, Record
+from grad_callbacks.events import Severity
 from grad_callbacks.treatment.remedies import REMEDIES
 from tests.support.helpers import reading
 
@@ -50,6 +51,31 @@ def test_what_was_wrong_from_the_start_is_repaired_once_the_loss_has_come_down(
 
 def test_a_loss_that_never_learned_need_not_after_one_bad_batch() -> None:
     assert record_of("nonfinite", "SkipStep", CHANCE, at=5).outcome == "repaired"
+
+
+PRE_TRAINING = [2.4 + 1.7 * 0.98**k + 0.05 * math.sin(9 * k) for k in range(300)]  # has come down by a third at 80
+
+
+@pytest.mark.parametrize(
+    ("remedy", "severity", "cause", "detail", "outcome"),
+    [
+        ("ClipNorm", "warning", "bad batch", {"steps": 1}, "repaired"),
+        ("ClipNorm", "warning", "bad batch", {"steps": 100}, "partly repaired"),
+        ("ClipNorm", "warning", "learning rate too high", {"steps": 1}, "partly repaired"),
+        ("Rollback", "critical", "bad batch", {"steps": 1, "to_step": 75}, "partly repaired"),
+    ],
+)
+def test_what_one_batch_has_not_done_to_the_weights_is_repaired(
+    remedy: str, severity: Severity, cause: str, detail: dict[str, object], outcome: str
+) -> None:
+    record = Record()
+    for place, loss in enumerate(PRE_TRAINING):
+        if place == 80:
+            record.add(Alert("exploding", severity, 80, (), "", {}, cause, ""))
+            rewinds = remedy == "Rollback"
+            record.interventions.append(Intervention(80, remedy, "exploding", dict(detail), rewinds=rewinds))
+        record.feed(torch.tensor(loss))
+    assert record.outcome == outcome
 
 
 def test_large_gradients_that_are_clipped_for_good_are_no_longer_wrong() -> None:

@@ -114,10 +114,11 @@ class Chooser:
     ) -> Intervention:
         """Note that a remedy was switched on, and what that means for earlier ones."""
         remedy = self._planned.lists[key][place]
-        made = _intervention(remedy, alert, detail)
+        rewinds = remedy.rewinds and step.run_state is not None and step.run_state.restarted_from is not None
+        made = _intervention(remedy, alert, detail, rewinds)
         self._state.answers[self._planned.key_of(remedy)] = alert.kind
         self._state.supersede(alert.kind)
-        if remedy.rewinds:
+        if rewinds:
             stop_clipping(alert.kind, step, self._planned, self._state)
         self._state.treatments.append(Treatment(made, alert, remedy, key, place, loss=loss))
         return made
@@ -134,7 +135,7 @@ class Chooser:
         return bool(on) and not (on[-1].suffers(loss_level) or on[-1].is_in_vain(alert, loss_level))
 
 
-def _intervention(remedy: Remedy, alert: Alert, detail: dict[str, Any]) -> Intervention:
+def _intervention(remedy: Remedy, alert: Alert, detail: dict[str, Any], rewinds: bool) -> Intervention:
     name = type(remedy).__name__
-    traits = {"clips": remedy.clips, "begins_anew": remedy.begins_anew, "rewinds": remedy.rewinds}
+    traits = {"clips": remedy.clips, "begins_anew": remedy.begins_anew, "rewinds": rewinds}
     return Intervention(alert.step, name, alert.kind, detail, alert.optimizer, **traits)
