@@ -231,6 +231,11 @@ class Intervention:
     begins_anew: bool = False
     rewinds: bool = False
 
+    @property
+    def steps_back(self) -> int:
+        """How many steps older the weights are that the run goes on from; only the optimizer's memory may be older."""
+        return 0 if "of" in self.detail else max(0, self.step - int(self.detail.get("to_step", self.step)))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that a checkpoint or a JSON file can hold."""
         return asdict(self)

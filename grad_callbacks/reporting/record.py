@@ -88,14 +88,13 @@ class Record:
     def _has_only_skipped(self) -> bool:
         """True if all that was done is to keep single events from the weights, in few steps of all."""
         acted = sum(int(made.detail.get("steps", 0)) for made in self.interventions)
-        moved = any(made.rewinds or made.begins_anew for made in self.interventions)
+        moved = any(made.begins_anew or made.steps_back for made in self.interventions)
         return all(alert.is_single for alert in self.alerts) and not moved and self.loss.are_few(acted)
 
     @property
     def _rolled_back(self) -> int:
         """Steps that remedies have gone back, all together."""
-        went = (made for made in self.interventions if made.rewinds)
-        return sum(max(0, made.step - int(made.detail.get("to_step", made.step))) for made in went)
+        return sum(made.steps_back for made in self.interventions)
 
     @property
     def _bounded(self) -> set[str]:

@@ -114,11 +114,10 @@ class Chooser:
     ) -> Intervention:
         """Note that a remedy was switched on, and what that means for earlier ones."""
         remedy = self._planned.lists[key][place]
-        rewinds = remedy.rewinds and step.run_state is not None and step.run_state.restarted_from is not None
-        made = _intervention(remedy, alert, detail, rewinds)
+        made = _intervention(remedy, alert, detail)
         self._state.answers[self._planned.key_of(remedy)] = alert.kind
         self._state.supersede(alert.kind)
-        if rewinds:
+        if remedy.rewinds:
             stop_clipping(alert.kind, step, self._planned, self._state)
         self._state.treatments.append(Treatment(made, alert, remedy, key, place, loss=loss))
         return made
@@ -135,7 +134,7 @@ class Chooser:
         return bool(on) and not (on[-1].suffers(loss_level) or on[-1].is_in_vain(alert, loss_level))
 
 
-def _intervention(remedy: Remedy, alert: Alert, detail: dict[str, Any], rewinds: bool) -> Intervention:
+def _intervention(remedy: Remedy, alert: Alert, detail: dict[str, Any]) -> Intervention:
     name = type(remedy).__name__
-    traits = {"clips": remedy.clips, "begins_anew": remedy.begins_anew, "rewinds": rewinds}
+    traits = {"clips": remedy.clips, "begins_anew": remedy.begins_anew, "rewinds": remedy.rewinds}
     return Intervention(alert.step, name, alert.kind, detail, alert.optimizer, **traits)

@@ -115,7 +115,9 @@ class AdaptiveStep(Remedy):
 
     def _is_for(self, step: OptimizerStep) -> bool:
         run_state = step.run_state
-        if run_state is None or run_state.alert is None or run_state.has_learned or run_state.alert.cause in PASSING:
+        if run_state is None or run_state.alert is None or run_state.alert.cause in PASSING:
+            return False
+        if run_state.has_much_to_lose:
             return False
         if step.plan.reach is None or step.layers.sharding is not None:
             return False

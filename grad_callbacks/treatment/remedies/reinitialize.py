@@ -80,7 +80,7 @@ class Reinitialize(SkipNext, Remedy):
         run_state = step.run_state
         if self._done or run_state is None or step.layers.sharding is not None or not self._is_allowed(run_state):
             return None
-        if self.supplements and not _is_at_the_start(run_state):
+        if self.supplements and not run_state.is_at_the_start:
             return None
         self._done = True
         kept = [parameter.detach().clone() for parameter in run_state.model.parameters()]
@@ -99,7 +99,7 @@ class Reinitialize(SkipNext, Remedy):
         return detail if self._steps.stride is None else {**detail, "stride": self._steps.stride}
 
     def _is_allowed(self, run_state: RunState) -> bool:
-        if not run_state.from_start or run_state.readings > self.within or run_state.has_learned:
+        if not run_state.from_start or run_state.readings > self.within or run_state.has_much_to_lose:
             return False
         if self.even_if_trained:
             return True
@@ -124,11 +124,6 @@ class Reinitialize(SkipNext, Remedy):
         """Continue from :meth:`state_dict`."""
         self._done, self._skip_next = state["done"], state["skip_next"]
         self._steps.load_state_dict(state["steps"])
-
-
-def _is_at_the_start(run_state: RunState) -> bool:
-    """True if another remedy has gone back to there in this step."""
-    return isinstance(run_state.restarted_from, Mapping) and bool(run_state.restarted_from["first"])
 
 
 def _were_poor(found: Mapping[str, Any] | None) -> bool:

@@ -40,3 +40,14 @@ class RunState:
     has_learned: bool = False
     loss_level: LossLevel | None = None
     restarted_from: str | Mapping[str, Any] | None = None
+
+    @property
+    def is_at_the_start(self) -> bool:
+        """True if a remedy has gone back to before the first step, in this step."""
+        came_from = self.restarted_from
+        return bool(came_from["first"]) if isinstance(came_from, Mapping) else came_from == "start"
+
+    @property
+    def has_much_to_lose(self) -> bool:
+        """True if the weights know what the run has learned."""
+        return self.has_learned and not self.is_at_the_start
