@@ -38,7 +38,7 @@ LEEWAY = LeewayThresholds()
 
 
 class Leeway(NamedTuple):
-    """A promise of a rule: as long as these bounds hold it raises no alert; only after the last may it be near one.
+    """A promise of a rule: as long as these bounds hold it raises no alert and is not active.
 
     Attributes:
         readings: So many readings from now on, each of them finite and over a whole accumulation window.

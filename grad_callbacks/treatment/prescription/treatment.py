@@ -87,10 +87,9 @@ class Treatment:
 
     def is_in_vain(self, alert: Alert, loss_level: LossLevel) -> bool:
         """True if alarms in a row still blame the learning rate, and nothing was learned for long."""
-        if alert.severity != "critical" or alert.cause != RATE_TOO_HIGH or self.age < TRIAL:
+        if alert.severity != "critical" or alert.cause != RATE_TOO_HIGH or self.age < PATIENCE:
             return False
-        before = self._before(loss_level)
-        return loss_level.level > before - LOSS_LEVEL.learned * abs(before)
+        return loss_level.level > self._before(loss_level)
 
     def has_fled(self, reading: Reading, loss_level: LossLevel) -> bool:
         """True if it suffers, and the loss does not come down by itself."""

@@ -149,7 +149,7 @@ class Rollback(SkipNext, Remedy):
             entry = snapshots.oldest  # it vanishes without notice: the latest are of weights that were dead already
         if entry is None:
             return None
-        if evidence.is_in_the_memory:
+        if evidence.is_in_the_memory and not entry["first"]:  # before the first step there was nothing to remember
             snapshots.restore_memory(entry)
             return {"to_step": entry["step"], "of": "the optimizer's memory", "lr_scale": step.learning_rate.scale}
         snapshots.restore(entry)

@@ -68,6 +68,15 @@ def test_beside_a_return_to_the_start_only_weights_that_are_poor_are_replaced(
     assert (guard.interventions[0].detail["to_step"] == 0) == (poisoned == 8)
 
 
+def test_what_a_return_to_the_start_has_thrown_away_is_nothing_to_lose() -> None:
+    torch.manual_seed(0)
+    task = Regression(mlp(*DEEP, activation=nn.Tanh), partial(torch.optim.Adam, lr=0.01))
+    guard = GradientGuard({"exploding": ["Rollback", BESIDE]}, rules=[Saying("exploding", 30)])
+    fit(task, guard, data=batches(60, size=64))
+    assert [made.remedy for made in guard.interventions] == ["Rollback", "Reinitialize"]
+    assert guard.interventions[0].detail["to_step"] == 0
+
+
 class Saying(Rule):
     """Raises a critical alert at one step."""
 
